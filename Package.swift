@@ -1,0 +1,56 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// One module per layer; every import points down (docs/design.md, section 2).
+
+let strict: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("ExistentialAny"),
+]
+
+let tests: [SwiftSetting] = [
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("ExistentialAny"),
+]
+
+let package = Package(
+  name: "lacuna",
+  products: [
+    .library(name: "Lacuna", targets: ["Lacuna"]),
+    .library(name: "BlockStores", targets: ["BlockStores"]),
+    .library(name: "nbdkit-lacuna-plugin", type: .dynamic, targets: ["LacunaPlugin"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-atomics", from: "1.3.0"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+  ],
+  targets: [
+    // C libraries, one door each.
+    .systemLibrary(name: "CNBDKit", pkgConfig: "nbdkit", providers: [.apt(["nbdkit-plugin-dev"])]),
+    .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+
+    // The layers, lowest first.
+    .target(name: "Bytes", swiftSettings: strict),
+    .target(
+      name: "Devices",
+      dependencies: [
+        "Bytes",
+        .product(name: "Atomics", package: "swift-atomics"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict),
+    .target(
+      name: "BlockStores",
+      dependencies: ["Bytes", "Devices", .product(name: "Atomics", package: "swift-atomics")],
+      swiftSettings: strict),
+    .target(name: "Lacuna", dependencies: ["BlockStores"], swiftSettings: strict),
+    .target(
+      name: "LacunaPlugin", dependencies: ["CNBDKit", "Lacuna"], path: "plugin/LacunaPlugin",
+      swiftSettings: strict,
+      // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
+      linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
+  ]
+)

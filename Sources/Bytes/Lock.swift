@@ -1,0 +1,84 @@
+public import Glibc
+
+/// A mutual exclusion lock with the state it guards.
+///
+/// It wraps a POSIX mutex rather than the standard library's `Mutex`, because the thread sanitizer sees POSIX locks
+/// and does not see the futex calls of `Mutex`, and the concurrency tests are only worth something under it.
+///
+/// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
+public final class Locked<State>: @unchecked Sendable {
+  // Sendable because `state` is touched only between lock and unlock of `mutex`.
+  private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  private var state: State
+
+  /// Makes an unlocked lock around `state`.
+  public init(_ state: sending State) {
+    self.state = state
+    unsafe mutex = .allocate(capacity: 1)
+    let status = unsafe pthread_mutex_init(mutex, nil)
+    precondition(status == 0, "pthread_mutex_init failed with errno \(status)")
+  }
+
+  deinit {
+    unsafe pthread_mutex_destroy(mutex)
+    unsafe mutex.deallocate()
+  }
+
+  /// Runs `body` with the lock held and hands it the state.
+  @inlinable
+  public func withLock<Result: ~Copyable, Failure: Error>(
+    _ body: (inout State) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    lock()
+    defer { unlock() }
+    return try body(&unsafe self.guardedState)
+  }
+
+  @usableFromInline var guardedState: State {
+    @inline(__always) _read { yield state }
+    @inline(__always) _modify { yield &state }
+  }
+
+  @usableFromInline func lock() { unsafe pthread_mutex_lock(mutex) }
+  @usableFromInline func unlock() { unsafe pthread_mutex_unlock(mutex) }
+}
+
+/// A reader-writer lock with the state it guards: many readers at once, or one writer.
+///
+/// The same rules hold as for ``Locked``.
+public final class ReadWriteLocked<State>: @unchecked Sendable {
+  // Sendable because `state` is read only under the read lock and changed only under the write lock.
+  private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
+  private var state: State
+
+  /// Makes an unlocked lock around `state`.
+  public init(_ state: sending State) {
+    self.state = state
+    unsafe rwlock = .allocate(capacity: 1)
+    let status = unsafe pthread_rwlock_init(rwlock, nil)
+    precondition(status == 0, "pthread_rwlock_init failed with errno \(status)")
+  }
+
+  deinit {
+    unsafe pthread_rwlock_destroy(rwlock)
+    unsafe rwlock.deallocate()
+  }
+
+  /// Runs `body` beside other readers.
+  public func withReadLock<Result: ~Copyable, Failure: Error>(
+    _ body: (borrowing State) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    unsafe pthread_rwlock_rdlock(rwlock)
+    defer { unsafe pthread_rwlock_unlock(rwlock) }
+    return try body(state)
+  }
+
+  /// Runs `body` alone.
+  public func withWriteLock<Result: ~Copyable, Failure: Error>(
+    _ body: (inout State) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    unsafe pthread_rwlock_wrlock(rwlock)
+    defer { unsafe pthread_rwlock_unlock(rwlock) }
+    return try body(&state)
+  }
+}

@@ -1,0 +1,2 @@
+// The one door to libnbd (libnbd(3)).
+#include <libnbd.h>

@@ -1,0 +1,39 @@
+/// Where a store's bytes live: the seam below which nothing knows what a store is.
+///
+/// Offsets and lengths are in bytes and need no alignment. A device may be called from any number of threads at once.
+/// Two calls on overlapping ranges, one of which writes, have no order unless one returned before the other began.
+///
+/// Durability: what `write`, `discard` and `grow` did survives a power cut only once a `sync` that began after they
+/// returned has itself returned. Until then any part of it, in any order, may or may not be on the medium.
+public protocol BlockDevice: Sendable {
+  /// The device's length in bytes. It never falls.
+  var byteCount: UInt64 { get }
+
+  /// Fills `buffer` with the bytes that start at `offset`.
+  ///
+  /// - Throws: `DeviceError` with `EINVAL` where the range ends past `byteCount`, else what the system reported.
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError)
+
+  /// Writes all of `buffer` at `offset`. It returns when the bytes are in the kernel's hands, not on the medium.
+  ///
+  /// - Throws: `DeviceError` with `EINVAL` where the range ends past `byteCount`, else what the system reported; the
+  ///   range then holds old and new bytes in any mixture.
+  func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError)
+
+  /// Makes durable everything that completed before this call began.
+  ///
+  /// - Throws: `DeviceError`. After a failure nothing is known of what was written since the last success.
+  func sync() throws(DeviceError)
+
+  /// Gives the storage of `range` back; the range reads as zeroes from then on.
+  ///
+  /// - Throws: `DeviceError` with `EINVAL` where the range ends past `byteCount`, and with `EOPNOTSUPP` where the
+  ///   device cannot; the bytes are then unchanged.
+  func discard(_ range: Range<UInt64>) throws(DeviceError)
+
+  /// Makes the device at least `byteCount` bytes long; the new bytes read as zeroes.
+  ///
+  /// - Throws: `DeviceError` with `ENOSPC` or `EFBIG` where there is no room, and `EOPNOTSUPP` where the length is
+  ///   fixed.
+  func grow(to byteCount: UInt64) throws(DeviceError)
+}
