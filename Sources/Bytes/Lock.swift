@@ -1,4 +1,4 @@
-public import Glibc
+import Glibc
 
 /// A mutual exclusion lock with the state it guards.
 ///
@@ -6,7 +6,7 @@ public import Glibc
 /// and does not see the futex calls of `Mutex`, and the concurrency tests are only worth something under it.
 ///
 /// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
-public final class Locked<State>: @unchecked Sendable {
+@safe public final class Locked<State>: @unchecked Sendable {
   // Sendable because `state` is touched only between lock and unlock of `mutex`.
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private var state: State
@@ -31,7 +31,7 @@ public final class Locked<State>: @unchecked Sendable {
   ) throws(Failure) -> Result {
     lock()
     defer { unlock() }
-    return try body(&unsafe self.guardedState)
+    return try body(&guardedState)
   }
 
   @usableFromInline var guardedState: State {
@@ -46,7 +46,7 @@ public final class Locked<State>: @unchecked Sendable {
 /// A reader-writer lock with the state it guards: many readers at once, or one writer.
 ///
 /// The same rules hold as for ``Locked``.
-public final class ReadWriteLocked<State>: @unchecked Sendable {
+@safe public final class ReadWriteLocked<State>: @unchecked Sendable {
   // Sendable because `state` is read only under the read lock and changed only under the write lock.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
   private var state: State
