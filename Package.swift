@@ -31,6 +31,7 @@ let package = Package(
     // C libraries, one door each.
     .systemLibrary(name: "CNBDKit", pkgConfig: "nbdkit", providers: [.apt(["nbdkit-plugin-dev"])]),
     .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+    .systemLibrary(name: "CLinux"),
 
     // The layers, lowest first.
     .target(name: "Bytes", swiftSettings: strict),
@@ -38,6 +39,7 @@ let package = Package(
       name: "Devices",
       dependencies: [
         "Bytes",
+        "CLinux",
         .product(name: "Atomics", package: "swift-atomics"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
@@ -52,5 +54,11 @@ let package = Package(
       swiftSettings: strict,
       // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
       linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
+
+    // The tests, one target per module.
+    .testTarget(
+      name: "DevicesTests",
+      dependencies: ["Devices", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: tests),
   ]
 )
