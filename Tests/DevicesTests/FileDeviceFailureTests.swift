@@ -68,6 +68,19 @@ import Testing
     }
   }
 
+  @Test(.enabled(if: LoopDevice.isPossible, "needs losetup and the right to use it"))
+  func `growing that got a part of its space before it ran out gives that back`() throws {
+    try SmallFileSystem.withExt4(byteCount: 16 << 20) { directory in
+      let path = directory.appending("device")
+      let device = try FileDevice(creating: path, byteCount: 65_536)
+      expectFailure(.grow, ENOSPC) { try device.grow(to: 1 << 30) }
+      var status = stat()
+      try #require(stat(path.string, &status) == 0)
+      #expect(status.st_size == 65_536)
+      #expect(status.st_blocks * 512 < 1 << 20)
+    }
+  }
+
   @Test(.enabled(if: SmallFileSystem.isPossible, "needs the right to mount a file system"))
   func `a write to a hole on a full file system finds no space`() throws {
     try SmallFileSystem.with(byteCount: 1 << 20) { directory in
@@ -98,7 +111,7 @@ import Testing
   }
 }
 
-/// A file system in memory, of a size that a test can fill.
+/// A file system of a size that a test can fill: in memory, or on a loop device.
 enum SmallFileSystem {
   /// Whether this user may mount one.
   static let isPossible: Bool = {
@@ -115,6 +128,17 @@ enum SmallFileSystem {
       _ = try output("mount", "-t", "tmpfs", "-o", "size=\(byteCount)", "lacuna-test", directory.string)
       defer { _ = try? output("umount", "--lazy", directory.string) }
       try body(directory)
+    }
+  }
+
+  static func withExt4(byteCount: UInt64, _ body: (FilePath) throws -> Void) throws {
+    try LoopDevice.with(byteCount: byteCount) { device in
+      _ = try output("mkfs.ext4", "-q", device.string)
+      try withTemporaryDirectory { directory in
+        _ = try output("mount", device.string, directory.string)
+        defer { _ = try? output("umount", directory.string) }
+        try body(directory)
+      }
     }
   }
 }

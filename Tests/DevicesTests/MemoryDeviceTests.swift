@@ -69,3 +69,21 @@ import Testing
     }
   }
 }
+
+/// The thread sanitizer runs these.
+@Suite struct MemoryDeviceConcurrencyTests {
+  @Test func `a growth that another one overtakes is not lost`() throws {
+    let device = try MemoryDevice(byteCount: 0, maximumByteCount: 1 << 30)
+    inParallel(4) { thread in
+      var shortCount = 0
+      for _ in 0..<20_000 {
+        // Always a little more, so that all threads get in each other's way.
+        let target = device.byteCount + 1 + UInt64(thread) * 8
+        try device.grow(to: target)
+        if device.byteCount < target { shortCount += 1 }
+      }
+      #expect(shortCount == 0)
+    }
+    #expect(device.byteCount >= 20_000 * 25 && device.byteCount <= 4 * 20_000 * 25)
+  }
+}
