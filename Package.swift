@@ -31,6 +31,7 @@ let package = Package(
     // C libraries, one door each.
     .systemLibrary(name: "CNBDKit", pkgConfig: "nbdkit", providers: [.apt(["nbdkit-plugin-dev"])]),
     .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+    .systemLibrary(name: "CLinux"),
 
     // The layers, lowest first.
     .target(name: "Bytes", swiftSettings: strict),
@@ -38,6 +39,7 @@ let package = Package(
       name: "Devices",
       dependencies: [
         "Bytes",
+        "CLinux",
         .product(name: "Atomics", package: "swift-atomics"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
