@@ -52,7 +52,15 @@ let package = Package(
     .target(
       name: "LacunaPlugin", dependencies: ["CNBDKit", "Lacuna"], path: "plugin/LacunaPlugin",
       swiftSettings: strict,
-      // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
-      linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
+      linkerSettings: [
+        .unsafeFlags([
+          // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
+          "-static-stdlib",
+          // Only the entry point comes out of it.
+          "-Xlinker", "--version-script=\(Context.packageDirectory)/plugin/exports.map",
+          // It stays loaded until the process ends: Swift's runtime cannot be unloaded, and nbdkit calls dlclose.
+          "-Xlinker", "-z", "-Xlinker", "nodelete",
+        ])
+      ]),
   ]
 )
