@@ -64,9 +64,10 @@ func answer<Value>(
   _ handle: UnsafeMutableRawPointer?, failure: Value, _ body: (Connection) throws(LacunaError) -> Value
 ) -> Value {
   guard let handle = unsafe handle else { return failure }
-  return answer(failure: failure) { () throws(LacunaError) in
-    // Safe: nbdkit calls with a handle between `open`, which retained the connection, and `close`, which releases it.
-    try body(unsafe Unmanaged<Connection>.fromOpaque(handle).takeUnretainedValue())
+  // Safe: nbdkit calls with a handle between `open`, which retained the connection, and `close`, which releases it. So
+  // the reference is good without another retain, which all threads of the connection would contend for.
+  return unsafe Unmanaged<Connection>.fromOpaque(handle)._withUnsafeGuaranteedRef { connection in
+    answer(failure: failure) { () throws(LacunaError) in try body(connection) }
   }
 }
 

@@ -54,6 +54,7 @@ extension nbdkit_plugin {
         var extentsLeft = flags.has(NBDKIT_FLAG_REQ_ONE) ? 1 : extentsPerAnswerMax
         try connection.volume.forEachExtent(in: range) { extent in
           extentsLeft -= 1
+          // Where nbdkit cannot take one it has said so; the ones before are a good answer, and no answer it refuses.
           return unsafe nbdkit_add_extent(answered, extent.offset, extent.byteCount, extent.kind.nbdkitType) == 0
             && extentsLeft > 0
         }
