@@ -3,14 +3,21 @@ import Lacuna
 
 /// The one symbol that nbdkit looks for: what the plugin is and which callbacks it has.
 ///
-/// nbdkit calls this once, before anything else, and copies what it finds. The description and its strings are never
-/// freed.
+/// nbdkit calls this once, before anything else, and copies what it finds.
 @_cdecl("plugin_init")
 public func pluginInit() -> UnsafeMutablePointer<nbdkit_plugin> {
+  unsafe registration
+}
+
+/// The plugin's description and its strings, which live as long as the process.
+///
+/// Safe: initialized once and never written again. A global rather than a local of `pluginInit`, so that leak checkers
+/// can still reach it.
+nonisolated(unsafe) private let registration: UnsafeMutablePointer<nbdkit_plugin> = {
   let registration = UnsafeMutablePointer<nbdkit_plugin>.allocate(capacity: 1)
   unsafe registration.initialize(to: describePlugin())
   return unsafe registration
-}
+}()
 
 private func describePlugin() -> nbdkit_plugin {
   var plugin = unsafe nbdkit_plugin()
