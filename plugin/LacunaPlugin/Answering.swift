@@ -10,16 +10,21 @@ protocol ReportableError: Error {
   var message: String? { get }
   /// What the client gets to see.
   var errno: Int32 { get }
+  /// Whether it happens as a matter of course, and is worth a line only where nbdkit runs with `-v`.
+  var isRoutine: Bool { get }
 }
 
 extension LacunaError: ReportableError {
   var message: String? { description }
+  // A zero request that may only be done the fast way fails with it; clients ask to find out.
+  var isRoutine: Bool { errno == EOPNOTSUPP }
 }
 
 /// A failure that the plugin itself found, or passes on from a callback that can also fail by itself.
 struct PluginError: ReportableError {
   var message: String?
   var errno: Int32
+  var isRoutine: Bool { false }
 
   /// A failure of something that nbdkit has described to the user already.
   static var alreadyReported: PluginError { PluginError(message: nil, errno: EIO) }
@@ -98,10 +103,8 @@ func closeHandle(_ handle: UnsafeMutableRawPointer?) {
 @inline(never)
 private func report(_ error: some ReportableError) {
   if let message = error.message {
-    // A zero request that may only be done the fast way fails as a matter of course; clients ask to find out.
-    let isRoutine = error.errno == EOPNOTSUPP
     unsafe oneLine(message).withCString { text in
-      unsafe withVaList([text]) { unsafe isRoutine ? nbdkit_vdebug("%s", $0) : nbdkit_verror("%s", $0) }
+      unsafe withVaList([text]) { unsafe error.isRoutine ? nbdkit_vdebug("%s", $0) : nbdkit_verror("%s", $0) }
     }
   }
   nbdkit_set_error(error.errno > 0 ? error.errno : EIO)
