@@ -64,5 +64,16 @@ let package = Package(
           "-Xlinker", "-z", "-Xlinker", "nodelete",
         ])
       ]),
+
+    // What the tests share, and the tests: one target per module.
+    .target(
+      name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices"], path: "Tests/LacunaTestSupport",
+      swiftSettings: tests),
+    .testTarget(name: "LacunaTestSupportTests", dependencies: ["LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(
+      name: "BlockStoresTests",
+      dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
+      swiftSettings: tests),
   ]
 )
