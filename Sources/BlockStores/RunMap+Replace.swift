@@ -110,12 +110,17 @@ extension ContiguousArray {
     let first = index(holding: range.lowerBound)
     let last = Swift.max(first, partitionIndex { $0.start >= range.upperBound } - 1)
 
-    // The last child first: its indices stay good. The ones between go unread.
+    // The last child first: its indices stay good. The ones between go unread. Entries go from its start only, so that
+    // it never grows, and what is left begins behind the range.
     if last > first {
-      let sibling = self[last].node.replace(range, with: nil, maximumEntries)
-      if let sibling { insert(sibling, at: last + 1) }
+      _ = self[last].node.replace(range, with: nil, maximumEntries)
+      self[last].start = range.upperBound
     }
-    self[first].start = Swift.min(self[first].start, range.lowerBound)
+    if run != nil {
+      self[first].start = Swift.min(self[first].start, range.lowerBound)
+    } else if self[first].start >= range.lowerBound {
+      self[first].start = Swift.max(self[first].start, range.upperBound)
+    }
     let sibling = self[first].node.replace(range, with: run, maximumEntries)
     if last > first + 1 { removeSubrange(first + 1..<last) }
     if let sibling { insert(sibling, at: first + 1) }
@@ -214,6 +219,9 @@ extension RunMap {
           let next = index + 1 < children.count ? children[index + 1].start : limit
           if child.start < key && !(isRoot && index == 0) || child.start >= next {
             return "keys \(child.start), \(next)"
+          }
+          if let end = previous?.positions.upperBound, end > child.start {
+            return "a run up to \(end) before the key \(child.start)"
           }
           if let broken = check(child.node, depth: depth + 1, above: child.start, below: next, isRoot: false) {
             return broken
