@@ -65,10 +65,19 @@ let package = Package(
         ])
       ]),
 
-    // The tests, one target per module.
+    // What the tests share, and the tests: one target per module.
+    .target(
+      name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices"], path: "Tests/LacunaTestSupport",
+      swiftSettings: tests),
+    .testTarget(name: "LacunaTestSupportTests", dependencies: ["LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(
       name: "DevicesTests",
       dependencies: ["Devices", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: tests),
+    .testTarget(
+      name: "BlockStoresTests",
+      dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: tests),
   ]
 )
