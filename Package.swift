@@ -34,9 +34,10 @@ let package = Package(
     .systemLibrary(name: "CNBDKit", pkgConfig: "nbdkit", providers: [.apt(["nbdkit-plugin-dev"])]),
     .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
     .systemLibrary(name: "CLinux"),
+    .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
 
     // The layers, lowest first.
-    .target(name: "Bytes", swiftSettings: strict),
+    .target(name: "Bytes", dependencies: ["CISAL"], swiftSettings: strict),
     .target(
       name: "Devices",
       dependencies: [
@@ -49,6 +50,10 @@ let package = Package(
     .target(
       name: "BlockStores",
       dependencies: ["Bytes", "Devices", .product(name: "Atomics", package: "swift-atomics")],
+      swiftSettings: strict),
+    .target(
+      name: "ExtentFS",
+      dependencies: ["Bytes", "Devices", "BlockStores", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: strict),
     .target(name: "Lacuna", dependencies: ["BlockStores", "Bytes"], swiftSettings: strict),
     .target(
@@ -74,6 +79,12 @@ let package = Package(
     .testTarget(
       name: "DevicesTests",
       dependencies: ["Devices", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: tests),
+    .testTarget(
+      name: "ExtentFSTests",
+      dependencies: [
+        "ExtentFS", "Bytes", "Devices", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics"),
+      ],
       swiftSettings: tests),
     .testTarget(
       name: "BlockStoresTests",
