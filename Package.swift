@@ -72,6 +72,10 @@ let package = Package(
     .testTarget(name: "LacunaTestSupportTests", dependencies: ["LacunaTestSupport"], swiftSettings: tests),
     .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(
+      name: "DevicesTests",
+      dependencies: ["Devices", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: tests),
+    .testTarget(
       name: "BlockStoresTests",
       dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: tests),

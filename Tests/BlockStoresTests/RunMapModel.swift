@@ -12,7 +12,7 @@ struct RunMapModel<Value: RunValue> {
 
   init(borders: [UInt64], maximumEntries: Int = 4) {
     self.borders = borders
-    map = RunMap(maximumEntries: maximumEntries)
+    map = RunMap(capacity: NodeCapacity(runs: maximumEntries, children: maximumEntries))
     cells = Array(repeating: nil, count: borders.count - 1)
   }
 

@@ -12,7 +12,7 @@ import Testing
   }
 
   @Test func `replacing an empty range changes nothing`() throws {
-    var map = RunMap<Colour>(maximumEntries: 4)
+    var map = RunMap<Colour>(capacity: NodeCapacity(runs: 4, children: 4))
     map.replace(3..<3, with: Colour(number: 1))
     #expect(map.isEmpty)
     map.replace(0..<9, with: Colour(number: 1))
