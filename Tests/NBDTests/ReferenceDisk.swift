@@ -1,0 +1,71 @@
+import NBDTestSupport
+
+/// The bytes of a disk, or of a part of it, as they must be: a flat array in memory.
+struct ReferenceDisk {
+  /// The part of the disk that the array holds.
+  let range: Range<UInt64>
+  private(set) var bytes: [UInt8]
+
+  init(range: Range<UInt64>) {
+    self.range = range
+    bytes = [UInt8](repeating: 0, count: range.count)
+  }
+
+  init(byteCount: UInt64) { self.init(range: 0..<byteCount) }
+
+  subscript(part: Range<UInt64>) -> ArraySlice<UInt8> { bytes[indices(part)] }
+
+  mutating func write(_ new: [UInt8], at offset: UInt64) {
+    bytes.replaceSubrange(indices(offset..<offset + UInt64(new.count)), with: new)
+  }
+
+  mutating func zero(_ part: Range<UInt64>) {
+    bytes.replaceSubrange(indices(part), with: repeatElement(0, count: part.count))
+  }
+
+  /// Whether all bytes of `part` that lie within the disk's range are zero.
+  func isZero(_ part: Range<UInt64>) -> Bool {
+    self[part.clamped(to: range)].allSatisfy { $0 == 0 }
+  }
+
+  /// Reads `part` from the server in pieces.
+  ///
+  /// - Throws: `Mismatch` at the first byte that differs.
+  func check(_ client: NBDClient, _ part: Range<UInt64>) throws {
+    var offset = part.lowerBound
+    while offset < part.upperBound {
+      let end = min(offset + (1 << 20), part.upperBound)
+      try check(client.read(Int(end - offset), at: offset), at: offset)
+      offset = end
+    }
+  }
+
+  /// Reads all of the disk's range from the server and compares.
+  func check(_ client: NBDClient) throws { try check(client, range) }
+
+  /// Compares bytes that were read at `offset`.
+  func check(_ found: [UInt8], at offset: UInt64) throws {
+    let expected = self[offset..<offset + UInt64(found.count)]
+    if found.elementsEqual(expected) { return }
+    for (index, pair) in zip(found, expected).enumerated() where pair.0 != pair.1 {
+      throw Mismatch(offset: offset + UInt64(index), expected: pair.1, found: pair.0)
+    }
+  }
+
+  private func indices(_ part: Range<UInt64>) -> Range<Int> {
+    Int(part.lowerBound - range.lowerBound)..<Int(part.upperBound - range.lowerBound)
+  }
+}
+
+/// A byte that is not what was written last.
+struct Mismatch: Error, CustomStringConvertible {
+  var offset: UInt64
+  var expected: UInt8
+  var found: UInt8
+  var description: String { "byte \(offset) is \(found) and should be \(expected)" }
+}
+
+/// A rule of the protocol or of the plugin that an answer breaks.
+struct BrokenRule: Error, CustomStringConvertible {
+  var description: String
+}
