@@ -4,6 +4,8 @@ import PackageDescription
 // One module per layer; every import points down (docs/design.md, section 2).
 
 let strict: [SwiftSetting] = [
+  // The layers are generic over each other; without this none of them would be specialised in the one above.
+  .unsafeFlags(["-cross-module-optimization"], .when(configuration: .release)),
   .strictMemorySafety(),
   .treatAllWarnings(as: .error),
   .enableUpcomingFeature("InternalImportsByDefault"),
@@ -31,6 +33,7 @@ let package = Package(
     // C libraries, one door each.
     .systemLibrary(name: "CNBDKit", pkgConfig: "nbdkit", providers: [.apt(["nbdkit-plugin-dev"])]),
     .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+    .systemLibrary(name: "CLinux"),
 
     // The layers, lowest first.
     .target(name: "Bytes", swiftSettings: strict),
@@ -38,6 +41,7 @@ let package = Package(
       name: "Devices",
       dependencies: [
         "Bytes",
+        "CLinux",
         .product(name: "Atomics", package: "swift-atomics"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
@@ -46,11 +50,19 @@ let package = Package(
       name: "BlockStores",
       dependencies: ["Bytes", "Devices", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: strict),
-    .target(name: "Lacuna", dependencies: ["BlockStores"], swiftSettings: strict),
+    .target(name: "Lacuna", dependencies: ["BlockStores", "Bytes"], swiftSettings: strict),
     .target(
       name: "LacunaPlugin", dependencies: ["CNBDKit", "Lacuna"], path: "plugin/LacunaPlugin",
       swiftSettings: strict,
-      // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
-      linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
+      linkerSettings: [
+        .unsafeFlags([
+          // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
+          "-static-stdlib",
+          // Only the entry point comes out of it.
+          "-Xlinker", "--version-script=\(Context.packageDirectory)/plugin/exports.map",
+          // It stays loaded until the process ends: Swift's runtime cannot be unloaded, and nbdkit calls dlclose.
+          "-Xlinker", "-z", "-Xlinker", "nodelete",
+        ])
+      ]),
   ]
 )

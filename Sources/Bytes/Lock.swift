@@ -1,4 +1,4 @@
-public import Glibc
+internal import Glibc
 
 /// A mutual exclusion lock with the state it guards.
 ///
@@ -6,7 +6,7 @@ public import Glibc
 /// and does not see the futex calls of `Mutex`, and the concurrency tests are only worth something under it.
 ///
 /// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
-public final class Locked<State>: @unchecked Sendable {
+@safe public final class Locked<State>: @unchecked Sendable {
   // Sendable because `state` is touched only between lock and unlock of `mutex`.
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private var state: State
@@ -25,28 +25,20 @@ public final class Locked<State>: @unchecked Sendable {
   }
 
   /// Runs `body` with the lock held and hands it the state.
-  @inlinable
   public func withLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    lock()
-    defer { unlock() }
-    return try body(&unsafe self.guardedState)
+    // Safe: the mutex is initialised and lives as long as the object.
+    unsafe pthread_mutex_lock(mutex)
+    defer { unsafe pthread_mutex_unlock(mutex) }
+    return try body(&state)
   }
-
-  @usableFromInline var guardedState: State {
-    @inline(__always) _read { yield state }
-    @inline(__always) _modify { yield &state }
-  }
-
-  @usableFromInline func lock() { unsafe pthread_mutex_lock(mutex) }
-  @usableFromInline func unlock() { unsafe pthread_mutex_unlock(mutex) }
 }
 
 /// A reader-writer lock with the state it guards: many readers at once, or one writer.
 ///
 /// The same rules hold as for ``Locked``.
-public final class ReadWriteLocked<State>: @unchecked Sendable {
+@safe public final class ReadWriteLocked<State>: @unchecked Sendable {
   // Sendable because `state` is read only under the read lock and changed only under the write lock.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
   private var state: State
@@ -68,6 +60,7 @@ public final class ReadWriteLocked<State>: @unchecked Sendable {
   public func withReadLock<Result: ~Copyable, Failure: Error>(
     _ body: (borrowing State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
+    // Safe: the lock is initialised and lives as long as the object.
     unsafe pthread_rwlock_rdlock(rwlock)
     defer { unsafe pthread_rwlock_unlock(rwlock) }
     return try body(state)
@@ -77,6 +70,7 @@ public final class ReadWriteLocked<State>: @unchecked Sendable {
   public func withWriteLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
+    // Safe: as above.
     unsafe pthread_rwlock_wrlock(rwlock)
     defer { unsafe pthread_rwlock_unlock(rwlock) }
     return try body(&state)

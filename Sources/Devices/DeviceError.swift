@@ -1,8 +1,15 @@
+public import SystemPackage
+
 /// A failed call on a `BlockDevice`: which one, on which bytes, and the system's error number.
-public struct DeviceError: Error, Equatable, Sendable, CustomStringConvertible {
+public struct DeviceError: Error, Equatable, Sendable {
   /// The call that failed.
   public enum Operation: String, Sendable {
-    case open, lock, read, write, sync, discard, grow
+    /// Opening or creating a device, and finding out what it is.
+    case open
+    /// Taking the lock that keeps other openings away.
+    case lock
+    /// One call of `BlockDevice`.
+    case read, write, sync, discard, grow
   }
 
   /// The call that failed.
@@ -11,6 +18,19 @@ public struct DeviceError: Error, Equatable, Sendable, CustomStringConvertible {
   public var errno: Int32
   /// The first byte of the range asked for; 0 where the call has no range.
   public var offset: UInt64
-  /// The length of the range asked for in bytes; 0 where the call has no range.
+  /// The length of the range asked for in bytes; 0 where the call has no range. For `grow`, the length asked for.
   public var byteCount: UInt64
+  /// Where the device lives; nil for one without a name, such as memory.
+  public var path: FilePath?
+
+  /// Makes an error from what failed, on which bytes, and the system's error number.
+  public init(
+    operation: Operation, errno: Int32, offset: UInt64 = 0, byteCount: UInt64 = 0, path: FilePath? = nil
+  ) {
+    self.operation = operation
+    self.errno = errno
+    self.offset = offset
+    self.byteCount = byteCount
+    self.path = path
+  }
 }

@@ -1,0 +1,110 @@
+internal import Atomics
+public import Bytes
+
+/// A byte-addressed, sparse, copy-on-write file over a store of blocks; see `ExtentFile` and `BlockChainFile`.
+///
+/// Nothing is overwritten in place: a write puts its bytes into free blocks, then publishes a new mapping, and the blocks
+/// that it replaced are freed once no reader can still see them (see `View`). So a read sees each write and each other
+/// change whole or not at all, except that it may see the parts of one ``zero(in:keepsSpace:)`` one after another.
+///
+/// Thread safety: all operations may be called from any thread. Readers take no lock: they load the published view.
+/// Writers move bytes outside every lock, and serialise only to change the mapping. `writers` guards nothing but the right
+/// to replace `current`; under it only the store's own locks are taken.
+///
+/// Invariant: in the last block, the bytes behind the file's end are zeroes.
+///
+/// Only one `BlockFile` may be open on an inode at a time.
+public final class BlockFile<Backing: FileBacking>: Sendable {
+  /// The file's number within the store.
+  public let inode: Inode
+  let backing: Backing
+  let writers = Locked<Void>(())
+  let current: ManagedAtomic<View<Backing>>
+  private let reclaimer: Reclaimer<Backing>
+
+  /// Opens the file `inode` of `backing`; an unknown one is empty.
+  public init(_ backing: Backing, inode: Inode) throws(StoreError) {
+    self.inode = inode
+    self.backing = backing
+    reclaimer = Reclaimer(backing)
+    current = ManagedAtomic(View(try backing.map(of: inode), reclaimer))
+  }
+
+  /// The size of the store's blocks, and the unit of holes.
+  public var blockSize: BlockSize { backing.blockSize }
+
+  /// The file's size in bytes.
+  public var byteCount: UInt64 { current.load(ordering: .acquiring).map.byteCount }
+
+  /// Makes everything that completed before this call durable, where the store has a durable medium.
+  public func sync() throws(StoreError) { try backing.sync() }
+
+  /// Takes the file away with all it held; it is then empty.
+  public func remove() throws(StoreError) {
+    try change(0..<UInt64.max >> blockSize.shift) { map throws(StoreError) in
+      map.replace(0..<UInt64.max >> blockSize.shift, with: nil)
+      map.byteCount = 0
+    }
+    try writers.withLock { _ throws(StoreError) in try backing.removeMap(of: inode) }
+  }
+
+  /// Publishes what `edit` makes of the mapping, and retires the blocks that it takes out of `blocks`, outside which it
+  /// changes no mapping. `edit` runs under the writers' lock; when it or the store throws, nothing has changed.
+  func change(_ blocks: Range<UInt64>, _ edit: (inout Backing.Map) throws(StoreError) -> Void) throws(StoreError) {
+    var basis = current.load(ordering: .acquiring)
+    _ = try publish(blocks, since: &basis, unlessMoved: []) { map throws(StoreError) in try edit(&map) }
+  }
+
+  /// As `change`, but only where the mapping of the blocks of `edges` is still that of `basis`; else it returns false, with
+  /// the view to look at next in `basis`.
+  func publish(
+    _ blocks: Range<UInt64>, since basis: inout View<Backing>, unlessMoved edges: BlockEdges,
+    _ edit: (inout Backing.Map) throws(StoreError) -> Void
+  ) throws(StoreError) -> Bool {
+    let basisBefore = basis
+    // The old view leaves the lock in `basis`: when its last reference goes, blocks are freed, which takes time.
+    return try writers.withLock { _ throws(StoreError) in
+      let now = current.load(ordering: .relaxed)  // Stored only under this lock.
+      basis = now
+      if now !== basisBefore, edges.contains(where: { now.map.target(of: $0) != basisBefore.map.target(of: $0) }) {
+        return false
+      }
+      try reclaimer.check()
+      var map = now.map
+      try edit(&map)
+      var retired = PhysicalRunList()
+      now.map.forEachPiece(in: blocks) { piece, target in
+        if let block = target?.physicalBlock { retired.append(PhysicalRun(block: block, count: piece.length)) }
+        return true
+      }
+      try backing.setMap(map, of: inode, changed: blocks)
+      let successor = View(map, reclaimer)
+      now.retire(retired, successor: successor)
+      current.store(successor, ordering: .releasing)  // Pairs with the acquiring loads of readers.
+      return true
+    }
+  }
+}
+
+extension BlockFile {
+  /// Opens the file `inode` of `store`; an unknown one is empty.
+  public convenience init<Store>(_ store: Store, inode: Inode) throws(StoreError)
+  where Backing == ExtentBacking<Store> {
+    try self.init(ExtentBacking(store), inode: inode)
+  }
+
+  /// Opens the file `inode` of `store`; an unknown one is empty.
+  public convenience init<Store>(_ store: Store, inode: Inode) throws(StoreError)
+  where Backing == BlockChainBacking<Store> {
+    try self.init(BlockChainBacking(store), inode: inode)
+  }
+
+  /// Makes `inode`, which must be unknown, a file that shares every block with this one as it is now; from then on they
+  /// are two files. Cost: O(extents).
+  public func clone<Store: COWStore>(to inode: Inode) throws(StoreError) -> ExtentFile<Store>
+  where Backing == ExtentBacking<Store> {
+    // Under the lock the store's mapping is the published one.
+    try writers.withLock { _ throws(StoreError) in try backing.store.clone(self.inode, to: inode) }
+    return try ExtentFile(backing.store, inode: inode)
+  }
+}

@@ -1,0 +1,227 @@
+extension RunMap {
+  /// Makes `range` carry `value` (and `value` advanced along it), or a gap where `value` is nil.
+  ///
+  /// What the range held before is cut away; the new run joins its neighbours where they continue it. O(log n),
+  /// however many runs the range held; whole subtrees are dropped unread.
+  public mutating func replace(_ range: Range<UInt64>, with value: Value?) {
+    guard !range.isEmpty else { return }
+    let run = value.map { joined(Run(range, $0)) }
+    let sibling = root.replace(run?.positions ?? range, with: run, maximumEntries)
+    if let sibling {
+      root = .inner([Child(start: 0, node: root), sibling])
+    }
+    root.collapse()
+  }
+
+  /// `run`, lengthened by the neighbours that it continues or that continue it.
+  private func joined(_ run: Run<Value>) -> Run<Value> {
+    var joined = run
+    let (start, end) = (run.positions.lowerBound, run.positions.upperBound)
+    if start > 0, let left = self.run(at: start - 1), left.value(at: start) == run.value {
+      joined = Run(left.positions.lowerBound..<end, left.value)
+    }
+    if let right = self.run(at: end), run.value(at: end) == right.value(at: end) {
+      joined.positions = joined.positions.lowerBound..<right.positions.upperBound
+    }
+    return joined
+  }
+}
+
+extension RunMap.Node {
+  typealias Runs = RunMap.Runs
+  typealias Children = RunMap.Children
+  typealias Child = RunMap.Child
+
+  private var count: Int {
+    switch self {
+    case .leaf(let runs): runs.count
+    case .inner(let children): children.count
+    }
+  }
+
+  /// Replaces `range` below this node by `run`, whose positions are `range`, or by a gap.
+  ///
+  /// Returns the node's upper half where the change made it too large. The node may be left without entries.
+  fileprivate mutating func replace(_ range: Range<UInt64>, with run: Run<Value>?, _ maximumEntries: Int) -> Child? {
+    // The payload is moved out, so that it is the only reference and changes in place where no copy shares it.
+    switch self {
+    case .leaf(var runs):
+      self = .leaf([])
+      runs.replace(range, with: run)
+      let upper = runs.splitOff(above: maximumEntries)
+      self = .leaf(runs)
+      return upper.map { Child(start: $0[0].positions.lowerBound, node: .leaf($0)) }
+    case .inner(var children):
+      self = .inner([])
+      children.replace(range, with: run, maximumEntries)
+      let upper = children.splitOff(above: maximumEntries)
+      self = .inner(children)
+      return upper.map { Child(start: $0[0].start, node: .inner($0)) }
+    }
+  }
+
+  /// Takes away roots with a single child, or with none.
+  fileprivate mutating func collapse() {
+    while case .inner(let children) = self, children.count <= 1 {
+      self = children.first?.node ?? .leaf([])
+    }
+  }
+
+  /// This node and its right neighbour in one, where they fit.
+  fileprivate func joined(with right: Self, _ maximumEntries: Int) -> Self? {
+    guard count + right.count <= maximumEntries else { return nil }
+    return switch (self, right) {
+    case (.leaf(let left), .leaf(let right)): .leaf(left + right)
+    case (.inner(let left), .inner(let right)): .inner(left + right)
+    case (.leaf, .inner), (.inner, .leaf): nil
+    }
+  }
+
+  fileprivate var isEmpty: Bool { count == 0 }
+
+  fileprivate func isSmall(_ maximumEntries: Int) -> Bool { count < maximumEntries / 4 + 1 }
+}
+
+extension ContiguousArray {
+  /// Cuts `range` out of the runs and puts `run` there.
+  fileprivate mutating func replace<Value>(_ range: Range<UInt64>, with run: Run<Value>?) where Element == Run<Value> {
+    let first = firstIndex(endingAfter: range.lowerBound)
+    var end = first
+    while end < count, self[end].positions.lowerBound < range.upperBound { end += 1 }
+
+    var left: Run<Value>?
+    var right: Run<Value>?
+    if first < end {
+      let (head, tail) = (self[first], self[end - 1])
+      if head.positions.lowerBound < range.lowerBound {
+        left = Run(head.positions.lowerBound..<range.lowerBound, head.value)
+      }
+      if tail.positions.upperBound > range.upperBound {
+        right = Run(range.upperBound..<tail.positions.upperBound, tail.value(at: range.upperBound))
+      }
+    }
+    replaceSubrange(first..<end, with: UpToThree(left, run, right))
+  }
+
+  /// Replaces `range` below the children it reaches, and mends those.
+  fileprivate mutating func replace<Value>(
+    _ range: Range<UInt64>, with run: Run<Value>?, _ maximumEntries: Int
+  ) where Element == RunMap<Value>.Child {
+    let first = index(holding: range.lowerBound)
+    let last = Swift.max(first, partitionIndex { $0.start >= range.upperBound } - 1)
+
+    // The last child first: its indices stay good. The ones between go unread.
+    if last > first {
+      let sibling = self[last].node.replace(range, with: nil, maximumEntries)
+      if let sibling { insert(sibling, at: last + 1) }
+    }
+    self[first].start = Swift.min(self[first].start, range.lowerBound)
+    let sibling = self[first].node.replace(range, with: run, maximumEntries)
+    if last > first + 1 { removeSubrange(first + 1..<last) }
+    if let sibling { insert(sibling, at: first + 1) }
+
+    for index in stride(from: Swift.min(first + 2, count - 1), through: Swift.max(first - 1, 0), by: -1) {
+      mend(index, maximumEntries)
+    }
+  }
+
+  /// Removes the child at `index` where it is empty, and joins it with a neighbour where it is small and they fit.
+  private mutating func mend<Value>(_ index: Int, _ maximumEntries: Int) where Element == RunMap<Value>.Child {
+    guard index < count else { return }
+    if self[index].node.isEmpty {
+      remove(at: index)
+    } else if index + 1 < count,
+      self[index].node.isSmall(maximumEntries) || self[index + 1].node.isSmall(maximumEntries),
+      let joined = self[index].node.joined(with: self[index + 1].node, maximumEntries)
+    {
+      self[index].node = joined
+      remove(at: index + 1)
+    }
+  }
+
+  /// Takes the upper half away where there are more than `maximum` elements.
+  fileprivate mutating func splitOff(above maximum: Int) -> ContiguousArray? {
+    guard count > maximum else { return nil }
+    let upper = ContiguousArray(self[(count / 2)...])
+    removeSubrange((count / 2)...)
+    return upper
+  }
+}
+
+/// Up to three elements without a heap allocation.
+private struct UpToThree<Element>: RandomAccessCollection {
+  private var elements: (Element?, Element?, Element?) = (nil, nil, nil)
+  private(set) var endIndex = 0
+  var startIndex: Int { 0 }
+
+  /// The given elements in order, nils left out.
+  init(_ first: Element?, _ second: Element?, _ third: Element?) {
+    if let first { append(first) }
+    if let second { append(second) }
+    if let third { append(third) }
+  }
+
+  private mutating func append(_ element: Element) {
+    switch endIndex {
+    case 0: elements.0 = element
+    case 1: elements.1 = element
+    default: elements.2 = element
+    }
+    endIndex += 1
+  }
+
+  subscript(index: Int) -> Element {
+    let element =
+      switch index {
+      case 0: elements.0
+      case 1: elements.1
+      default: elements.2
+      }
+    guard let element else { preconditionFailure("index \(index) of \(endIndex) elements") }
+    return element
+  }
+}
+
+extension RunMap {
+  /// The first broken invariant, in words; nil where all hold. O(n), for tests.
+  package func checkInvariants() -> String? {
+    var previous: Run<Value>?
+    var leafDepth: Int?
+
+    func check(_ node: Node, depth: Int, above key: UInt64, below limit: UInt64, isRoot: Bool) -> String? {
+      switch node {
+      case .leaf(let runs):
+        if runs.isEmpty, !isRoot { return "an empty leaf" }
+        if runs.count > maximumEntries { return "a leaf of \(runs.count) runs" }
+        if leafDepth ?? depth != depth { return "leaves at depths \(leafDepth ?? 0) and \(depth)" }
+        leafDepth = depth
+        for run in runs {
+          let (start, end) = (run.positions.lowerBound, run.positions.upperBound)
+          if start == end { return "an empty run at \(start)" }
+          if start < key || start >= limit { return "a run at \(start) under keys \(key)..<\(limit)" }
+          if let before = previous {
+            if before.positions.upperBound > start { return "runs \(before.positions) and \(run.positions) overlap" }
+            if before.positions.upperBound == start, before.value(at: start) == run.value {
+              return "runs \(before.positions) and \(run.positions) are one"
+            }
+          }
+          previous = run
+        }
+      case .inner(let children):
+        if children.isEmpty || isRoot && children.count == 1 { return "an inner node of \(children.count) children" }
+        if children.count > maximumEntries { return "an inner node of \(children.count) children" }
+        for (index, child) in children.enumerated() {
+          let next = index + 1 < children.count ? children[index + 1].start : limit
+          if child.start < key && !(isRoot && index == 0) || child.start >= next {
+            return "keys \(child.start), \(next)"
+          }
+          if let broken = check(child.node, depth: depth + 1, above: child.start, below: next, isRoot: false) {
+            return broken
+          }
+        }
+      }
+      return nil
+    }
+    return check(root, depth: 0, above: 0, below: .max, isRoot: true)
+  }
+}

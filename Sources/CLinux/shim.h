@@ -1,0 +1,18 @@
+// The one door to what Linux has and Swift's Glibc module leaves out, because it is built without _GNU_SOURCE.
+#ifndef LACUNA_CLINUX_H
+#define LACUNA_CLINUX_H
+
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/types.h>
+
+// fallocate(2). Declared here, since <fcntl.h> shows it only with _GNU_SOURCE.
+extern int fallocate(int descriptor, int mode, off_t offset, off_t length);
+
+// fcntl(2): an open file description lock, which belongs to the opening rather than to the process.
+static const int lacuna_F_OFD_SETLK = 37;
+
+// ioctl(2) on a block device. The macros compute, so Swift does not see them.
+static const unsigned long lacuna_BLKGETSIZE64 = BLKGETSIZE64;
+
+#endif

@@ -1,0 +1,262 @@
+import Atomics
+import Bytes
+import Glibc
+public import SystemPackage
+
+/// A device in a regular file or on a block device.
+///
+/// While it is open, it holds a lock on the file (fcntl_locking(2), an open file description lock over its whole
+/// length): exclusive when open for writing, shared when open for reading only. The lock goes with the process,
+/// however that ends. It keeps every other opening through this type away, in this process too, and programs that lock
+/// what they open, such as QEMU; it does not keep a program away that never asks. A process that forks shares the lock
+/// with its child until both have closed the file or the child has become another program.
+///
+/// A failed sync is final: the kernel may have dropped what it could not write, and a second sync would report success
+/// all the same. From then on `sync`, `write`, `discard` and `grow` fail with the same error number, and reads go on.
+///
+/// Any number of threads may call it. Reads and writes take no lock. Syncs run one at a time, because the kernel
+/// reports a failed writeback to one caller only: two at once could see one fail and the other succeed for the same
+/// bytes. `grow` runs one at a time as well.
+public final class FileDevice: BlockDevice {
+  /// What an opening may do.
+  public enum Access: Sendable {
+    /// Reading, beside other readers.
+    case readOnly
+    /// Reading and writing, alone.
+    case readWrite
+  }
+
+  /// The file's path, as it was given.
+  public let path: FilePath
+  /// What this opening may do.
+  public let access: Access
+
+  private let descriptor: FileDescriptor
+  private let isBlockDevice: Bool
+  private let currentByteCount: ManagedAtomic<UInt64>
+  /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
+  private let failedSync = ManagedAtomic<Int32>(0)
+  /// Held during a sync. The input and output under it is the point: see above.
+  private let syncing = Locked(())
+  /// Held while the file grows.
+  private let growing = Locked(())
+
+  /// Opens the regular file or block device that `path` names.
+  ///
+  /// A symbolic link as the last part of the path is refused: resolve it first, as for `/dev/disk/by-id/...`.
+  ///
+  /// - Throws: `DeviceError` of the operation `lock`, with `EAGAIN` or `EBUSY`, where it is in use. Of the operation
+  ///   `open`, with `EISDIR`, `ELOOP` or `ENOTBLK` where it is a directory, a symbolic link or anything else that is
+  ///   neither a file nor a block device, with `ESTALE` where the path came to name another file meanwhile, else
+  ///   with what the system reported.
+  public convenience init(opening path: FilePath, access: Access = .readWrite) throws(DeviceError) {
+    self.init(try FileOpening.opening(path, access), path: path, access: access)
+  }
+
+  /// Makes a file of `byteCount` bytes, all zero, that only its owner may read and write, and opens it for writing.
+  ///
+  /// The file and its name are durable when this returns. Its space is allocated, where the file system can.
+  ///
+  /// - Throws: `DeviceError` with `EEXIST` where `path` names anything already, else what the system reported. Nothing
+  ///   is left behind then.
+  public convenience init(creating path: FilePath, byteCount: UInt64) throws(DeviceError) {
+    self.init(try FileOpening.creating(path), path: path, access: .readWrite)
+    do throws(DeviceError) {
+      try grow(to: byteCount)
+      try makeNameDurable()
+    } catch {
+      try? SystemCalls.unlink(path)
+      throw error
+    }
+  }
+
+  private init(_ opening: FileOpening, path: FilePath, access: Access) {
+    self.path = path
+    self.access = access
+    descriptor = opening.descriptor
+    isBlockDevice = opening.isBlockDevice
+    currentByteCount = ManagedAtomic(opening.byteCount)
+  }
+
+  deinit {
+    // An error here would tell of writes that no sync covered, and nobody was promised those.
+    try? descriptor.close()
+  }
+
+  /// The file's or block device's length in bytes.
+  public var byteCount: UInt64 { currentByteCount.load(ordering: .acquiring) }
+
+  /// Fills `buffer` with the bytes that start at `offset`.
+  ///
+  /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EIO` where the file turns out shorter than it was
+  ///   when it was opened, else what the system reported.
+  public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    let byteCount = buffer.count
+    try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
+    do throws(Errno) {
+      try transferAll(byteCount) { moved throws(Errno) in
+        // Safe: `moved` is less than the buffer's count. The sums stay inside the file's length, which is an `Int64`.
+        let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[moved...])
+        return try unsafe SystemCalls.read(descriptor, into: rest, at: Int64(offset) + Int64(moved))
+      }
+    } catch {
+      throw failure(.read, error, offset: offset, byteCount: UInt64(byteCount))
+    }
+  }
+
+  /// Writes all of `buffer` at `offset`.
+  ///
+  /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EROFS` on one open for reading only, with the
+  ///   error number of an earlier failed sync, else what the system reported.
+  public func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    let byteCount = buffer.count
+    try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
+    do throws(Errno) {
+      try requireChangeable()
+      try transferAll(byteCount) { moved throws(Errno) in
+        // Safe: as in `read`.
+        let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[moved...])
+        return try unsafe SystemCalls.write(descriptor, rest, at: Int64(offset) + Int64(moved))
+      }
+    } catch {
+      throw failure(.write, error, offset: offset, byteCount: UInt64(byteCount))
+    }
+  }
+
+  /// Makes durable everything that completed before this call began. On a device open for reading only it does nothing.
+  ///
+  /// - Throws: `DeviceError`. The first failure is remembered, and this never succeeds again.
+  public func sync() throws(DeviceError) {
+    guard access == .readWrite else { return }
+    do throws(Errno) {
+      try syncing.withLock { _ throws(Errno) in
+        try requireNoFailedSync()
+        do throws(Errno) {
+          try SystemCalls.syncData(descriptor)
+        } catch {
+          noteFailedSync(error)
+          throw error
+        }
+      }
+    } catch {
+      throw failure(.sync, error)
+    }
+  }
+
+  /// Gives the storage of `range` back; the range reads as zeroes from then on.
+  ///
+  /// A block device takes whole blocks only, so that the partial ones at the edges are written with zeroes. Linux
+  /// punches a block device only where the device promises zeroes afterwards; there is no falling back to writing
+  /// zeroes, which would cost a write and give nothing back.
+  ///
+  /// - Throws: `DeviceError` as for `write`, and with `EOPNOTSUPP` where the file system or block device cannot.
+  public func discard(_ range: Range<UInt64>) throws(DeviceError) {
+    try DeviceError.checkRange(.discard, range, within: byteCount)
+    do throws(Errno) {
+      try requireChangeable()
+      if isBlockDevice {
+        try punchWholeBlocks(of: range)
+      } else if !range.isEmpty {
+        try SystemCalls.punchHole(
+          descriptor, offset: Int64(range.lowerBound), byteCount: Int64(range.upperBound - range.lowerBound))
+      }
+    } catch {
+      throw failure(.discard, error, offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)
+    }
+  }
+
+  /// Makes the file at least `byteCount` bytes long and allocates the space, where the file system can.
+  ///
+  /// - Throws: `DeviceError` with `EOPNOTSUPP` for a block device, with `ENOSPC` or `EFBIG` where there is no room,
+  ///   and as for `write`. The length is then what it was.
+  public func grow(to byteCount: UInt64) throws(DeviceError) {
+    do throws(Errno) {
+      try growing.withLock { _ throws(Errno) in
+        let old = self.byteCount
+        try requireChangeable()
+        guard byteCount > old else { return }
+        guard !isBlockDevice else { throw .notSupported }
+        guard let new = Int64(exactly: byteCount) else { throw .fileTooLarge }
+        try extend(from: Int64(old), to: new)
+        currentByteCount.store(byteCount, ordering: .releasing)
+      }
+    } catch {
+      throw failure(.grow, error, byteCount: byteCount)
+    }
+  }
+}
+
+extension FileDevice {
+  /// Records that a sync failed. Package, so that a test can do what no test can ask a file system for.
+  package func noteFailedSync(_ error: Errno) {
+    // Pairs with the load in `requireNoFailedSync`; the first failure is the one that stays.
+    _ = failedSync.compareExchange(expected: 0, desired: error.rawValue, ordering: .acquiringAndReleasing)
+  }
+
+  @inline(__always)
+  private func requireNoFailedSync() throws(Errno) {
+    let error = failedSync.load(ordering: .acquiring)
+    if error != 0 { throw Errno(rawValue: error) }
+  }
+
+  @inline(__always)
+  private func requireChangeable() throws(Errno) {
+    guard access == .readWrite else { throw .readOnlyFileSystem }
+    try requireNoFailedSync()
+  }
+
+  private func makeNameDurable() throws(DeviceError) {
+    do throws(Errno) {
+      try SystemCalls.syncAll(descriptor)
+      try FileOpening.syncDirectory(of: path)
+    } catch {
+      throw failure(.sync, error)
+    }
+  }
+
+  private func extend(from old: Int64, to new: Int64) throws(Errno) {
+    do throws(Errno) {
+      try SystemCalls.allocate(descriptor, offset: old, byteCount: new - old)
+    } catch .notSupported {
+      try SystemCalls.setByteCount(descriptor, to: new)
+    } catch {
+      // Space that was allocated before it ran out goes back.
+      try? SystemCalls.setByteCount(descriptor, to: old)
+      throw error
+    }
+  }
+
+  /// Discards the whole blocks of `range`, then writes zeroes to what is left at its edges.
+  ///
+  /// The blocks come first, so that a device that cannot discard keeps its bytes.
+  private func punchWholeBlocks(of range: Range<UInt64>) throws(Errno) {
+    let whole = range.wholeBlocks(of: Self.blockDeviceAlignment)
+    if !whole.isEmpty {
+      try SystemCalls.punchHole(
+        descriptor, offset: Int64(whole.lowerBound), byteCount: Int64(whole.upperBound - whole.lowerBound))
+    }
+    try writeZeroes(range.lowerBound..<whole.lowerBound)
+    try writeZeroes(whole.upperBound..<range.upperBound)
+  }
+
+  /// A multiple of the block size of every block device that Linux 6.1 serves.
+  private static var blockDeviceAlignment: UInt64 { 4096 }
+
+  private func writeZeroes(_ range: Range<UInt64>) throws(Errno) {
+    let zeroes = [UInt8](repeating: 0, count: Int(range.upperBound - range.lowerBound))
+    try transferAll(zeroes.count) { moved throws(Errno) in
+      let offset = Int64(range.lowerBound) + Int64(moved)
+      // Safe: the pointer is used inside the closure only.
+      let result = unsafe zeroes[moved...].withUnsafeBytes { rest in
+        Result { () throws(Errno) in try unsafe SystemCalls.write(descriptor, rest, at: offset) }
+      }
+      return try result.get()
+    }
+  }
+
+  private func failure(
+    _ operation: DeviceError.Operation, _ error: Errno, offset: UInt64 = 0, byteCount: UInt64 = 0
+  ) -> DeviceError {
+    DeviceError(operation: operation, errno: error.rawValue, offset: offset, byteCount: byteCount, path: path)
+  }
+}

@@ -1,0 +1,117 @@
+import CLinux
+import Glibc
+import SystemPackage
+
+/// The system calls of this module, each wrapped once: repeated when a signal interrupts it, its error number taken
+/// at once, and its result typed.
+enum SystemCalls {
+  /// Opens `path`. See open(2).
+  static func open(
+    _ path: FilePath, _ mode: FileDescriptor.AccessMode, options: FileDescriptor.OpenOptions,
+    permissions: FilePermissions? = nil
+  ) throws(Errno) -> FileDescriptor {
+    try typed { try FileDescriptor.open(path, mode, options: options, permissions: permissions) }
+  }
+
+  /// Reads some of the bytes at `offset` and returns how many; 0 at the end of the file. See pread(2).
+  @inline(__always)
+  static func read(
+    _ descriptor: FileDescriptor, into buffer: UnsafeMutableRawBufferPointer, at offset: Int64
+  ) throws(Errno) -> Int {
+    // Safe: the caller's buffer is valid for the length of the call, and the kernel stays inside its count.
+    try typed { try unsafe descriptor.read(fromAbsoluteOffset: offset, into: buffer) }
+  }
+
+  /// Writes some of `buffer` at `offset` and returns how many bytes. See pwrite(2).
+  @inline(__always)
+  static func write(
+    _ descriptor: FileDescriptor, _ buffer: UnsafeRawBufferPointer, at offset: Int64
+  ) throws(Errno) -> Int {
+    // Safe: as for `read`.
+    try typed { try unsafe descriptor.write(toAbsoluteOffset: offset, buffer) }
+  }
+
+  /// Makes a file's data, and what is needed to find it, durable. See fdatasync(2).
+  static func syncData(_ descriptor: FileDescriptor) throws(Errno) {
+    try check { fdatasync(descriptor.rawValue) }
+  }
+
+  /// Makes a file's or a directory's contents and attributes durable. See fsync(2).
+  static func syncAll(_ descriptor: FileDescriptor) throws(Errno) {
+    try check { fsync(descriptor.rawValue) }
+  }
+
+  /// Sets a file's length. See ftruncate(2).
+  static func setByteCount(_ descriptor: FileDescriptor, to byteCount: Int64) throws(Errno) {
+    try check { ftruncate(descriptor.rawValue, off_t(byteCount)) }
+  }
+
+  /// Allocates a range of a file, which becomes longer if the range ends past its end. See fallocate(2).
+  static func allocate(_ descriptor: FileDescriptor, offset: Int64, byteCount: Int64) throws(Errno) {
+    try check { fallocate(descriptor.rawValue, 0, off_t(offset), off_t(byteCount)) }
+  }
+
+  /// Gives the storage of a range back; it reads as zeroes from then on. See fallocate(2).
+  static func punchHole(_ descriptor: FileDescriptor, offset: Int64, byteCount: Int64) throws(Errno) {
+    let mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    try check { fallocate(descriptor.rawValue, mode, off_t(offset), off_t(byteCount)) }
+  }
+
+  /// Takes a lock on the whole file for this opening, without waiting. See fcntl_locking(2).
+  ///
+  /// - Throws: `EAGAIN` or `EACCES` where another opening holds a lock that conflicts.
+  static func lock(_ descriptor: FileDescriptor, exclusive: Bool) throws(Errno) {
+    var lock = flock()
+    lock.l_type = Int16(exclusive ? F_WRLCK : F_RDLCK)
+    lock.l_whence = Int16(SEEK_SET)
+    lock.l_start = 0
+    lock.l_len = 0  // To the end, wherever that will be.
+    // Safe: `lock` outlives the call, which reads it only.
+    try check { unsafe fcntl(descriptor.rawValue, lacuna_F_OFD_SETLK, &lock) }
+  }
+
+  /// Makes later calls on an opening that was made with `O_NONBLOCK` wait as usual.
+  static func clearNonBlocking(_ descriptor: FileDescriptor) throws(Errno) {
+    let flags = try check { fcntl(descriptor.rawValue, F_GETFL) }
+    try check { fcntl(descriptor.rawValue, F_SETFL, flags & ~O_NONBLOCK) }
+  }
+
+  /// The length of a block device in bytes. See ioctl(2).
+  static func blockDeviceByteCount(_ descriptor: FileDescriptor) throws(Errno) -> UInt64 {
+    var byteCount: UInt64 = 0
+    // Safe: the request fills in exactly the eight bytes of `byteCount`.
+    try check { unsafe ioctl(descriptor.rawValue, lacuna_BLKGETSIZE64, &byteCount) }
+    return byteCount
+  }
+
+  /// Removes a name. See unlink(2).
+  static func unlink(_ path: FilePath) throws(Errno) {
+    // Safe: the string lives as long as the closure.
+    try check { unsafe path.withPlatformString { unsafe Glibc.unlink($0) } }
+  }
+}
+
+extension SystemCalls {
+  /// Runs a call of the C library that answers -1 for a failure, again for as long as signals interrupt it.
+  @discardableResult
+  static func check(_ call: () -> Int32) throws(Errno) -> Int32 {
+    while true {
+      let result = call()
+      if result != -1 { return result }
+      let error = Errno(rawValue: Glibc.errno)
+      if error != .interrupted { throw error }
+    }
+  }
+
+  /// Runs a call of swift-system, which throws nothing but `Errno` and repeats interrupted calls by itself.
+  @inline(__always)
+  private static func typed<Value>(_ call: () throws -> Value) throws(Errno) -> Value {
+    do {
+      return try call()
+    } catch let error as Errno {
+      throw error
+    } catch {
+      throw .ioError
+    }
+  }
+}

@@ -1,0 +1,65 @@
+internal import BlockStores
+internal import Glibc
+
+/// Why a store or a volume could not do what was asked: a code to branch on, an errno for the client, one line of text.
+public struct LacunaError: Error, Sendable, CustomStringConvertible {
+  /// What to branch on.
+  public enum Code: Sendable, Hashable {
+    /// A parameter is missing, or has a value that nothing can be made of.
+    case invalidParameter
+    /// There is no volume of that name.
+    case noSuchVolume
+    /// The range ends behind the volume's end.
+    case outOfRange
+    /// There is no room for what was to be written.
+    case outOfSpace
+    /// The volume cannot do this, or not in the way that was asked for.
+    case notSupported
+    /// What is stored is not what was once written there.
+    case damaged
+    /// The device below failed, with this errno.
+    case deviceFailed(errno: Int32)
+    /// The engine contradicted itself.
+    case internalFailure
+  }
+
+  /// What to branch on.
+  public var code: Code
+  /// One line of text.
+  public var description: String
+
+  /// Makes an error.
+  public init(_ code: Code, _ description: String) {
+    self.code = code
+    self.description = description
+  }
+
+  /// The error number that a client or a program gets to see: the one table from codes to numbers.
+  public var errno: Int32 {
+    switch code {
+    case .invalidParameter: EINVAL
+    case .noSuchVolume: ENOENT
+    case .outOfRange: EINVAL
+    case .outOfSpace: ENOSPC
+    case .notSupported: EOPNOTSUPP
+    case .damaged: EIO
+    case .deviceFailed(let errno): errno
+    case .internalFailure: EIO
+    }
+  }
+}
+
+extension LacunaError {
+  /// What a store reported about the volume `name`.
+  init(_ error: StoreError, volume name: String) {
+    let code: Code =
+      switch error.code {
+      case .outOfSpace: .outOfSpace
+      case .outOfRange: .outOfRange
+      case .malformed: .damaged
+      case .device(let failure): .deviceFailed(errno: failure.errno)
+      case .notAllocated, .wrongInode: .internalFailure
+      }
+    self.init(code, "volume '\(name)': \(error)")
+  }
+}

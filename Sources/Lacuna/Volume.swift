@@ -1,0 +1,157 @@
+internal import BlockStores
+internal import Bytes
+
+/// A stretch of a volume that is of one kind.
+public struct VolumeExtent: Sendable, Hashable {
+  /// What lies there.
+  public enum Kind: Sendable, Hashable {
+    /// Bytes.
+    case data
+    /// Zeroes that have their space.
+    case zero
+    /// Nothing: zeroes that take no space.
+    case hole
+  }
+
+  /// The first byte.
+  public var offset: UInt64
+  /// The length in bytes.
+  public var byteCount: UInt64
+  /// What lies there.
+  public var kind: Kind
+
+  /// Makes an extent.
+  public init(offset: UInt64, byteCount: UInt64, kind: Kind) {
+    self.offset = offset
+    self.byteCount = byteCount
+    self.kind = kind
+  }
+}
+
+/// An open virtual disk.
+///
+/// Positions and lengths are in bytes and need no alignment. All operations may be called from any thread, and check their
+/// ranges: `.outOfRange` where one ends behind the volume's end, `.outOfSpace` for a write there. An operation covers
+/// whole or not at all what it changes in one block; two that overlap in time have no order.
+///
+/// Durability: what returned before a ``flush()`` began is durable when that returns, whoever did it; what was done
+/// `durably` is so when it returns. A volume in memory has nothing more durable to offer than that.
+public final class Volume: Sendable {
+  /// Name, size and the like.
+  public let description: VolumeDescription
+  private let contents: VolumeContents
+
+  init(_ description: VolumeDescription, _ contents: VolumeContents) {
+    self.description = description
+    self.contents = contents
+  }
+
+  /// The size in bytes.
+  public var byteCount: UInt64 { description.byteCount }
+
+  /// The unit of reading and writing that costs least, in bytes: a power of two.
+  public var preferredByteCount: UInt32 { UInt32(contents.preferredByteCount) }
+
+  /// Whether nobody can write to it.
+  public var isReadOnly: Bool { description.isReadOnly }
+
+  /// Whether distance between positions costs time.
+  public var isRotational: Bool { false }
+
+  /// Whether ``zero(_:mayTrim:onlyIfFast:durably:)`` with `mayTrim` is always faster than writing the zeroes.
+  public var zeroesFast: Bool { contents.zeroesByMapping }
+
+  /// Fills `buffer` with the bytes from `offset` on.
+  public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(LacunaError) {
+    guard let range = Range(offset: offset, byteCount: buffer.count), range.upperBound <= byteCount else {
+      throw pastEnd(.outOfRange, offset, UInt64(buffer.count))
+    }
+    let count = try onContents { contents throws(StoreError) in try unsafe contents.read(into: buffer, at: offset) }
+    guard count == buffer.count else {
+      throw LacunaError(.internalFailure, "volume '\(description.name)': its contents end before it does")
+    }
+  }
+
+  /// Writes all of `buffer` at `offset`.
+  public func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, durably: Bool) throws(LacunaError) {
+    guard let range = Range(offset: offset, byteCount: buffer.count), range.upperBound <= byteCount else {
+      throw pastEnd(.outOfSpace, offset, UInt64(buffer.count))
+    }
+    try onContents { contents throws(StoreError) in
+      try unsafe contents.write(buffer, at: offset)
+      if durably { try contents.sync() }
+    }
+  }
+
+  /// Makes `range` read as zeroes.
+  ///
+  /// - Parameters:
+  ///   - mayTrim: blocks may become holes; else they keep their space, or the promise of it.
+  ///   - onlyIfFast: fail with `.notSupported`, with nothing changed, rather than take as long as writing zeroes would.
+  public func zero(
+    _ range: Range<UInt64>, mayTrim: Bool, onlyIfFast: Bool, durably: Bool
+  ) throws(LacunaError) {
+    guard range.upperBound <= byteCount else { throw pastEnd(.outOfSpace, range.lowerBound, range.length) }
+    if onlyIfFast, !(mayTrim ? contents.zeroesByMapping : contents.reservesZeroes) {
+      throw LacunaError(.notSupported, "volume '\(description.name)': these zeroes are no faster than writing them")
+    }
+    try onContents { contents throws(StoreError) in
+      try contents.zero(in: range, keepsSpace: !mayTrim)
+      if durably { try contents.sync() }
+    }
+  }
+
+  /// Gives back the space of what `range` holds. The blocks wholly inside it read as zeroes from then on; its edges may keep
+  /// what they hold.
+  public func discard(_ range: Range<UInt64>, durably: Bool) throws(LacunaError) {
+    guard range.upperBound <= byteCount else { throw pastEnd(.outOfRange, range.lowerBound, range.length) }
+    try onContents { contents throws(StoreError) in
+      try contents.discard(in: range)
+      if durably { try contents.sync() }
+    }
+  }
+
+  /// Says that `range` will soon be read. In memory everything is near already.
+  public func prefetch(_ range: Range<UInt64>) throws(LacunaError) {
+    guard range.upperBound <= byteCount else { throw pastEnd(.outOfRange, range.lowerBound, range.length) }
+  }
+
+  /// Makes everything that completed before this call durable.
+  public func flush() throws(LacunaError) {
+    try onContents { contents throws(StoreError) in try contents.sync() }
+  }
+
+  /// Calls `visit` with maximal extents that cover `range` without gaps, in order and clipped to it, until it returns
+  /// false. It takes no lock that a reader or writer would wait for.
+  public func forEachExtent(
+    in range: Range<UInt64>, _ visit: (VolumeExtent) throws(LacunaError) -> Bool
+  ) throws(LacunaError) {
+    guard range.upperBound <= byteCount else { throw pastEnd(.outOfRange, range.lowerBound, range.length) }
+    guard !range.isEmpty else { return }
+    try contents.forEachExtent(in: range) { bytes, kind throws(LacunaError) in
+      try visit(VolumeExtent(offset: bytes.lowerBound, byteCount: bytes.length, kind: VolumeExtent.Kind(kind)))
+    }
+  }
+
+  private func onContents<Result>(
+    _ body: (VolumeContents) throws(StoreError) -> Result
+  ) throws(LacunaError) -> Result {
+    do { return try body(contents) } catch { throw LacunaError(error, volume: description.name) }
+  }
+
+  private func pastEnd(_ code: LacunaError.Code, _ offset: UInt64, _ count: UInt64) -> LacunaError {
+    LacunaError(
+      code, "volume '\(description.name)': \(count) bytes at offset \(offset) pass the end at \(byteCount)")
+  }
+}
+
+extension VolumeExtent.Kind {
+  fileprivate init(_ kind: FileExtentKind) {
+    self =
+      switch kind {
+      case .data: .data
+      case .reservedZeroes: .zero
+      case .hole: .hole
+      }
+  }
+}

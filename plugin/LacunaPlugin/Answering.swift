@@ -1,0 +1,123 @@
+import CNBDKit
+import Lacuna
+
+// The one door between nbdkit and Swift: every callback that can fail goes through `answer`, which turns a thrown error
+// into a message, an errno and the value by which nbdkit knows a failure. Nothing else touches `Unmanaged`.
+
+/// An error in the two forms that nbdkit takes.
+protocol ReportableError: Error {
+  /// One clear line, or nil where nbdkit has said it already.
+  var message: String? { get }
+  /// What the client gets to see.
+  var errno: Int32 { get }
+  /// Whether it happens as a matter of course, and is worth a line only where nbdkit runs with `-v`.
+  var isRoutine: Bool { get }
+}
+
+extension LacunaError: ReportableError {
+  var message: String? { description }
+  // A zero request that may only be done the fast way fails with it; clients ask to find out.
+  var isRoutine: Bool { errno == EOPNOTSUPP }
+}
+
+/// A failure that the plugin itself found, or passes on from a callback that can also fail by itself.
+struct PluginError: ReportableError {
+  var message: String?
+  var errno: Int32
+  var isRoutine: Bool { false }
+
+  /// A failure of something that nbdkit has described to the user already.
+  static var alreadyReported: PluginError { PluginError(message: nil, errno: EIO) }
+
+  /// A failure that `message` describes in one clear line.
+  init(_ message: String, errno: Int32 = EINVAL) { self.init(message: message, errno: errno) }
+
+  /// What the store reported.
+  init(_ error: LacunaError) { self.init(message: error.message, errno: error.errno) }
+
+  private init(message: String?, errno: Int32) {
+    self.message = message
+    self.errno = errno
+  }
+}
+
+/// Gives nbdkit what `body` returns, or reports its error and gives `failure`.
+///
+/// Inlined, so that a request that succeeds costs neither an allocation nor an indirect call here.
+@inline(__always)
+func answer<Value, Failure: ReportableError>(failure: Value, _ body: () throws(Failure) -> Value) -> Value {
+  do {
+    return try body()
+  } catch {
+    report(error)
+    return failure
+  }
+}
+
+/// Gives nbdkit 0, or reports the error of `body` and gives -1.
+@inline(__always)
+func answer<Failure: ReportableError>(_ body: () throws(Failure) -> Void) -> CInt {
+  answer(failure: -1) { () throws(Failure) in
+    try body()
+    return 0
+  }
+}
+
+/// `answer` for a callback on a connection, which `handle` stands for.
+@inline(__always)
+func answer<Value>(
+  _ handle: UnsafeMutableRawPointer?, failure: Value, _ body: (Connection) throws(LacunaError) -> Value
+) -> Value {
+  guard let handle = unsafe handle else { return failure }
+  // Safe: nbdkit calls with a handle between `open`, which retained the connection, and `close`, which releases it. So
+  // the reference is good without another retain, which all threads of the connection would contend for.
+  return unsafe Unmanaged<Connection>.fromOpaque(handle)._withUnsafeGuaranteedRef { connection in
+    answer(failure: failure) { () throws(LacunaError) in try body(connection) }
+  }
+}
+
+/// `answer` for a request on a connection, whose only result is that it was done.
+@inline(__always)
+func answer(_ handle: UnsafeMutableRawPointer?, _ body: (Connection) throws(LacunaError) -> Void) -> CInt {
+  unsafe answer(handle, failure: -1) { connection throws(LacunaError) in
+    try body(connection)
+    return 0
+  }
+}
+
+/// `answer` for `open`: keeps the connection alive until its handle comes to `closeHandle`.
+func answerWithHandle(_ body: () throws(PluginError) -> Connection) -> UnsafeMutableRawPointer? {
+  unsafe answer(failure: nil) { () throws(PluginError) in
+    unsafe Unmanaged.passRetained(try body()).toOpaque()
+  }
+}
+
+/// Gives up the connection that `handle` stands for.
+func closeHandle(_ handle: UnsafeMutableRawPointer?) {
+  guard let handle = unsafe handle else { return }
+  // Safe: this is the last use of a handle that `answerWithHandle` made, and undoes its retain.
+  unsafe Unmanaged<Connection>.fromOpaque(handle).release()
+}
+
+/// Tells the user what happened and nbdkit what to tell the client.
+@inline(never)
+private func report(_ error: some ReportableError) {
+  if let message = error.message {
+    unsafe oneLine(message).withCString { text in
+      unsafe withVaList([text]) { unsafe error.isRoutine ? nbdkit_vdebug("%s", $0) : nbdkit_verror("%s", $0) }
+    }
+  }
+  nbdkit_set_error(error.errno > 0 ? error.errno : EIO)
+}
+
+/// `text` with its control characters made visible, so that a name sent by a client cannot forge lines in the log.
+private func oneLine(_ text: String) -> String {
+  var line = ""
+  for scalar in text.unicodeScalars {
+    switch scalar.properties.generalCategory {
+    case .control, .lineSeparator, .paragraphSeparator: line += scalar.escaped(asASCII: true)
+    default: line.unicodeScalars.append(scalar)
+    }
+  }
+  return line
+}

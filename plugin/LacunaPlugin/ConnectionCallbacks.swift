@@ -1,0 +1,107 @@
+import CNBDKit
+import Lacuna
+
+/// One client's connection to one volume: what nbdkit's handle stands for.
+final class Connection: Sendable {
+  let volume: Volume
+  let isWritable: Bool
+
+  init(volume: Volume, isReadOnly: Bool) {
+    self.volume = volume
+    isWritable = !isReadOnly && !volume.isReadOnly
+  }
+}
+
+/// The largest read or write that nbdkit lets through; it answers longer ones with `ENOMEM` by itself.
+private let requestByteCountMax: UInt32 = 64 << 20
+
+extension nbdkit_plugin {
+  /// What a client learns and settles before its first request: exports, size, abilities.
+  mutating func addConnectionCallbacks() {
+    unsafe addExportCallbacks()
+    unsafe addGeometryCallbacks()
+    unsafe addAbilityCallbacks()
+  }
+
+  private mutating func addExportCallbacks() {
+    unsafe list_exports = { _, _, exports in
+      answer { () throws(PluginError) in
+        for volume in try Server.shared.store().volumes {
+          guard unsafe nbdkit_add_export(exports, volume.name, volume.summary) == 0 else { throw .alreadyReported }
+        }
+      }
+    }
+
+    unsafe default_export = { _, _ in
+      unsafe answer(failure: nil) { () throws(PluginError) in
+        unsafe nbdkit_strdup_intern(try Server.shared.store().defaultVolumeName)
+      }
+    }
+
+    unsafe export_description = { handle in
+      unsafe answer(handle, failure: nil) { unsafe nbdkit_strdup_intern($0.volume.description.summary) }
+    }
+
+    unsafe open = { readonly in
+      unsafe answerWithHandle { () throws(PluginError) in try openConnection(isReadOnly: readonly != 0) }
+    }
+    unsafe close = { unsafe closeHandle($0) }
+  }
+
+  private mutating func addGeometryCallbacks() {
+    unsafe get_size = { handle in
+      // Safe to clamp: no volume has 2^63 bytes or more, and a smaller size harms nobody.
+      unsafe answer(handle, failure: -1) { Int64(clamping: $0.volume.byteCount) }
+    }
+
+    unsafe block_size = { handle, minimum, preferred, maximum in
+      unsafe answer(handle) { connection in
+        unsafe minimum?.pointee = 1
+        unsafe preferred?.pointee = connection.volume.preferredByteCount
+        unsafe maximum?.pointee = requestByteCountMax
+      }
+    }
+
+    unsafe is_rotational = { handle in
+      unsafe answer(handle, failure: -1) { $0.volume.isRotational ? 1 : 0 }
+    }
+  }
+
+  private mutating func addAbilityCallbacks() {
+    unsafe can_write = { handle in
+      unsafe answer(handle, failure: -1) { $0.isWritable ? 1 : 0 }
+    }
+    unsafe can_fast_zero = { handle in
+      unsafe answer(handle, failure: -1) { $0.volume.zeroesFast ? 1 : 0 }
+    }
+
+    // True of every volume.
+    unsafe can_flush = { _ in 1 }
+    unsafe can_trim = { _ in 1 }
+    unsafe can_zero = { _ in 1 }
+    unsafe can_extents = { _ in 1 }
+    unsafe can_fua = { _ in NBDKIT_FUA_NATIVE }
+    unsafe can_cache = { _ in NBDKIT_CACHE_NATIVE }
+    // A flush on one connection covers what completed on all of them.
+    unsafe can_multi_conn = { _ in 1 }
+  }
+}
+
+private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection {
+  let store = try Server.shared.store()
+  let name = try requestedExportName()
+  do {
+    return Connection(volume: try store.openVolume(named: name), isReadOnly: isReadOnly)
+  } catch {
+    throw PluginError(error)
+  }
+}
+
+/// The name of the export that the client asked for, which is any bytes at all.
+private func requestedExportName() throws(PluginError) -> String {
+  guard let bytes = unsafe nbdkit_export_name() else { throw .alreadyReported }
+  guard let name = unsafe String(validatingCString: bytes) else {
+    throw PluginError("the name of the export is not UTF-8, so no volume has it", errno: ENOENT)
+  }
+  return name
+}

@@ -1,0 +1,33 @@
+import CNBDKit
+import Lacuna
+
+extension nbdkit_plugin {
+  /// From the command line to the end of the process: configure, open the store, tell of its volumes, let go.
+  ///
+  /// `load`, `after_fork` and `unload` stay empty: a store in memory needs no threads, and `cleanup` is the last call
+  /// that any state needs.
+  mutating func addLifecycleCallbacks() {
+    unsafe dump_plugin = {
+      print("lacuna_version=\(Lacuna.version)")
+      print("lacuna_engines=\(MemoryEngine.allCases.map(\.rawValue).joined(separator: ","))")
+    }
+
+    unsafe config = { name, value in
+      answer { () throws(PluginError) in
+        guard let name = unsafe name, let value = unsafe value else { return }
+        try unsafe Server.shared.configure(String(cString: name), to: String(cString: value))
+      }
+    }
+
+    unsafe config_complete = {
+      answer { () throws(PluginError) in _ = try Server.shared.options() }
+    }
+
+    // Before nbdkit forks and goes into the background, so that errors reach the terminal.
+    unsafe get_ready = {
+      answer { () throws(PluginError) in try Server.shared.openStore() }
+    }
+
+    unsafe cleanup = { Server.shared.close() }
+  }
+}
