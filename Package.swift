@@ -64,5 +64,10 @@ let package = Package(
           "-Xlinker", "-z", "-Xlinker", "nodelete",
         ])
       ]),
+
+    // Tests. NBDTests need the plugin's product built: `swift build` makes it.
+    .target(
+      name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport", swiftSettings: tests),
+    .testTarget(name: "NBDTests", dependencies: ["NBDTestSupport"], path: "Tests/NBDTests", swiftSettings: tests),
   ]
 )

@@ -11,8 +11,12 @@ private enum Request: UInt16, CaseIterable {
 private struct Misdeed: Sendable, CustomTestStringConvertible {
   var testDescription: String
   var commit: @Sendable (RawConnection) throws -> Void
+  var writesAnywhere: Bool
 
-  init(_ description: String, _ commit: @escaping @Sendable (RawConnection) throws -> Void) {
+  init(
+    _ description: String, writesAnywhere: Bool = false, _ commit: @escaping @Sendable (RawConnection) throws -> Void
+  ) {
+    self.writesAnywhere = writesAnywhere
     testDescription = description
     self.commit = commit
   }
@@ -74,7 +78,7 @@ private let misdeeds: [Misdeed] = [
     try $0.send(RawConnection.request(type: Request.write.rawValue, offset: 0, byteCount: .max))
     try $0.finishSendingAndWaitForHangUp()
   },
-  Misdeed("sends every request with every awkward range and flag") { connection in
+  Misdeed("sends every request with every awkward range and flag", writesAnywhere: true) { connection in
     try connection.handshake()
     for type in [0, 4, 5, 6, 7, 3, 8, 77, 0xffff] as [UInt16] {
       for flags in [0, 1, 2, 4, 8, 16, 0xffff] as [UInt16] {
@@ -82,6 +86,7 @@ private let misdeeds: [Misdeed] = [
           for byteCount in [0, 1, 4_096, 64 << 20, UInt32.max] as [UInt32] {
             // A read of the whole disk is a right of the client; leave its 64 MiB out.
             if type == 0 && byteCount == 64 << 20 { continue }
+            if wouldAbortNBDKit(connection, type, flags) { continue }
             try connection.send(
               RawConnection.request(type: type, flags: flags, offset: offset, byteCount: byteCount))
             guard let error = try connection.replyError() else { return }
@@ -93,6 +98,11 @@ private let misdeeds: [Misdeed] = [
     try connection.finishSendingAndWaitForHangUp()
   },
 ]
+
+/// Whether nbdkit itself aborts on a request: 1.32.5 does on a fast zero where it is not offered, with any plugin.
+private func wouldAbortNBDKit(_ connection: RawConnection, _ type: UInt16, _ flags: UInt16) -> Bool {
+  !connection.offersFastZero && type == Request.zeroes.rawValue && flags & 0x10 != 0
+}
 
 @Suite struct `Clients that misbehave` {
   @Test(arguments: Engine.allCases, misdeeds)
@@ -106,7 +116,7 @@ private let misdeeds: [Misdeed] = [
       }
       #expect(try NBDClient(socketPath: server.socketPath).read(4, at: 0).count == 4)
       // Half a write that never came, and requests past the end, changed nothing here.
-      if misdeed.testDescription != misdeeds.last?.testDescription {
+      if !misdeed.writesAnywhere {
         #expect(try bystander.read(5, at: (32 << 20) - 1) == [0, 1, 2, 3, 0])
       }
       #expect(try bystander.read(30_000, at: 0).allSatisfy { $0 == 0 })
@@ -151,9 +161,11 @@ private let misdeeds: [Misdeed] = [
         let type = [0, 3, 4, 5, 6, 7, 9].randomElement(using: &generator) ?? 0
         let offset: UInt64 =
           Bool.random(using: &generator)
-          ? .random(in: 0..<1_100_000, using: &generator) : generator.next() >> UInt64.random(in: 0..<64, using: &generator)
+          ? .random(in: 0..<1_100_000, using: &generator)
+          : generator.next() >> UInt64.random(in: 0..<64, using: &generator)
         let byteCount = UInt32.random(in: 0..<(1 << 17), using: &generator)
         let flags = UInt16.random(in: 0..<32, using: &generator)
+        if wouldAbortNBDKit(connection, UInt16(type), flags) { continue }
         try connection.send(
           RawConnection.request(
             type: UInt16(type), flags: flags, cookie: UInt64(step), offset: offset, byteCount: byteCount))

@@ -14,11 +14,9 @@ enum PluginUnderTest {
       plugin: try path(), parameters: parameters(engine, size: size) + filterParameters, options: options)
   }
 
-  static func parameters(_ engine: Engine, size: String) -> [String] {
-    standIn ? ["size=\(size)"] : ["memory=\(size)", "engine=\(engine.rawValue)"]
+  private static func parameters(_ engine: Engine, size: String) -> [String] {
+    ["memory=\(size)", "engine=\(engine.rawValue)"]
   }
-
-  static var standIn: Bool { (try? path().hasSuffix("nbdkit-memory-plugin.so")) == true }
 
   /// LACUNA_PLUGIN, else the library beside the running test program.
   static func path() throws -> String {

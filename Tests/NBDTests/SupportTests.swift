@@ -61,14 +61,15 @@ import Testing
     }
   }
 
-  @Test func `the random requests notice a server that calls data a hole`() throws {
-    let command = NBDServerCommand(
-      plugin: "memory", parameters: ["size=4100001", "extentlist={directory}/list"], options: ["--filter=extentlist"])
-    try withExtentList("0 4100001 hole,zero\n", command) { server in
-      let client = try NBDClient(socketPath: server.socketPath)
-      var requests = RandomRequests(.bytes, client, range: 0..<4_100_001, seed: 1)
-      let error = #expect(throws: BrokenRule.self) { try requests.run(100) }
-      #expect(error?.description.contains("says zero") == true)
+  @Test func `data that block status calls zero is noticed`() throws {
+    var disk = ReferenceDisk(range: 100..<300)
+    disk.write([1], at: 200)
+    let zero = AllocationExtent(offset: 100, byteCount: 100, state: [.hole, .zero])
+    try disk.checkZeroes(of: [zero, AllocationExtent(offset: 200, byteCount: 1, state: .data)])
+    for state in [AllocationState.zero, [.hole, .zero]] {
+      #expect(throws: BrokenRule.self) {
+        try disk.checkZeroes(of: [zero, AllocationExtent(offset: 200, byteCount: 1, state: state)])
+      }
     }
   }
 
@@ -86,20 +87,5 @@ import Testing
     var second = SeededGenerator(seed: 7)
     #expect(first.nonZeroBytes(1_000) == second.nonZeroBytes(1_000))
     #expect(!first.nonZeroBytes(10_000).contains(0))
-  }
-
-  /// Runs a server whose extentlist filter reads `list`.
-  private func withExtentList(
-    _ list: String, _ command: NBDServerCommand, _ body: (NBDServer) throws -> Void
-  ) throws {
-    var template = Array("/tmp/lacuna-nbd-list-XXXXXX".utf8CString)
-    let descriptor = mkstemp(&template)
-    let path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    defer { unlink(path) }
-    try #require(descriptor >= 0 && Glibc.write(descriptor, list, list.utf8.count) == list.utf8.count)
-    close(descriptor)
-    var command = command
-    command.parameters = command.parameters.map { $0.replacing("{directory}/list", with: path) }
-    try NBDServer.run(command, body)
   }
 }
