@@ -6,7 +6,7 @@ extension RunMap {
   public mutating func replace(_ range: Range<UInt64>, with value: Value?) {
     guard !range.isEmpty else { return }
     let run = value.map { joined(Run(range, $0)) }
-    let sibling = root.replace(run?.positions ?? range, with: run, maximumEntries)
+    let sibling = root.replace(run?.positions ?? range, with: run, capacity)
     if let sibling {
       root = .inner([Child(start: 0, node: root), sibling])
     }
@@ -17,12 +17,24 @@ extension RunMap {
   private func joined(_ run: Run<Value>) -> Run<Value> {
     var joined = run
     let (start, end) = (run.positions.lowerBound, run.positions.upperBound)
-    if start > 0, let left = self.run(at: start - 1), left.value(at: start) == run.value {
-      joined = Run(left.positions.lowerBound..<end, left.value)
+    func join(_ other: Run<Value>) {
+      if other.positions.lowerBound < start, other.value(at: start) == run.value {
+        joined = Run(other.positions.lowerBound..<joined.positions.upperBound, other.value)
+      }
+      if other.positions.upperBound > end, other.value(at: end) == run.value(at: end) {
+        joined.positions = joined.positions.lowerBound..<other.positions.upperBound
+      }
     }
-    if let right = self.run(at: end), run.value(at: end) == right.value(at: end) {
-      joined.positions = joined.positions.lowerBound..<right.positions.upperBound
+    // One walk finds both neighbours of a short run; that of a long one may have much between them.
+    var runsLeft = 4
+    var last: Run<Value>?
+    root.visit(start - min(start, 1)..<end + (end == .max ? 0 : 1)) { other in
+      join(other)
+      last = other
+      runsLeft -= 1
+      return runsLeft > 0
     }
+    if runsLeft == 0, let last, last.positions.upperBound <= end, let right = self.run(at: end) { join(right) }
     return joined
   }
 }
@@ -42,19 +54,19 @@ extension RunMap.Node {
   /// Replaces `range` below this node by `run`, whose positions are `range`, or by a gap.
   ///
   /// Returns the node's upper half where the change made it too large. The node may be left without entries.
-  fileprivate mutating func replace(_ range: Range<UInt64>, with run: Run<Value>?, _ maximumEntries: Int) -> Child? {
+  fileprivate mutating func replace(_ range: Range<UInt64>, with run: Run<Value>?, _ capacity: NodeCapacity) -> Child? {
     // The payload is moved out, so that it is the only reference and changes in place where no copy shares it.
     switch self {
     case .leaf(var runs):
       self = .leaf([])
       runs.replace(range, with: run)
-      let upper = runs.splitOff(above: maximumEntries)
+      let upper = runs.splitOff(above: capacity.runs)
       self = .leaf(runs)
       return upper.map { Child(start: $0[0].positions.lowerBound, node: .leaf($0)) }
     case .inner(var children):
       self = .inner([])
-      children.replace(range, with: run, maximumEntries)
-      let upper = children.splitOff(above: maximumEntries)
+      children.replace(range, with: run, capacity)
+      let upper = children.splitOff(above: capacity.children)
       self = .inner(children)
       return upper.map { Child(start: $0[0].start, node: .inner($0)) }
     }
@@ -68,18 +80,30 @@ extension RunMap.Node {
   }
 
   /// This node and its right neighbour in one, where they fit.
-  fileprivate func joined(with right: Self, _ maximumEntries: Int) -> Self? {
-    guard count + right.count <= maximumEntries else { return nil }
-    return switch (self, right) {
-    case (.leaf(let left), .leaf(let right)): .leaf(left + right)
-    case (.inner(let left), .inner(let right)): .inner(left + right)
-    case (.leaf, .inner), (.inner, .leaf): nil
+  fileprivate func joined(with right: Child, _ capacity: NodeCapacity) -> Self? {
+    guard count + right.node.count <= limit(capacity) else { return nil }
+    switch (self, right.node) {
+    case (.leaf(let left), .leaf(let right)):
+      return .leaf(left + right)
+    case (.inner(let left), .inner(var children)):
+      // The first key of a node means nothing, for its parent has a better one; now it gets a child before it.
+      children[0].start = right.start
+      return .inner(left + children)
+    case (.leaf, .inner), (.inner, .leaf):
+      return nil
     }
   }
 
   fileprivate var isEmpty: Bool { count == 0 }
 
-  fileprivate func isSmall(_ maximumEntries: Int) -> Bool { count < maximumEntries / 4 + 1 }
+  fileprivate func isSmall(_ capacity: NodeCapacity) -> Bool { count < limit(capacity) / 4 + 1 }
+
+  private func limit(_ capacity: NodeCapacity) -> Int {
+    switch self {
+    case .leaf: capacity.runs
+    case .inner: capacity.children
+    }
+  }
 }
 
 extension ContiguousArray {
@@ -105,34 +129,36 @@ extension ContiguousArray {
 
   /// Replaces `range` below the children it reaches, and mends those.
   fileprivate mutating func replace<Value>(
-    _ range: Range<UInt64>, with run: Run<Value>?, _ maximumEntries: Int
+    _ range: Range<UInt64>, with run: Run<Value>?, _ capacity: NodeCapacity
   ) where Element == RunMap<Value>.Child {
     let first = index(holding: range.lowerBound)
     let last = Swift.max(first, partitionIndex { $0.start >= range.upperBound } - 1)
 
     // The last child first: its indices stay good. The ones between go unread.
     if last > first {
-      let sibling = self[last].node.replace(range, with: nil, maximumEntries)
+      let sibling = self[last].node.replace(range, with: nil, capacity)
       if let sibling { insert(sibling, at: last + 1) }
+      // The new run, in an earlier child, ends there; a key below its end would hide that end (invariant 4).
+      self[last].start = Swift.max(self[last].start, range.upperBound)
     }
     self[first].start = Swift.min(self[first].start, range.lowerBound)
-    let sibling = self[first].node.replace(range, with: run, maximumEntries)
+    let sibling = self[first].node.replace(range, with: run, capacity)
     if last > first + 1 { removeSubrange(first + 1..<last) }
     if let sibling { insert(sibling, at: first + 1) }
 
     for index in stride(from: Swift.min(first + 2, count - 1), through: Swift.max(first - 1, 0), by: -1) {
-      mend(index, maximumEntries)
+      mend(index, capacity)
     }
   }
 
   /// Removes the child at `index` where it is empty, and joins it with a neighbour where it is small and they fit.
-  private mutating func mend<Value>(_ index: Int, _ maximumEntries: Int) where Element == RunMap<Value>.Child {
+  private mutating func mend<Value>(_ index: Int, _ capacity: NodeCapacity) where Element == RunMap<Value>.Child {
     guard index < count else { return }
     if self[index].node.isEmpty {
       remove(at: index)
     } else if index + 1 < count,
-      self[index].node.isSmall(maximumEntries) || self[index + 1].node.isSmall(maximumEntries),
-      let joined = self[index].node.joined(with: self[index + 1].node, maximumEntries)
+      self[index].node.isSmall(capacity) || self[index + 1].node.isSmall(capacity),
+      let joined = self[index].node.joined(with: self[index + 1], capacity)
     {
       self[index].node = joined
       remove(at: index + 1)
@@ -192,7 +218,7 @@ extension RunMap {
       switch node {
       case .leaf(let runs):
         if runs.isEmpty, !isRoot { return "an empty leaf" }
-        if runs.count > maximumEntries { return "a leaf of \(runs.count) runs" }
+        if runs.count > capacity.runs { return "a leaf of \(runs.count) runs" }
         if leafDepth ?? depth != depth { return "leaves at depths \(leafDepth ?? 0) and \(depth)" }
         leafDepth = depth
         for run in runs {
@@ -209,13 +235,16 @@ extension RunMap {
         }
       case .inner(let children):
         if children.isEmpty || isRoot && children.count == 1 { return "an inner node of \(children.count) children" }
-        if children.count > maximumEntries { return "an inner node of \(children.count) children" }
+        if children.count > capacity.children { return "an inner node of \(children.count) children" }
         for (index, child) in children.enumerated() {
           let next = index + 1 < children.count ? children[index + 1].start : limit
-          if child.start < key && !(isRoot && index == 0) || child.start >= next {
+          if index > 0, let end = previous?.positions.upperBound, end > child.start { return "\(end) is above its key" }
+          if index > 0 && child.start <= key || child.start >= next {
             return "keys \(child.start), \(next)"
           }
-          if let broken = check(child.node, depth: depth + 1, above: child.start, below: next, isRoot: false) {
+          if let broken = check(
+            child.node, depth: depth + 1, above: index == 0 ? key : child.start, below: next, isRoot: false)
+          {
             return broken
           }
         }

@@ -30,6 +30,23 @@ public struct Run<Value: RunValue>: Sendable, Equatable {
   }
 }
 
+/// How many entries the nodes of a ``RunMap`` hold at most.
+public struct NodeCapacity: Sendable {
+  let runs: Int
+  let children: Int
+
+  /// Large leaves, since runs are copied by the byte, and small inner nodes, since each child copied costs a reference.
+  public static let standard = NodeCapacity(runs: 64, children: 12)
+
+  /// Leaves of `runs` and inner nodes of `children` entries, at least 4 of each; tests use few, so that small maps have
+  /// many nodes.
+  public init(runs: Int, children: Int) {
+    precondition(runs >= 4 && children >= 4, "a node of a RunMap needs room for four entries")
+    self.runs = runs
+    self.children = children
+  }
+}
+
 /// A persistent ordered map from positions to values, held as maximal runs; positions in no run are gaps.
 ///
 /// It is a B+tree whose nodes are values that copies share: copying a map costs one reference, and changing a copy
@@ -41,8 +58,9 @@ public struct Run<Value: RunValue>: Sendable, Equatable {
 /// 1. Runs are in order, not empty, and do not overlap.
 /// 2. Runs that touch could not be one run (see ``RunValue``).
 /// 3. All leaves are at one depth; a node other than the root has at least one entry, and none has more than
-///    `maximumEntries`.
-/// 4. A child's key is at most the start of its first run, and above every start in the child before it.
+///    its `NodeCapacity` says.
+/// 4. A child's key, but for the first one's in a node, is at most the start of its first run, and at least the end of the
+///    last run in the child before it.
 ///
 /// Look-ups and changes cost O(log n), whatever the length of the range. Safe to read from many threads; a change
 /// needs exclusive access to the variable, as with every Swift value.
@@ -66,13 +84,11 @@ public struct RunMap<Value: RunValue>: Sendable {
   }
 
   var root: Node
-  let maximumEntries: Int
+  let capacity: NodeCapacity
 
-  /// An empty map whose nodes hold up to `maximumEntries` entries each (at least 4; tests use few, so that small
-  /// maps have many nodes).
-  public init(maximumEntries: Int = 32) {
-    precondition(maximumEntries >= 4, "a node of a RunMap needs room for four entries")
-    self.maximumEntries = maximumEntries
+  /// An empty map with nodes of the given capacity.
+  public init(capacity: NodeCapacity = .standard) {
+    self.capacity = capacity
     root = .leaf([])
   }
 

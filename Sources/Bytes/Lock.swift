@@ -15,7 +15,12 @@ internal import Glibc
   public init(_ state: sending State) {
     self.state = state
     unsafe mutex = .allocate(capacity: 1)
-    let status = unsafe pthread_mutex_init(mutex, nil)
+    // Adaptive: sections are short, so that a short spin is cheaper than the two context switches of a sleep.
+    var attributes = pthread_mutexattr_t()
+    unsafe pthread_mutexattr_init(&attributes)
+    unsafe pthread_mutexattr_settype(&attributes, Int32(PTHREAD_MUTEX_ADAPTIVE_NP))
+    defer { unsafe pthread_mutexattr_destroy(&attributes) }
+    let status = unsafe pthread_mutex_init(mutex, &attributes)
     precondition(status == 0, "pthread_mutex_init failed with errno \(status)")
   }
 
