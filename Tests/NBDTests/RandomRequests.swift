@@ -99,14 +99,20 @@ struct RandomRequests {
     try client.trim(UInt64(range.count), at: range.lowerBound, flags: chance(8) ? .fua : [])
     // A trim is advice: each byte is what it was or zero. Whole blocks become holes where the engine has them.
     let found = try client.read(range.count, at: range.lowerBound)
-    if !ReferenceDisk.isSame(found[...], disk[range]) {
+    // The likely answers first, since a debug build is slow at comparing byte by byte: edges kept, edges zeroed too.
+    var edgesKept = disk
+    let inside = RandomRequests.wholeBlocks(range)
+    for block in inside { edgesKept.zero(RandomRequests.bytes(of: block)) }
+    var edgesZeroed = disk
+    edgesZeroed.zero(range)
+    if ![edgesKept, edgesZeroed].contains(where: { ReferenceDisk.isSame(found[...], $0[range]) }) {
       for (offset, (new, old)) in zip(range, zip(found, disk[range])) where new != 0 && new != old {
         throw Mismatch(offset: offset, expected: old, found: new)
       }
     }
     disk.write(found, at: range.lowerBound)
     if engine.tracksHoles {
-      for block in RandomRequests.wholeBlocks(range) where !disk.isZero(RandomRequests.bytes(of: block)) {
+      for block in inside where !disk.isZero(RandomRequests.bytes(of: block)) {
         throw BrokenRule(description: "block \(block) was trimmed and is not zero")
       }
     }

@@ -2,7 +2,7 @@ import NBDTestSupport
 import Testing
 
 /// How many requests each stream sends; LACUNA_NBD_STEPS sets another number.
-private let steps = numberFromEnvironment("LACUNA_NBD_STEPS", else: 1_500)
+private let steps = numberFromEnvironment("LACUNA_NBD_STEPS", else: 2_500)
 
 @Suite struct `Random requests against a flat array` {
   // The size is no multiple of the block.

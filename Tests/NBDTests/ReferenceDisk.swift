@@ -17,11 +17,15 @@ struct ReferenceDisk {
   subscript(part: Range<UInt64>) -> ArraySlice<UInt8> { bytes[indices(part)] }
 
   mutating func write(_ new: [UInt8], at offset: UInt64) {
-    bytes.replaceSubrange(indices(offset..<offset + UInt64(new.count)), with: new)
+    let indices = indices(offset..<offset + UInt64(new.count))
+    bytes.withUnsafeMutableBytes { UnsafeMutableRawBufferPointer(rebasing: $0[indices]).copyBytes(from: new) }
   }
 
   mutating func zero(_ part: Range<UInt64>) {
-    bytes.replaceSubrange(indices(part), with: repeatElement(0, count: part.count))
+    let indices = indices(part)
+    bytes.withUnsafeMutableBytes { bytes in
+      _ = UnsafeMutableRawBufferPointer(rebasing: bytes[indices]).initializeMemory(as: UInt8.self, repeating: 0)
+    }
   }
 
   /// Whether all bytes of `part` that lie within the disk's range are zero.
