@@ -65,9 +65,23 @@ let package = Package(
         ])
       ]),
 
-    // Tests. NBDTests need the plugin's product built: `swift build` makes it.
+    // What the tests share, and the tests: one target per module.
+    .target(
+      name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices"], path: "Tests/LacunaTestSupport",
+      swiftSettings: tests),
+    .testTarget(name: "LacunaTestSupportTests", dependencies: ["LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(
+      name: "DevicesTests",
+      dependencies: ["Devices", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: tests),
+    .testTarget(
+      name: "BlockStoresTests",
+      dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
+      swiftSettings: tests),
+    // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport", swiftSettings: tests),
-    .testTarget(name: "NBDTests", dependencies: ["NBDTestSupport"], path: "Tests/NBDTests", swiftSettings: tests),
+    .testTarget(name: "NBDTests", dependencies: ["NBDTestSupport"], swiftSettings: tests),
   ]
 )

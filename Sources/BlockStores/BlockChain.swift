@@ -58,6 +58,12 @@ public struct BlockChain: BlockMap {
     depth * Self.bits >= 64 || end <= 1 << (depth * Self.bits)
   }
 
+  /// The places below a node with `depth` levels whose first place is `base`.
+  private static func places(from base: UInt64, _ depth: UInt64) -> Range<UInt64> {
+    let (end, overflow) = base.addingReportingOverflow(depth * bits >= 64 ? .max : 1 << (depth * bits))
+    return base..<(overflow ? .max : end)
+  }
+
   /// The piece that is growing while a walk goes on.
   private struct PendingPiece {
     var places: Range<UInt64>
@@ -92,8 +98,7 @@ public struct BlockChain: BlockMap {
     _ body: (Range<UInt64>, BlockTarget?) throws(Failure) -> Bool
   ) throws(Failure) -> Bool {
     let shift = (depth - 1) * Self.bits
-    let end = depth * Self.bits >= 64 ? UInt64.max : base + (1 << (depth * Self.bits))
-    let part = places.clamped(to: base..<end)
+    let part = places.clamped(to: Self.places(from: base, depth))
     guard !part.isEmpty else { return true }
     switch node {
     case nil:
@@ -117,10 +122,10 @@ public struct BlockChain: BlockMap {
     _ places: Range<UInt64>, with target: BlockTarget?, in node: inout Node?, at base: UInt64, _ depth: UInt64
   ) {
     let shift = (depth - 1) * Self.bits
-    let end = depth * Self.bits >= 64 ? UInt64.max : base + (1 << (depth * Self.bits))
-    let part = places.clamped(to: base..<end)
+    let all = Self.places(from: base, depth)
+    let part = places.clamped(to: all)
     guard !part.isEmpty else { return }
-    if target == nil, part == base..<end || node == nil {
+    if target == nil, part == all || node == nil {
       node = nil
       return
     }

@@ -80,17 +80,12 @@ extension RunMap.Node {
   }
 
   /// This node and its right neighbour in one, where they fit.
-  fileprivate func joined(with right: Child, _ capacity: NodeCapacity) -> Self? {
-    guard count + right.node.count <= limit(capacity) else { return nil }
-    switch (self, right.node) {
-    case (.leaf(let left), .leaf(let right)):
-      return .leaf(left + right)
-    case (.inner(let left), .inner(var children)):
-      // The first key of a node means nothing, for its parent has a better one; now it gets a child before it.
-      children[0].start = right.start
-      return .inner(left + children)
-    case (.leaf, .inner), (.inner, .leaf):
-      return nil
+  fileprivate func joined(with right: Self, _ capacity: NodeCapacity) -> Self? {
+    guard count + right.count <= limit(capacity) else { return nil }
+    return switch (self, right) {
+    case (.leaf(let left), .leaf(let right)): .leaf(left + right)
+    case (.inner(let left), .inner(let right)): .inner(left + right)
+    case (.leaf, .inner), (.inner, .leaf): nil
     }
   }
 
@@ -134,14 +129,17 @@ extension ContiguousArray {
     let first = index(holding: range.lowerBound)
     let last = Swift.max(first, partitionIndex { $0.start >= range.upperBound } - 1)
 
-    // The last child first: its indices stay good. The ones between go unread.
+    // The last child first: its indices stay good. The ones between go unread. Entries go from its start only, so that
+    // it never grows, and what is left begins behind the range.
     if last > first {
-      let sibling = self[last].node.replace(range, with: nil, capacity)
-      if let sibling { insert(sibling, at: last + 1) }
-      // The new run, in an earlier child, ends there; a key below its end would hide that end (invariant 4).
-      self[last].start = Swift.max(self[last].start, range.upperBound)
+      _ = self[last].node.replace(range, with: nil, capacity)
+      self[last].start = range.upperBound
     }
-    self[first].start = Swift.min(self[first].start, range.lowerBound)
+    if run != nil {
+      self[first].start = Swift.min(self[first].start, range.lowerBound)
+    } else if self[first].start >= range.lowerBound {
+      self[first].start = Swift.max(self[first].start, range.upperBound)
+    }
     let sibling = self[first].node.replace(range, with: run, capacity)
     if last > first + 1 { removeSubrange(first + 1..<last) }
     if let sibling { insert(sibling, at: first + 1) }
@@ -158,7 +156,7 @@ extension ContiguousArray {
       remove(at: index)
     } else if index + 1 < count,
       self[index].node.isSmall(capacity) || self[index + 1].node.isSmall(capacity),
-      let joined = self[index].node.joined(with: self[index + 1], capacity)
+      let joined = self[index].node.joined(with: self[index + 1].node, capacity)
     {
       self[index].node = joined
       remove(at: index + 1)
@@ -238,13 +236,13 @@ extension RunMap {
         if children.count > capacity.children { return "an inner node of \(children.count) children" }
         for (index, child) in children.enumerated() {
           let next = index + 1 < children.count ? children[index + 1].start : limit
-          if index > 0, let end = previous?.positions.upperBound, end > child.start { return "\(end) is above its key" }
-          if index > 0 && child.start <= key || child.start >= next {
+          if child.start < key && !(isRoot && index == 0) || child.start >= next {
             return "keys \(child.start), \(next)"
           }
-          if let broken = check(
-            child.node, depth: depth + 1, above: index == 0 ? key : child.start, below: next, isRoot: false)
-          {
+          if let end = previous?.positions.upperBound, end > child.start {
+            return "a run up to \(end) before the key \(child.start)"
+          }
+          if let broken = check(child.node, depth: depth + 1, above: child.start, below: next, isRoot: false) {
             return broken
           }
         }

@@ -59,8 +59,8 @@ public struct NodeCapacity: Sendable {
 /// 2. Runs that touch could not be one run (see ``RunValue``).
 /// 3. All leaves are at one depth; a node other than the root has at least one entry, and none has more than
 ///    its `NodeCapacity` says.
-/// 4. A child's key, but for the first one's in a node, is at most the start of its first run, and at least the end of the
-///    last run in the child before it.
+/// 4. A child's key is at most the start of its first run, and at least the end of the last run in the child before it: so
+///    the run that holds a position is below the last child whose key is not above the position.
 ///
 /// Look-ups and changes cost O(log n), whatever the length of the range. Safe to read from many threads; a change
 /// needs exclusive access to the variable, as with every Swift value.

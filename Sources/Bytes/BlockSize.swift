@@ -31,10 +31,10 @@ public struct BlockSize: Sendable, Hashable {
     (byteCount >> shift) + (byteCount & mask == 0 ? 0 : 1)
   }
 
-  /// The blocks that `bytes` touches, whole or in part.
+  /// The blocks that `bytes` touches, whole or in part; empty where `bytes` is.
   public func blocks(touching bytes: Range<UInt64>) -> Range<UInt64> {
     let first = block(at: bytes.lowerBound)
-    return first..<Swift.max(first, blocks(toHold: bytes.upperBound))
+    return first..<(bytes.isEmpty ? first : blocks(toHold: bytes.upperBound))
   }
 
   /// The blocks that lie wholly inside `bytes`; empty where there are none.

@@ -94,10 +94,10 @@ public final class FileDevice: BlockDevice {
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
-      try transferAll(byteCount) { moved throws(Errno) in
-        // Safe: `moved` is less than the buffer's count. The sums stay inside the file's length, which is an `Int64`.
-        let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[moved...])
-        return try unsafe SystemCalls.read(descriptor, into: rest, at: Int64(offset) + Int64(moved))
+      // Safe: the buffer is the caller's for the length of the call. The offset is inside the file, whose length is an
+      // `Int64`.
+      try unsafe Transfer.fill(buffer, at: Int64(offset)) { rest, offset throws(Errno) in
+        try unsafe SystemCalls.read(descriptor, into: rest, at: offset)
       }
     } catch {
       throw failure(.read, error, offset: offset, byteCount: UInt64(byteCount))
@@ -113,11 +113,7 @@ public final class FileDevice: BlockDevice {
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
       try requireChangeable()
-      try transferAll(byteCount) { moved throws(Errno) in
-        // Safe: as in `read`.
-        let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[moved...])
-        return try unsafe SystemCalls.write(descriptor, rest, at: Int64(offset) + Int64(moved))
-      }
+      try unsafe drain(buffer, at: Int64(offset))
     } catch {
       throw failure(.write, error, offset: offset, byteCount: UInt64(byteCount))
     }
@@ -244,13 +240,18 @@ extension FileDevice {
 
   private func writeZeroes(_ range: Range<UInt64>) throws(Errno) {
     let zeroes = [UInt8](repeating: 0, count: Int(range.upperBound - range.lowerBound))
-    try transferAll(zeroes.count) { moved throws(Errno) in
-      let offset = Int64(range.lowerBound) + Int64(moved)
-      // Safe: the pointer is used inside the closure only.
-      let result = unsafe zeroes[moved...].withUnsafeBytes { rest in
-        Result { () throws(Errno) in try unsafe SystemCalls.write(descriptor, rest, at: offset) }
-      }
-      return try result.get()
+    // Safe: the pointer is used inside the closure only.
+    let result = unsafe zeroes.withUnsafeBytes { buffer in
+      Result { () throws(Errno) in try unsafe drain(buffer, at: Int64(range.lowerBound)) }
+    }
+    try result.get()
+  }
+
+  @inline(__always)
+  private func drain(_ buffer: UnsafeRawBufferPointer, at offset: Int64) throws(Errno) {
+    // Safe: as in `read`.
+    try unsafe Transfer.drain(buffer, at: offset) { rest, offset throws(Errno) in
+      try unsafe SystemCalls.write(descriptor, rest, at: offset)
     }
   }
 

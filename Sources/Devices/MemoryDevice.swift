@@ -83,6 +83,7 @@ import SystemPackage
     try DeviceError.checkRange(.discard, range, within: byteCount)
     let pages = range.wholeBlocks(of: MemoryMapping.pageByteCount)
     zero(range.lowerBound..<pages.lowerBound)
+    zero(pages.upperBound..<range.upperBound)
     guard !pages.isEmpty else { return }
     // Safe: as in `read`.
     let isGivenBack = unsafe MemoryMapping.discard(base + Int(pages.lowerBound), pages.upperBound - pages.lowerBound)
