@@ -90,5 +90,9 @@ let package = Package(
       name: "BlockStoresTests",
       dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: tests),
+    // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
+    .target(
+      name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport", swiftSettings: tests),
+    .testTarget(name: "NBDTests", dependencies: ["NBDTestSupport"], swiftSettings: tests),
   ]
 )
