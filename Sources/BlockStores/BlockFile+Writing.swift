@@ -12,55 +12,38 @@ extension BlockFile {
     guard let range = Range(offset: offset, byteCount: bytes.count) else {
       throw .beyondLargestFile(offset, bytes.count)
     }
-    guard !range.isEmpty else { return }
-    let blocks = blockSize.blocks(touching: range)
-    var basis = current.load(ordering: .acquiring)
-    let runs = try allocate(blocks, in: basis.map)
-    do {
-      try unsafe write(bytes, range, into: runs, from: blocks.lowerBound)
-      let edges = BlockEdges(of: range, blockSize)
-      repeat {
-        for edge in edges { try fill(edge, of: range, in: runs, blocks, from: basis.map) }
-        // Another write may have changed the rest of a block that this one completes. It has succeeded, so the file as a
-        // whole goes on, and this write looks again.
-      } while try !publish(
-        blocks, since: &basis, unlessMoved: edges,
-        { map in
-          map.place(runs, from: blocks.lowerBound)
-          map.byteCount = max(map.byteCount, range.upperBound)
-        })
-    } catch {
-      try free(runs)
-      throw error
-    }
+    _ = try unsafe write(bytes, range, mayGrow: true)
   }
 
   /// Makes `range` read as zeroes. The file does not grow: what lies behind its end is left out.
   ///
   /// - Parameter keepsSpace: whole blocks become reserved zeroes instead of holes. Where the store's mapping has none of
   ///   those, they are written.
+  /// - Throws: `.outOfSpace`, `.device`; some of the range may then read as zeroes.
   public func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(StoreError) {
-    let size = byteCount
-    let range = range.clamped(to: 0..<size)
-    guard !range.isEmpty else { return }
-    let blocks = wholeBlocks(in: range, fileSize: size)
-    for edge in BlockEdges(of: range, blockSize) where !blocks.contains(edge) {
-      try writeZeroes(blockSize.bytes(of: edge..<edge + 1, within: range), evenInHoles: keepsSpace)
+    if keepsSpace, !Backing.Map.holdsReservedZeroes { return try writeZeroes(range, evenInHoles: true) }
+    var inFile = range
+    var whole: Range<UInt64> = 0..<0
+    try change { map throws(StoreError) in
+      inFile = range.clamped(to: 0..<map.byteCount)
+      whole = wholeBlocks(in: inFile, fileSize: map.byteCount)
+      guard !whole.isEmpty else { return nil }
+      map.replace(whole, with: keepsSpace ? .reservedZeroes : nil)
+      return whole
     }
-    guard !blocks.isEmpty else { return }
-    if keepsSpace, !Backing.Map.holdsReservedZeroes {
-      try writeZeroes(blockSize.bytes(of: blocks, within: range), evenInHoles: true)
-    } else {
-      try change(blocks) { $0.replace(blocks, with: keepsSpace ? .reservedZeroes : nil) }
+    for edge in BlockEdges(of: inFile, blockSize) where !whole.contains(edge) {
+      try writeZeroes(blockSize.bytes(of: edge..<edge + 1, within: inFile), evenInHoles: keepsSpace)
     }
   }
 
   /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
   public func discard(in range: Range<UInt64>) throws(StoreError) {
-    let size = byteCount
-    let blocks = wholeBlocks(in: range.clamped(to: 0..<size), fileSize: size)
-    guard !blocks.isEmpty else { return }
-    try change(blocks) { $0.replace(blocks, with: nil) }
+    try change { map throws(StoreError) in
+      let blocks = wholeBlocks(in: range.clamped(to: 0..<map.byteCount), fileSize: map.byteCount)
+      guard !blocks.isEmpty else { return nil }
+      map.replace(blocks, with: nil)
+      return blocks
+    }
   }
 
   /// Sets the file's size. Bytes behind a lower one are gone; those up to a higher one are a hole.
@@ -68,36 +51,64 @@ extension BlockFile {
   /// - Throws: `.outOfRange` above 2^63 - 1; `.outOfSpace`, `.device`, where the last block cannot be cut.
   public func truncate(to byteCount: UInt64) throws(StoreError) {
     guard byteCount <= UInt64(Int64.max) else { throw .beyondLargestFile(byteCount, 0) }
-    let kept = blockSize.block(at: byteCount)
-    let changed = kept..<blockSize.blocks(toHold: UInt64(Int64.max))
-    var cut: PhysicalRunList?
+    let end = blockSize.blocks(toHold: byteCount)
+    var cut = PhysicalRunList()
     do {
-      // The last block is cut under the writers' lock, so that no write can come between the cut and the new size.
-      try change(changed) { map throws(StoreError) in
-        let remainder = blockSize.remainder(of: byteCount)
-        if byteCount < map.byteCount, remainder > 0, map.target(of: kept)?.physicalBlock != nil {
-          let end = blockSize.offset(of: kept + 1)
-          let runs = try allocate(kept..<kept + 1, in: map)
-          cut = runs
-          try fill(kept, of: byteCount..<end, in: runs, kept..<kept + 1, from: map)
-          try unsafe withZeroes(Int(end - byteCount)) { zeroes throws(StoreError) in
-            try unsafe write(UnsafeRawBufferPointer(zeroes), byteCount..<end, into: runs, from: kept)
-          }
-          map.replace(kept + 1..<changed.upperBound, with: nil)
-          map.place(runs, from: kept)
-        } else if byteCount < map.byteCount {
-          map.replace(blockSize.blocks(toHold: byteCount)..<changed.upperBound, with: nil)
-        }
+      try change { map throws(StoreError) in
+        let isLower = byteCount < map.byteCount
         map.byteCount = byteCount
+        guard isLower else { return end..<end }
+        let gone = end..<blockSize.blocks(toHold: UInt64(Int64.max))
+        map.replace(gone, with: nil)
+        guard blockSize.remainder(of: byteCount) > 0, map.target(of: end - 1)?.physicalBlock != nil else { return gone }
+        // The last block is cut under the writers' lock, so that no write can come between the cut and the new size.
+        cut = try allocate(end - 1..<end, in: map)
+        try cutBlock(end - 1, at: byteCount, into: cut, from: map)
+        map.place(cut, from: end - 1)
+        return end - 1..<gone.upperBound
       }
     } catch {
-      if let cut { try free(cut) }
+      reclaimer.free(cut)
       throw error
     }
   }
 }
 
 extension BlockFile {
+  /// Writes `bytes`, which belong at `range`; false, with nothing changed, where the file is shorter and must not grow.
+  private func write(
+    _ bytes: UnsafeRawBufferPointer, _ range: Range<UInt64>, mayGrow: Bool
+  ) throws(StoreError) -> Bool {
+    guard !range.isEmpty else { return true }
+    let blocks = blockSize.blocks(touching: range)
+    var basis = current.load(ordering: .acquiring)
+    let runs = try allocate(blocks, in: basis.map)
+    do {
+      try unsafe write(bytes, range, into: runs, from: blocks.lowerBound)
+      let edges = BlockEdges(of: range, blockSize)
+      repeat {
+        if !mayGrow, basis.map.byteCount < range.upperBound {
+          reclaimer.free(runs)
+          return false
+        }
+        for edge in edges { try fill(edge, of: range, in: runs, blocks, from: basis.map) }
+        // Another write may have changed the rest of a block that this one completes. It has succeeded, so the file as a
+        // whole goes on, and this write looks again.
+      } while try !publish(
+        since: &basis, unlessMoved: edges,
+        { map in
+          guard mayGrow || range.upperBound <= map.byteCount else { return nil }
+          map.place(runs, from: blocks.lowerBound)
+          map.byteCount = max(map.byteCount, range.upperBound)
+          return blocks
+        })
+    } catch {
+      reclaimer.free(runs)
+      throw error
+    }
+    return true
+  }
+
   /// Blocks for the logical `blocks`, as close behind the preceding block as the store can make it.
   private func allocate(_ blocks: Range<UInt64>, in map: Backing.Map) throws(StoreError) -> PhysicalRunList {
     var runs = PhysicalRunList()
@@ -111,14 +122,10 @@ extension BlockFile {
         near = run.blocks.upperBound
       }
     } catch {
-      try free(runs)
+      reclaimer.free(runs)
       throw error
     }
     return runs
-  }
-
-  private func free(_ runs: PhysicalRunList) throws(StoreError) {
-    try runs.forEach { run throws(StoreError) in try backing.free(run) }
   }
 
   /// Writes `bytes`, which belong at the logical `range`, into `runs`, which stand for the logical blocks from `first` on.
@@ -153,24 +160,44 @@ extension BlockFile {
     }
   }
 
-  /// Writes zeroes over `range`; leaves out holes, unless told otherwise.
-  private func writeZeroes(_ range: Range<UInt64>, evenInHoles: Bool) throws(StoreError) {
-    var next = range.lowerBound
-    while next < range.upperBound {
-      let end = min(range.upperBound, next + 1 << 20)
-      var isMapped = evenInHoles
-      forEachExtent(in: next..<end) { _, kind in
-        isMapped = isMapped || kind == .data
-        return !isMapped
-      }
-      if isMapped {
-        try unsafe withZeroes(Int(end - next)) { zeroes throws(StoreError) in
-          try unsafe write(UnsafeRawBufferPointer(zeroes), at: next)
-        }
-      }
-      next = end
+  /// Makes a copy of `block`, which ends with zeroes from byte `end` of the file on.
+  private func cutBlock(
+    _ block: UInt64, at end: UInt64, into copy: PhysicalRunList, from map: Backing.Map
+  ) throws(StoreError) {
+    let tail = end..<blockSize.offset(of: block + 1)
+    try fill(block, of: tail, in: copy, block..<block + 1, from: map)
+    try unsafe withZeroes(Int(tail.length)) { zeroes throws(StoreError) in
+      try unsafe write(UnsafeRawBufferPointer(zeroes), tail, into: copy, from: block)
     }
   }
+
+  /// Writes zeroes over the part of `range` inside the file, piece by piece; leaves out pieces that are zeroes already, but
+  /// holes only where told so.
+  private func writeZeroes(_ range: Range<UInt64>, evenInHoles: Bool) throws(StoreError) {
+    let pieceBlocks = max(1, blockSize.block(at: Self.zeroesByteCountMax))
+    var next = range.lowerBound
+    while true {
+      let pieceEnd = blockSize.offset(of: blockSize.block(at: next) + pieceBlocks)
+      let piece = next..<max(next, min(pieceEnd, range.upperBound, byteCount))
+      guard !piece.isEmpty else { return }
+      var needsZeroes = false
+      forEachExtent(in: piece) { _, kind in
+        needsZeroes = needsZeroes || kind == .data || kind == .hole && evenInHoles
+        return !needsZeroes
+      }
+      if needsZeroes {
+        let isWritten = try unsafe withZeroes(Int(piece.length)) { zeroes throws(StoreError) in
+          try unsafe write(UnsafeRawBufferPointer(zeroes), piece, mayGrow: false)
+        }
+        // Else the file has become shorter meanwhile.
+        if !isWritten { continue }
+      }
+      next = piece.upperBound
+    }
+  }
+
+  /// The most zeroes that are written at once, if a block is not larger.
+  private static var zeroesByteCountMax: UInt64 { 1 << 20 }
 
   /// The blocks that lie wholly in `range`, which ends inside the file; the last block counts as if the file filled it.
   private func wholeBlocks(in range: Range<UInt64>, fileSize: UInt64) -> Range<UInt64> {

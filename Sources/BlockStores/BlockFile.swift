@@ -20,7 +20,7 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
   let backing: Backing
   let writers = Locked<Void>(())
   let current: ManagedAtomic<View<Backing>>
-  private let reclaimer: Reclaimer<Backing>
+  let reclaimer: Reclaimer<Backing>
 
   /// Opens the file `inode` of `backing`; an unknown one is empty.
   public init(_ backing: Backing, inode: Inode) throws(StoreError) {
@@ -41,25 +41,32 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
 
   /// Takes the file away with all it held; it is then empty.
   public func remove() throws(StoreError) {
-    try change(0..<UInt64.max >> blockSize.shift) { map throws(StoreError) in
-      map.replace(0..<UInt64.max >> blockSize.shift, with: nil)
+    try change(forgettingFile: true) { map throws(StoreError) in
+      let blocks = 0..<blockSize.blocks(toHold: UInt64(Int64.max))
+      map.replace(blocks, with: nil)
       map.byteCount = 0
+      return blocks
     }
-    try writers.withLock { _ throws(StoreError) in try backing.removeMap(of: inode) }
   }
 
-  /// Publishes what `edit` makes of the mapping, and retires the blocks that it takes out of `blocks`, outside which it
-  /// changes no mapping. `edit` runs under the writers' lock; when it or the store throws, nothing has changed.
-  func change(_ blocks: Range<UInt64>, _ edit: (inout Backing.Map) throws(StoreError) -> Void) throws(StoreError) {
+  /// Publishes what `edit` makes of the mapping, and retires the blocks that it took out.
+  ///
+  /// `edit` runs under the writers' lock. It returns the blocks that it mapped anew or made holes, every one of them, or nil
+  /// where there is nothing to publish. When it or the store throws, nothing has changed.
+  ///
+  /// - Parameter forgettingFile: the store forgets the file instead of keeping the new mapping.
+  func change(
+    forgettingFile: Bool = false, _ edit: (inout Backing.Map) throws(StoreError) -> Range<UInt64>?
+  ) throws(StoreError) {
     var basis = current.load(ordering: .acquiring)
-    _ = try publish(blocks, since: &basis, unlessMoved: []) { map throws(StoreError) in try edit(&map) }
+    _ = try publish(since: &basis, unlessMoved: [], forgettingFile: forgettingFile, edit)
   }
 
-  /// As `change`, but only where the mapping of the blocks of `edges` is still that of `basis`; else it returns false, with
-  /// the view to look at next in `basis`.
+  /// As `change`, but only where the mapping of the blocks of `edges` is still that of `basis`. Returns whether it published;
+  /// else `basis` is the view to look at next.
   func publish(
-    _ blocks: Range<UInt64>, since basis: inout View<Backing>, unlessMoved edges: BlockEdges,
-    _ edit: (inout Backing.Map) throws(StoreError) -> Void
+    since basis: inout View<Backing>, unlessMoved edges: BlockEdges, forgettingFile: Bool = false,
+    _ edit: (inout Backing.Map) throws(StoreError) -> Range<UInt64>?
   ) throws(StoreError) -> Bool {
     let basisBefore = basis
     // The old view leaves the lock in `basis`: when its last reference goes, blocks are freed, which takes time.
@@ -71,13 +78,17 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
       }
       try reclaimer.check()
       var map = now.map
-      try edit(&map)
+      guard let blocks = try edit(&map) else { return false }
       var retired = PhysicalRunList()
       now.map.forEachPiece(in: blocks) { piece, target in
         if let block = target?.physicalBlock { retired.append(PhysicalRun(block: block, count: piece.length)) }
         return true
       }
-      try backing.setMap(map, of: inode, changed: blocks)
+      if forgettingFile {
+        try backing.removeMap(of: inode)
+      } else {
+        try backing.setMap(map, of: inode, changed: blocks)
+      }
       let successor = View(map, reclaimer)
       now.retire(retired, successor: successor)
       current.store(successor, ordering: .releasing)  // Pairs with the acquiring loads of readers.

@@ -24,6 +24,14 @@ struct FreeRuns: Sendable {
     count += blocks.length
   }
 
+  /// Takes `blocks` out, all of which are in the set.
+  @discardableResult
+  mutating func remove(_ blocks: Range<UInt64>) -> PhysicalRun {
+    runs.replace(blocks, with: nil)
+    count -= blocks.length
+    return PhysicalRun(block: blocks.lowerBound, count: blocks.length)
+  }
+
   /// Takes up to `wanted` blocks from `block` on; nil where `block` is not in the set.
   mutating func take(_ wanted: UInt64, at block: UInt64) -> PhysicalRun? {
     guard let free = runs.run(at: block) else { return nil }
@@ -51,7 +59,7 @@ struct FreeRuns: Sendable {
       total += free.positions.length
       return total < wanted
     }
-    for run in taken { _ = remove(run.blocks) }
+    for run in taken { remove(run.blocks) }
     return taken
   }
 
@@ -64,11 +72,5 @@ struct FreeRuns: Sendable {
       return free.positions.length < wanted && probes < Self.probeLimit
     }
     return longest
-  }
-
-  private mutating func remove(_ blocks: Range<UInt64>) -> PhysicalRun {
-    runs.replace(blocks, with: nil)
-    count -= blocks.length
-    return PhysicalRun(block: blocks.lowerBound, count: blocks.length)
   }
 }

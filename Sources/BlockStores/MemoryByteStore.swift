@@ -40,10 +40,9 @@ public final class MemoryByteStore: ByteStore {
     guard let range = Range(offset: offset, byteCount: bytes.count) else {
       throw .beyondLargestFile(offset, bytes.count)
     }
+    guard !range.isEmpty else { return }
     try files.withWriteLock { files throws(StoreError) in
-      let before = files[inode]?.byteCount ?? 0
-      let byteCount = range.isEmpty ? before : max(before, range.upperBound)
-      let file = try resized(files[inode], to: byteCount)
+      let file = try resized(files[inode], to: max(files[inode]?.byteCount ?? 0, range.upperBound))
       try onDevice { () throws(DeviceError) in try unsafe file.device.write(bytes, at: offset) }
       files[inode] = file
     }
@@ -77,8 +76,9 @@ public final class MemoryByteStore: ByteStore {
     if byteCount < file.byteCount {
       try onDevice { () throws(DeviceError) in try file.device.discard(byteCount..<file.byteCount) }
     } else if byteCount > file.device.byteCount {
+      // Twice as much, so that a file that goes on growing seldom moves; where there are no addresses for it, just enough.
       let (twice, overflow) = byteCount.multipliedReportingOverflow(by: 2)
-      let device = try reserve(overflow ? byteCount : twice)
+      let device = try (try? reserve(overflow ? byteCount : twice)) ?? reserve(byteCount)
       try copy(file.device, file.byteCount, to: device)
       file.device = device
     }

@@ -37,12 +37,12 @@ public final class MemoryExtentStore: COWStore {
   }
 
   public func free(_ run: PhysicalRun) throws(StoreError) {
+    guard space.isAllocated(run) else { throw .notAllocated(run) }
     let isShared = shared.withLock {
       $0.firstRun(endingAfter: run.block)?.positions.lowerBound ?? .max < run.blocks.upperBound
     }
     // A block with one reference gains no other while that one is given up.
     guard isShared else { return try space.free(run) }
-    guard !space.isAnyFree(run) else { throw .notAllocated(run) }
     var last: [PhysicalRun] = []
     shared.withLock { shared in
       let before = shared
@@ -104,8 +104,7 @@ public final class MemoryExtentStore: COWStore {
 
   public func referenceCount(of block: UInt64) throws(StoreError) -> UInt64 {
     if let count = shared.withLock({ $0.run(at: block)?.value }) { return count.references }
-    guard block > 0, !space.isAnyFree(PhysicalRun(block: block, count: 1)) else { return 0 }
-    return 1
+    return space.isAllocated(PhysicalRun(block: block, count: 1)) ? 1 : 0
   }
 
   public func breakSharing(of inode: Inode, in blocks: Range<UInt64>) throws(StoreError) -> ExtentMap {

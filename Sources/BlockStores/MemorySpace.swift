@@ -8,16 +8,20 @@ internal import Devices
 /// system and become *pristine*, as blocks that were never used are. So memory in use is at most what is allocated plus
 /// the limit.
 ///
-/// Thread safety: `state` is guarded by its lock; giving memory back happens outside it, while the blocks are in neither
-/// set. Block 0 is never handed out.
+/// Thread safety: `state` is guarded by its lock. Giving memory back takes long and happens outside it, under
+/// `givingBack`, while the blocks are *leaving*: free, but not to be had. The order of the locks is `givingBack`, `state`.
+/// Block 0 is never handed out.
 final class MemorySpace: Sendable {
   let blockSize: BlockSize
   private let device: MemoryDevice
   private let state: Locked<State>
+  private let givingBack = Locked(())
   private let residentLimit: UInt64
 
   fileprivate struct State {
+    let blocks: Range<UInt64>
     var resident = FreeRuns()
+    var leaving = FreeRuns()
     var pristine = FreeRuns()
   }
 
@@ -34,44 +38,48 @@ final class MemorySpace: Sendable {
     } catch {
       throw StoreError(error)
     }
-    var initial = State()
-    if blockCount > 1 { initial.pristine.insert(1..<blockCount) }
+    var initial = State(blocks: 1..<blockCount)
+    initial.pristine.insert(initial.blocks)
     state = Locked(initial)
   }
 
   /// Takes up to `count` contiguous blocks: at `near` where that is free, else where as many are together, else fewer.
   func allocate(_ count: UInt64, near: UInt64?) throws(StoreError) -> PhysicalRun {
     guard count > 0 else { throw StoreError(.outOfRange, "no blocks were asked for") }
-    let run = state.withLock { $0.take(count, near: near) }
-    guard let run else { throw StoreError(.outOfSpace, "the memory store is full") }
-    return run
+    if let run = state.withLock({ $0.take(count, near: near) }) { return run }
+    // What another thread is giving back at this moment is free, too.
+    givingBack.withLock { _ in }
+    if let run = state.withLock({ $0.take(count, near: near) }) { return run }
+    throw StoreError(.outOfSpace, "the memory store is full")
   }
 
   /// Makes the blocks of `run` free, and gives memory back where much is free.
   func free(_ run: PhysicalRun) throws(StoreError) {
-    let limit = residentLimit
-    let surplus = try state.withLock { state throws(StoreError) in
+    let residentCount = try state.withLock { state throws(StoreError) in
       try state.put(run)
-      return state.resident.count > limit ? state.resident.takeRuns(state.resident.count - limit / 2) : []
+      return state.resident.count
     }
-    for run in surplus { try giveBack(run) }
+    if residentCount > residentLimit { givingBack.withLock { _ in giveBack() } }
   }
 
-  private func giveBack(_ run: PhysicalRun) throws(StoreError) {
-    do {
-      try device.discard(blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count))
-      state.withLock { $0.pristine.insert(run.blocks) }
-    } catch {
-      state.withLock { $0.resident.insert(run.blocks) }
-      throw StoreError(error)
+  /// Brings the resident blocks down to half of the limit. `givingBack` is held.
+  private func giveBack() {
+    let surplus = state.withLock { state in
+      state.resident.count > residentLimit ? state.takeSurplus(state.resident.count - residentLimit / 2) : []
+    }
+    for run in surplus {
+      let bytes = blockSize.offset(of: run.block)..<blockSize.offset(of: run.blocks.upperBound)
+      // Where the system does not take it, the memory stays in use.
+      let isGivenBack = (try? device.discard(bytes)) != nil
+      state.withLock { $0.arrive(run.blocks, isPristine: isGivenBack) }
     }
   }
 
-  /// How many blocks are neither allocated nor on their way back.
-  var freeCount: UInt64 { state.withLock { $0.resident.count + $0.pristine.count } }
+  /// How many blocks are not allocated.
+  var freeCount: UInt64 { state.withLock { $0.resident.count + $0.leaving.count + $0.pristine.count } }
 
-  /// Whether any block of `run` is free.
-  func isAnyFree(_ run: PhysicalRun) -> Bool { state.withLock { $0.isAnyFree(run) } }
+  /// Whether every block of `run` is one of the store's and allocated.
+  func isAllocated(_ run: PhysicalRun) -> Bool { state.withLock { $0.isAllocated(run) } }
 
   func read(into buffer: UnsafeMutableRawBufferPointer, from block: UInt64, skip: Int) throws(StoreError) {
     do {
@@ -97,13 +105,27 @@ final class MemorySpace: Sendable {
 }
 
 extension MemorySpace.State {
-  fileprivate func isAnyFree(_ run: PhysicalRun) -> Bool {
-    resident.overlaps(run.blocks) || pristine.overlaps(run.blocks)
+  fileprivate func isAllocated(_ run: PhysicalRun) -> Bool {
+    guard run.count > 0, blocks.contains(run.block), run.count <= blocks.upperBound - run.block else { return false }
+    return ![resident, leaving, pristine].contains { $0.overlaps(run.blocks) }
   }
 
   fileprivate mutating func put(_ run: PhysicalRun) throws(StoreError) {
-    guard run.count > 0, run.block > 0, !isAnyFree(run) else { throw .notAllocated(run) }
+    guard isAllocated(run) else { throw .notAllocated(run) }
     resident.insert(run.blocks)
+  }
+
+  /// Makes at least `wanted` resident blocks leave.
+  fileprivate mutating func takeSurplus(_ wanted: UInt64) -> [PhysicalRun] {
+    let surplus = resident.takeRuns(wanted)
+    for run in surplus { leaving.insert(run.blocks) }
+    return surplus
+  }
+
+  /// Ends the leaving of `blocks`.
+  fileprivate mutating func arrive(_ blocks: Range<UInt64>, isPristine: Bool) {
+    leaving.remove(blocks)
+    if isPristine { pristine.insert(blocks) } else { resident.insert(blocks) }
   }
 
   fileprivate mutating func take(_ wanted: UInt64, near: UInt64?) -> PhysicalRun? {
@@ -114,6 +136,6 @@ extension MemorySpace.State {
 
 extension StoreError {
   static func notAllocated(_ run: PhysicalRun) -> StoreError {
-    StoreError(.notAllocated, "\(run.count) blocks from \(run.block) on are not all allocated")
+    StoreError(.notAllocated, "of \(run.count) blocks from \(run.block) on, not all are allocated")
   }
 }

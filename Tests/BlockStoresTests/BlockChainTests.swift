@@ -128,7 +128,9 @@ import Testing
 
   @Test func `the walk stops where it is told to`() {
     var chain = BlockChain()
-    for place in stride(from: UInt64(0), to: 1000, by: 2) { chain.replace(place..<place + 1, with: .physical(1 + place)) }
+    for place in stride(from: UInt64(0), to: 1000, by: 2) {
+      chain.replace(place..<place + 1, with: .physical(1 + place))
+    }
     for limit in [1, 2, 3, 128, 999, 1000] {
       var count = 0
       chain.forEachPiece(in: 0..<1000) { _, _ in

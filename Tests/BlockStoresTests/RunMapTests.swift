@@ -57,7 +57,9 @@ import Testing
 
   @Test func `random changes of constants agree with an array`() throws { try randomChanges(Colour.self, 40_000) }
 
-  @Test func `random changes of block targets agree with an array`() throws { try randomChanges(BlockTarget.self, 40_000) }
+  @Test func `random changes of block targets agree with an array`() throws {
+    try randomChanges(BlockTarget.self, 40_000)
+  }
 
   private func randomChanges<Value: RandomRunValue>(_ type: Value.Type, _ changeCount: Int) throws {
     try withSeededGenerator { generator in
@@ -91,7 +93,8 @@ import Testing
 
   @Test func `ranges as long as all positions agree with an array`() throws {
     let borders: [UInt64] = [
-      0, 1, 2, 1 << 20, 1 << 32, (1 << 32) + 1, 1 << 52, 1 << 62, 1 << 63, (1 << 63) + 1, .max - 1000, .max - 3, .max - 2,
+      0, 1, 2, 1 << 20, 1 << 32, (1 << 32) + 1, 1 << 52, 1 << 62, 1 << 63, (1 << 63) + 1, .max - 1000, .max - 3,
+      .max - 2,
       .max - 1, .max,
     ]
     try withSeededGenerator { generator in

@@ -26,7 +26,8 @@ import Testing
     }
   }
 
-  @Test(arguments: sizes) func `as many blocks hold a number of bytes as its quotient rounded up`(byteCount: Int) throws {
+  @Test(arguments: sizes) func `as many blocks hold a number of bytes as its quotient rounded up`(byteCount: Int) throws
+  {
     let size = try #require(BlockSize(byteCount: byteCount))
     let unit = UInt64(byteCount)
     #expect(size.blocks(toHold: 0) == 0)
