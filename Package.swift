@@ -93,6 +93,6 @@ let package = Package(
     // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport", swiftSettings: tests),
-    .testTarget(name: "NBDTests", dependencies: ["NBDTestSupport"], swiftSettings: tests),
+    .testTarget(name: "NBDTests", dependencies: ["LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
   ]
 )

@@ -1,3 +1,4 @@
+import LacunaTestSupport
 import NBDTestSupport
 import Testing
 
@@ -10,7 +11,7 @@ private func connect(_ server: NBDServer, _ count: Int = 4) throws -> [NBDClient
   func `what one connection was told is done, all others see`(_ engine: Engine) throws {
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
       let clients = try connect(server)
-      var disk = ReferenceDisk(byteCount: 300_000)
+      var disk = ExpectedBytes(byteCount: 300_000)
       var generator = SeededGenerator(seed: 5)
       for round in 0..<40 {
         let offset = UInt64(round * 6_007)
@@ -19,7 +20,7 @@ private func connect(_ server: NBDServer, _ count: Int = 4) throws -> [NBDClient
           try writer.zero(10_000, at: offset)
           disk.zero(offset..<offset + 10_000)
         } else {
-          let bytes = generator.nonZeroBytes(9_001)
+          let bytes = generator.pattern(9_001)
           try writer.write(bytes, at: offset)
           disk.write(bytes, at: offset)
         }
@@ -31,39 +32,39 @@ private func connect(_ server: NBDServer, _ count: Int = 4) throws -> [NBDClient
   @Test(arguments: Engine.allCases)
   func `four connections with 32 commands in flight each keep every byte`(_ engine: Engine) throws {
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
-      let clients = try connect(server)
-      let seed = TestSeed(test: "commands in flight, \(engine.testDescription)")
-      var generator = SeededGenerator(seed: seed.value)
-      // Slots that start and end inside blocks; within a round each slot has one command, so the order is free.
-      let slotBytes: UInt64 = 21_001
-      var disk = ReferenceDisk(byteCount: 128 * slotBytes)
-      for _ in 0..<15 {
-        var reads: [(slot: UInt64, command: NBDCommand)] = []
-        for (index, slot) in (0..<UInt64(128)).shuffled(using: &generator).enumerated() {
-          let client = clients[index % 4]
-          let range = slot * slotBytes..<(slot + 1) * slotBytes
-          switch Int.random(in: 0..<10, using: &generator) {
-          case 0..<5:
-            let bytes = generator.nonZeroBytes(range.count)
-            _ = try client.startWrite(bytes, at: range.lowerBound, flags: Bool.random(using: &generator) ? .fua : [])
-            disk.write(bytes, at: range.lowerBound)
-          case 5:
-            let flags: CommandFlags = Bool.random(using: &generator) ? .noHole : []
-            _ = try client.startZero(slotBytes, at: range.lowerBound, flags: flags)
-            disk.zero(range)
-          default:
-            reads.append((slot, try client.startRead(range.count, at: range.lowerBound)))
+      try withSeededGenerator { generator in
+        let clients = try connect(server)
+        // Slots that start and end inside blocks; within a round each slot has one command, so the order is free.
+        let slotBytes: UInt64 = 21_001
+        var disk = ExpectedBytes(byteCount: 128 * slotBytes)
+        for _ in 0..<15 {
+          var reads: [(slot: UInt64, command: NBDCommand)] = []
+          for (index, slot) in (0..<UInt64(128)).shuffled(using: &generator).enumerated() {
+            let client = clients[index % 4]
+            let range = slot * slotBytes..<(slot + 1) * slotBytes
+            switch Int.random(in: 0..<10, using: &generator) {
+            case 0..<5:
+              let bytes = generator.pattern(range.count)
+              _ = try client.startWrite(bytes, at: range.lowerBound, flags: Bool.random(using: &generator) ? .fua : [])
+              disk.write(bytes, at: range.lowerBound)
+            case 5:
+              let flags: CommandFlags = Bool.random(using: &generator) ? .noHole : []
+              _ = try client.startZero(slotBytes, at: range.lowerBound, flags: flags)
+              disk.zero(range)
+            default:
+              reads.append((slot, try client.startRead(range.count, at: range.lowerBound)))
+            }
+          }
+          #expect(clients.map(\.commandsInFlight) == [32, 32, 32, 32])
+          for client in clients { _ = try client.startFlush() }
+          try NBDClient.finish(clients)
+          for (slot, command) in reads {
+            // A read shares its round with no change of its own slot.
+            try disk.check(command.bytes, at: slot * slotBytes)
           }
         }
-        #expect(clients.map(\.commandsInFlight) == [32, 32, 32, 32])
-        for client in clients { _ = try client.startFlush() }
-        try NBDClient.finish(clients)
-        for (slot, command) in reads {
-          // A read shares its round with no change of its own slot.
-          try disk.check(command.bytes, at: slot * slotBytes)
-        }
+        for client in clients { try disk.check(client) }
       }
-      for client in clients { try disk.check(client) }
     }
   }
 
@@ -71,12 +72,12 @@ private func connect(_ server: NBDServer, _ count: Int = 4) throws -> [NBDClient
   func `small writes into one block at the same time lose none`(_ engine: Engine) throws {
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
       let clients = try connect(server)
-      var disk = ReferenceDisk(byteCount: 3 * PluginUnderTest.blockBytes)
+      var disk = ExpectedBytes(byteCount: 3 * PluginUnderTest.blockBytes)
       var generator = SeededGenerator(seed: 6)
       for _ in 0..<30 {
         // 256 pieces of 48 bytes, dealt out to four connections, fill three blocks; some straddle two of them.
         for (index, piece) in (0..<UInt64(256)).shuffled(using: &generator).enumerated() {
-          let bytes = generator.nonZeroBytes(48)
+          let bytes = generator.pattern(48)
           _ = try clients[index % 4].startWrite(bytes, at: piece * 48)
           disk.write(bytes, at: piece * 48)
         }
@@ -137,7 +138,7 @@ private func connect(_ server: NBDServer, _ count: Int = 4) throws -> [NBDClient
           let bytes = [UInt8](repeating: UInt8(1 + round), count: 10_007)
           try client.write(bytes, at: disk)
           guard try client.read(bytes.count, at: disk) == bytes else {
-            throw BrokenRule(description: "connection \(round) of thread \(index) read other bytes than it wrote")
+            throw CheckFailure("connection \(round) of thread \(index) read other bytes than it wrote")
           }
           try client.disconnect()
         }

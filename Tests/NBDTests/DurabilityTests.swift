@@ -19,7 +19,7 @@ import Testing
   func `write, zero and trim take FUA`(_ engine: Engine) throws {
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
       let client = try NBDClient(socketPath: server.socketPath)
-      var disk = ReferenceDisk(byteCount: 100_000)
+      var disk = ExpectedBytes(byteCount: 100_000)
       let bytes = [UInt8](repeating: 0x77, count: 50_001)
       try client.write(bytes, at: 13, flags: .fua)
       disk.write(bytes, at: 13)

@@ -1,3 +1,4 @@
+import LacunaTestSupport
 import NBDTestSupport
 import Testing
 
@@ -125,54 +126,54 @@ private func wouldAbortNBDKit(_ connection: RawConnection, _ type: UInt16, _ fla
 
   @Test(arguments: Engine.allCases)
   func `random bytes after the handshake or instead of it do not stop the server`(_ engine: Engine) throws {
-    let seed = TestSeed(test: "random bytes, \(engine.testDescription)")
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
-      var generator = SeededGenerator(seed: seed.value)
-      for _ in 0..<150 {
-        let connection = try RawConnection(socketPath: server.socketPath)
-        switch Int.random(in: 0..<4, using: &generator) {
-        case 0: break
-        case 1:
-          _ = try connection.receive(18)
-          try connection.send(bigEndian(UInt32(3)))
-        case 2:
-          _ = try connection.receive(18)
-          try connection.send(bigEndian(UInt32(3)))
-          let data = generator.nonZeroBytes(Int.random(in: 0..<600, using: &generator))
-          try connection.send(RawConnection.option(UInt32.random(in: 2..<12, using: &generator), data))
-        default: try connection.handshake()
+      try withSeededGenerator { generator in
+        for _ in 0..<150 {
+          let connection = try RawConnection(socketPath: server.socketPath)
+          switch Int.random(in: 0..<4, using: &generator) {
+          case 0: break
+          case 1:
+            _ = try connection.receive(18)
+            try connection.send(bigEndian(UInt32(3)))
+          case 2:
+            _ = try connection.receive(18)
+            try connection.send(bigEndian(UInt32(3)))
+            let data = generator.pattern(Int.random(in: 0..<600, using: &generator))
+            try connection.send(RawConnection.option(UInt32.random(in: 2..<12, using: &generator), data))
+          default: try connection.handshake()
+          }
+          try connection.send(generator.pattern(Int.random(in: 1..<3_000, using: &generator)))
+          try connection.finishSendingAndWaitForHangUp()
         }
-        try connection.send(generator.nonZeroBytes(Int.random(in: 1..<3_000, using: &generator)))
-        try connection.finishSendingAndWaitForHangUp()
+        #expect(try NBDClient(socketPath: server.socketPath).read(4, at: 0) == [0, 0, 0, 0])
       }
-      #expect(try NBDClient(socketPath: server.socketPath).read(4, at: 0) == [0, 0, 0, 0], "\(seed)")
     }
   }
 
   // One request at a time, each answered before the next: its ranges and flags are what is random.
   @Test(arguments: Engine.allCases)
   func `random requests are each answered`(_ engine: Engine) throws {
-    let seed = TestSeed(test: "random raw requests, \(engine.testDescription)")
     try NBDServer.run(PluginUnderTest.command(engine, size: "1000001")) { server in
-      var generator = SeededGenerator(seed: seed.value)
-      let connection = try RawConnection(socketPath: server.socketPath)
-      try connection.handshake()
-      for step in 0..<3_000 {
-        let type = [0, 3, 4, 5, 6, 7, 9].randomElement(using: &generator) ?? 0
-        let offset: UInt64 =
-          Bool.random(using: &generator)
-          ? .random(in: 0..<1_100_000, using: &generator)
-          : generator.next() >> UInt64.random(in: 0..<64, using: &generator)
-        let byteCount = UInt32.random(in: 0..<(1 << 17), using: &generator)
-        let flags = UInt16.random(in: 0..<32, using: &generator)
-        if wouldAbortNBDKit(connection, UInt16(type), flags) { continue }
-        try connection.send(
-          RawConnection.request(
-            type: UInt16(type), flags: flags, cookie: UInt64(step), offset: offset, byteCount: byteCount))
-        let error = try #require(try connection.replyError(), "\(seed): hung up at step \(step)")
-        if type == 0 && error == 0 { _ = try connection.receive(Int(byteCount)) }
+      try withSeededGenerator { generator in
+        let connection = try RawConnection(socketPath: server.socketPath)
+        try connection.handshake()
+        for step in 0..<3_000 {
+          let type = [0, 3, 4, 5, 6, 7, 9].randomElement(using: &generator) ?? 0
+          let offset: UInt64 =
+            Bool.random(using: &generator)
+            ? .random(in: 0..<1_100_000, using: &generator)
+            : generator.next() >> UInt64.random(in: 0..<64, using: &generator)
+          let byteCount = UInt32.random(in: 0..<(1 << 17), using: &generator)
+          let flags = UInt16.random(in: 0..<32, using: &generator)
+          if wouldAbortNBDKit(connection, UInt16(type), flags) { continue }
+          try connection.send(
+            RawConnection.request(
+              type: UInt16(type), flags: flags, cookie: UInt64(step), offset: offset, byteCount: byteCount))
+          let error = try #require(try connection.replyError(), "hung up at step \(step)")
+          if type == 0 && error == 0 { _ = try connection.receive(Int(byteCount)) }
+        }
+        try connection.finishSendingAndWaitForHangUp()
       }
-      try connection.finishSendingAndWaitForHangUp()
     }
   }
 }

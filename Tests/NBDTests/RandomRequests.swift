@@ -1,4 +1,5 @@
 import Glibc
+import LacunaTestSupport
 import NBDTestSupport
 
 /// A seeded stream of requests on one connection and one part of the disk, checked against a flat array.
@@ -15,7 +16,7 @@ struct RandomRequests {
   private let engine: Engine
   private let client: NBDClient
   private var generator: SeededGenerator
-  private var disk: ReferenceDisk
+  private var disk: ExpectedBytes
   private var blockStates: [UInt64: BlockState] = [:]
   /// What was sent last, for messages.
   private(set) var lastRequest = "nothing"
@@ -23,11 +24,11 @@ struct RandomRequests {
   private static let blockBytes = PluginUnderTest.blockBytes
   private static let requestBytesMax: UInt64 = 300_000
 
-  init(_ engine: Engine, _ client: NBDClient, range: Range<UInt64>, seed: UInt64) {
+  init(_ engine: Engine, _ client: NBDClient, range: Range<UInt64>, _ generator: SeededGenerator) {
     self.engine = engine
     self.client = client
-    generator = SeededGenerator(seed: seed)
-    disk = ReferenceDisk(range: range)
+    self.generator = generator
+    disk = ExpectedBytes(range: range)
     for block in RandomRequests.wholeBlocks(range) { blockStates[block] = .known([.hole, .zero]) }
   }
 
@@ -40,7 +41,7 @@ struct RandomRequests {
         try sendOne()
         if step % 100 == 99 { try checkBlockStatus() }
       } catch {
-        throw BrokenRule(description: "step \(step), \(lastRequest): \(error)")
+        throw CheckFailure("step \(step), \(lastRequest): \(error)")
       }
     }
     lastRequest = "all steps"
@@ -68,7 +69,7 @@ struct RandomRequests {
   }
 
   private mutating func write(_ range: Range<UInt64>) throws {
-    let bytes = generator.nonZeroBytes(range.count)
+    let bytes = generator.pattern(range.count)
     let flags: CommandFlags = chance(8) ? .fua : []
     lastRequest = "write \(range) \(flags)"
     try client.write(bytes, at: range.lowerBound, flags: flags)
@@ -105,15 +106,17 @@ struct RandomRequests {
     for block in inside { edgesKept.zero(RandomRequests.bytes(of: block)) }
     var edgesZeroed = disk
     edgesZeroed.zero(range)
-    if ![edgesKept, edgesZeroed].contains(where: { ReferenceDisk.isSame(found[...], $0[range]) }) {
+    if (try? edgesKept.check(found, at: range.lowerBound)) == nil,
+      (try? edgesZeroed.check(found, at: range.lowerBound)) == nil
+    {
       for (offset, (new, old)) in zip(range, zip(found, disk[range])) where new != 0 && new != old {
-        throw Mismatch(offset: offset, expected: old, found: new)
+        throw CheckFailure("byte \(offset) was \(old) and became \(new) where only zero could be")
       }
     }
     disk.write(found, at: range.lowerBound)
     if engine.tracksHoles {
       for block in inside where !disk.isZero(RandomRequests.bytes(of: block)) {
-        throw BrokenRule(description: "block \(block) was trimmed and is not zero")
+        throw CheckFailure("block \(block) was trimmed and is not zero")
       }
     }
     zeroStates(range, whole: [.hole, .zero])
@@ -126,7 +129,7 @@ struct RandomRequests {
     let answer = try client.blockStatus(UInt64(range.count), at: range.lowerBound, flags: flags)
     let total = answer.reduce(0) { $0 + $1.byteCount }
     if total == 0 || total > range.count || (flags == .requestOne && answer.count != 1) {
-      throw BrokenRule(description: "the answer \(answer) does not fit \(range)")
+      throw CheckFailure("the answer \(answer) does not fit \(range)")
     }
     try check(answer)
   }
@@ -134,7 +137,7 @@ struct RandomRequests {
   private func checkBlockStatus() throws {
     let extents = try client.allocation(of: disk.range)
     guard extents.last?.end == disk.range.upperBound else {
-      throw BrokenRule(description: "block status does not cover \(disk.range): \(extents)")
+      throw CheckFailure("block status does not cover \(disk.range): \(extents)")
     }
     try check(extents)
   }
@@ -145,7 +148,7 @@ struct RandomRequests {
     for extent in extents {
       for block in touchedBlocks(extent.offset..<extent.end) {
         if case .known(let state)? = blockStates[block], state != extent.state {
-          throw BrokenRule(description: "block \(block) should be \(state) and lies in \(extent)")
+          throw CheckFailure("block \(block) should be \(state) and lies in \(extent)")
         }
       }
     }

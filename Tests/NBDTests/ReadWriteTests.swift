@@ -1,3 +1,4 @@
+import LacunaTestSupport
 import NBDTestSupport
 import Testing
 
@@ -19,11 +20,11 @@ private let awkwardNumbers: [UInt64] = [0, 1, 2, 511, 512, 513, 4095, 4096, 4097
   func `writes of every alignment change their bytes and no others`(_ engine: Engine) throws {
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
       let client = try NBDClient(socketPath: server.socketPath)
-      var disk = ReferenceDisk(byteCount: 256 << 10)
+      var disk = ExpectedBytes(byteCount: 256 << 10)
       var generator = SeededGenerator(seed: 1)
       for offset in awkwardNumbers {
         for length in awkwardNumbers where length > 0 {
-          let bytes = generator.nonZeroBytes(Int(length))
+          let bytes = generator.pattern(Int(length))
           try client.write(bytes, at: offset)
           disk.write(bytes, at: offset)
           try disk.check(client, (offset < 5_000 ? 0 : offset - 5_000)..<offset + length + 5_000)
@@ -37,11 +38,11 @@ private let awkwardNumbers: [UInt64] = [0, 1, 2, 511, 512, 513, 4095, 4096, 4097
   func `reads of every alignment see what was written`(_ engine: Engine) throws {
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
       let client = try NBDClient(socketPath: server.socketPath)
-      var disk = ReferenceDisk(byteCount: 256 << 10)
+      var disk = ExpectedBytes(byteCount: 256 << 10)
       var generator = SeededGenerator(seed: 2)
       // Data, holes and half-written blocks in turn.
       for offset in stride(from: UInt64(0), to: 250_000, by: 17_000) {
-        let bytes = generator.nonZeroBytes(9_000)
+        let bytes = generator.pattern(9_000)
         try client.write(bytes, at: offset)
         disk.write(bytes, at: offset)
       }
@@ -58,7 +59,7 @@ private let awkwardNumbers: [UInt64] = [0, 1, 2, 511, 512, 513, 4095, 4096, 4097
     try NBDServer.run(PluginUnderTest.command(engine)) { server in
       let client = try NBDClient(socketPath: server.socketPath)
       var generator = SeededGenerator(seed: 3)
-      let bytes = generator.nonZeroBytes(32 << 20)
+      let bytes = generator.pattern(32 << 20)
       for offset in [UInt64(0), 12_345_679] {
         try client.write(bytes, at: offset)
         // One comparison of whole arrays: the testing library would describe both of them on failure.
@@ -72,10 +73,10 @@ private let awkwardNumbers: [UInt64] = [0, 1, 2, 511, 512, 513, 4095, 4096, 4097
   func `requests that touch the last byte of the disk work`(_ engine: Engine, _ size: UInt64) throws {
     try NBDServer.run(PluginUnderTest.command(engine, size: "\(size)")) { server in
       let client = try NBDClient(socketPath: server.socketPath)
-      var disk = ReferenceDisk(byteCount: size)
+      var disk = ExpectedBytes(byteCount: size)
       var generator = SeededGenerator(seed: 4)
       for length in awkwardNumbers where length > 0 {
-        let bytes = generator.nonZeroBytes(Int(length))
+        let bytes = generator.pattern(Int(length))
         try client.write(bytes, at: size - length)
         disk.write(bytes, at: size - length)
         try disk.check(client, size - length..<size)
@@ -89,7 +90,7 @@ private let awkwardNumbers: [UInt64] = [0, 1, 2, 511, 512, 513, 4095, 4096, 4097
       try client.cache(size, at: 0)
       let extents = try client.allocation(of: 0..<size)
       #expect(extents.last?.end == size)
-      let whole = generator.nonZeroBytes(Int(size))
+      let whole = generator.pattern(Int(size))
       try client.write(whole, at: 0)
       disk.write(whole, at: 0)
       try disk.check(client)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The plugin on nbdkit's command line: what it tells, how it starts, and what it says to wrong parameters.
-# shellcheck source=common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 need "command line" nbdkit nbdinfo
 
 dump=$(timeout 20 nbdkit "$plugin" --dump-plugin 2>&1)

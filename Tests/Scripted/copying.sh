@@ -1,7 +1,7 @@
 #!/bin/bash
 # Images through nbdcopy and back, and what nbdinfo says of them.
-# shellcheck source=common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 need copying nbdcopy nbdinfo nbdkit jq cmp
 size=$((96 * 1024 * 1024 + 1))
 make_image "$work/image" "$size" 1

@@ -1,8 +1,8 @@
 #!/bin/bash
 # A real file system on a volume: ext4 on a loop device over nbdfuse, thousands of files, checksums, e2fsck, and the
 # space that comes back after deleting and trimming.
-# shellcheck source=common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 need filesystem nbdfuse nbdinfo mkfs.ext4 e2fsck fstrim losetup fusermount3 sha256sum jq
 file_count=${LACUNA_FILE_COUNT:-4000}
 

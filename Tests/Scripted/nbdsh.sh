@@ -1,7 +1,7 @@
 #!/bin/bash
 # Requests through nbdsh, which has libnbd's Python bindings; the tests themselves are in nbdsh_requests.py.
-# shellcheck source=common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 need nbdsh nbdsh nbdkit
 if ! python3 -c 'import nbd' 2>/dev/null; then
   skip nbdsh "Python has no module nbd"

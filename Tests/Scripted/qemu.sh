@@ -1,7 +1,7 @@
 #!/bin/bash
 # QEMU's own client, which has another view of the protocol: qemu-img compare, convert and map, and qemu-io.
-# shellcheck source=common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
 need qemu qemu-img qemu-io nbdkit jq
 size=$((64 * 1024 * 1024))
 make_image "$work/image" "$size" 3

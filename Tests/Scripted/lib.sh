@@ -1,7 +1,8 @@
 # Shared by the scripted tests; each sources it first.
 #
 # A test prints one line for each thing it looked at: "ok NAME", "not ok NAME" with lines of detail that begin with
-# "#", or "skip NAME: REASON". It ends with "N passed, N failed, N skipped", and with status 1 where something failed.
+# "#", or "skip NAME: REASON". It ends with "N passed, N failed, N skipped", and with status 1 where something failed,
+# 77 where all was skipped.
 #
 # Everything lives in a private directory that goes away at the end, every wait has a bound, and what is stopped is
 # stopped by the process number that starting it gave.
@@ -154,6 +155,7 @@ finish() {
   rm -rf "$work"
   printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
   if [ "$failed" -gt 0 ]; then exit 1; fi
+  if [ "$passed" -eq 0 ]; then exit 77; fi
   exit 0
 }
 trap finish EXIT
