@@ -9,11 +9,12 @@ import Testing
 
   /// The definition, a bit at a time.
   private func slowChecksum(_ bytes: some Sequence<UInt8>) -> UInt32 {
-    ~bytes.reduce(~0) { register, byte in
-      (0..<8).reduce(register ^ UInt32(byte)) { register, _ in
-        register & 1 == 0 ? register >> 1 : register >> 1 ^ 0x82F6_3B78
-      }
+    var register = ~UInt32(0)
+    for byte in bytes {
+      register ^= UInt32(byte)
+      for _ in 0..<8 { register = register & 1 == 0 ? register >> 1 : (register >> 1) ^ 0x82F6_3B78 }
     }
+    return ~register
   }
 
   @Test func `known checksums come out`() {
