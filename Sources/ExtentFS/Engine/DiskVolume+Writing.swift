@@ -2,6 +2,7 @@ internal import Atomics
 internal import BlockStores
 internal import Bytes
 package import Devices
+internal import Glibc
 
 extension DiskVolume {
   /// Writes all of `bytes` at `offset`. When it returns, data and journal record are in the kernel's hands.
@@ -106,10 +107,9 @@ extension DiskVolume {
         rebasing: bytes[start..<start + Int(run.count) * blockSize.byteCount])
       let logical = next.lowerBound..<next.lowerBound + run.count
       do throws(ExtentFSError) {
-        try unsafe engine.store(part, in: run)
-        _ = try publish(logical, in: run, ifAsIn: nil)
+        _ = try unsafe storeAndPublish(part, at: logical, in: run, ifAsIn: nil)
       } catch {
-        engine.giveBack(run)
+        try engine.giveBack(run)
         throw error
       }
       next = logical.upperBound..<next.upperBound
@@ -131,23 +131,28 @@ extension DiskVolume {
             unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0)
           }
           unsafe UnsafeMutableRawBufferPointer(rebasing: scratch[skip...]).copyMemory(from: bytes)
-          try unsafe engine.store(UnsafeRawBufferPointer(scratch), in: run)
           // Where another write changed the block meanwhile, that one has succeeded, and this one looks again.
-          if try publish(block..<block + 1, in: run, ifAsIn: basis) { return }
+          let bytes = UnsafeRawBufferPointer(scratch)
+          if try unsafe storeAndPublish(bytes, at: block..<block + 1, in: run, ifAsIn: basis) { return }
         }
       }
     } catch {
-      engine.giveBack(run)
+      try engine.giveBack(run)
       throw error
     }
   }
 
-  /// Maps `logical` to `run`, in the journal and in the view; only where the first block is mapped as in `basis`, if given.
-  private func publish(
-    _ logical: Range<UInt64>, in run: PhysicalRun, ifAsIn basis: View?
+  /// Writes `bytes` into `run` and maps `logical` to it, in the journal and in the view; where a `basis` is given, only if the
+  /// first block is mapped as there.
+  private func storeAndPublish(
+    _ bytes: UnsafeRawBufferPointer, at logical: Range<UInt64>, in run: PhysicalRun, ifAsIn basis: View?
   ) throws(ExtentFSError) -> Bool {
-    try change(logical, to: .physical(run.block), ifAsIn: basis) { () throws(ExtentFSError) in
-      try engine.journalMap(inode: inode, logical: logical.lowerBound, run)
+    try unsafe engine.withChecksums(of: bytes) { sums throws(ExtentFSError) in
+      try unsafe engine.store(bytes, sums, in: run)
+      return try change(logical, to: .physical(run.block), ifAsIn: basis) { () throws(ExtentFSError) in
+        try unsafe engine.journal.appendMap(
+          inode: inode, logical: logical.lowerBound, physical: run.block, checksums: sums) != nil
+      }
     }
   }
 
@@ -155,7 +160,9 @@ extension DiskVolume {
   private func map(_ blocks: Range<UInt64>, to target: DeltaTarget) throws(ExtentFSError) {
     guard !blocks.isEmpty else { return }
     _ = try change(blocks, to: target, ifAsIn: nil) { () throws(ExtentFSError) in
-      try engine.journalZeroes(inode: inode, blocks, reserved: target == .reservedZeroes)
+      target == .reservedZeroes
+        ? try engine.journal.appendReserve(inode: inode, logical: blocks) != nil
+        : try engine.journal.appendUnmap(inode: inode, logical: blocks) != nil
     }
   }
 
@@ -163,7 +170,7 @@ extension DiskVolume {
   /// has no room for the record.
   private func change(
     _ blocks: Range<UInt64>, to target: DeltaTarget, ifAsIn basis: View?,
-    _ append: () throws(ExtentFSError) -> JournalRoom
+    _ append: () throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
     while true {
       var old: View?  // Leaves the lock before it goes, since blocks may be set free with it.
@@ -171,7 +178,7 @@ extension DiskVolume {
         let now = current.load(ordering: .relaxed)  // Stored only under this lock.
         old = now
         if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return false }
-        guard try append() == .taken else { return nil }
+        guard try append() else { return nil }
         var active = now.active
         now.active.forEachRun(in: blocks) { run in
           if let block = run.value.physicalBlock {
@@ -209,10 +216,10 @@ extension View {
 }
 
 extension UnsafeRawBufferPointer {
-  /// Whether all bytes are zero. The count is a multiple of 8.
+  /// Whether all bytes are zero. There are at least eight.
   fileprivate var isAllZero: Bool {
-    guard unsafe count > 0, unsafe loadUnaligned(as: UInt64.self) == 0 else { return unsafe isEmpty }
-    // A buffer is all zeroes if it is equal to itself shifted by the eight bytes known to be zero.
-    return unsafe memcmp(baseAddress!, baseAddress! + 8, count - 8) == 0
+    guard let start = baseAddress, unsafe start.loadUnaligned(as: UInt64.self) == 0 else { return false }
+    // All bytes are zero if the first eight are, and each byte equals the one eight places before it.
+    return unsafe memcmp(start, start + 8, count - 8) == 0
   }
 }

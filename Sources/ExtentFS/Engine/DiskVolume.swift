@@ -19,6 +19,7 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
   let engine: Engine<Device>
   let current: ManagedAtomic<View>
   let writers: Locked<WriterState>
+  let openRun: OpenRun<Device>
 
   /// What writers share.
   struct WriterState {
@@ -34,6 +35,7 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     self.engine = engine
     current = ManagedAtomic(view)
     writers = Locked(WriterState())
+    openRun = OpenRun(engine.space)
   }
 
   var blockSize: BlockSize { engine.blockSize }
