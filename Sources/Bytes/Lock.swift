@@ -8,8 +8,8 @@ internal import Glibc
 /// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
 @safe public final class Locked<State>: @unchecked Sendable {
   // Sendable because `state` is touched only between lock and unlock of `mutex`.
-  private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-  private var state: State
+  fileprivate let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  fileprivate var state: State
 
   /// Makes an unlocked lock around `state`.
   public init(_ state: sending State) {
@@ -38,6 +38,17 @@ internal import Glibc
     defer { unsafe pthread_mutex_unlock(mutex) }
     return try body(&state)
   }
+}
+
+extension Locked {
+  /// Takes the lock until `unlock`, for those who need a number of locks at once. Prefer ``withLock(_:)``.
+  public func lock() { unsafe pthread_mutex_lock(mutex) }
+
+  /// Lets go of the lock that this thread took with `lock`.
+  public func unlock() { unsafe pthread_mutex_unlock(mutex) }
+
+  /// Hands out the state. The caller has taken the lock.
+  public func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result { body(&state) }
 }
 
 /// A reader-writer lock with the state it guards: many readers at once, or one writer.

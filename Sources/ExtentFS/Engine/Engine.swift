@@ -71,9 +71,14 @@ package final class Engine<Device: BlockDevice>: Sendable {
     journal = parts.journal
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space
+    let journal = parts.journal
     let epoch = Epoch { runs in
-      // A failure here means that the space map contradicts itself: the blocks stay in use, which `check` would find.
-      for run in runs { try? space.reuse(run) }
+      do throws(ExtentFSError) {
+        for run in runs { try space.reuse(run) }
+      } catch {
+        // The space map contradicts itself. Nothing is lost yet, and nothing more is written.
+        journal.fail("blocks could not be set free: \(error)")
+      }
     }
     state = Locked(State(superblock: parts.superblock, slot: parts.slot, epoch: epoch))
   }
