@@ -40,6 +40,22 @@ internal import Glibc
     return try body(&state)
   }
 
+  /// Waits up to `seconds` for `body`, run with the lock held after every change, to return something; nil after that time.
+  public func wait<Result, Failure: Error>(
+    seconds: UInt32, until body: (inout State) throws(Failure) -> Result?
+  ) throws(Failure) -> Result? {
+    var deadline = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &deadline)
+    deadline.tv_sec += Int(seconds)
+    // Safe: as above.
+    unsafe pthread_mutex_lock(mutex)
+    defer { unsafe pthread_mutex_unlock(mutex) }
+    while true {
+      if let result = try body(&state) { return result }
+      if unsafe pthread_cond_timedwait(changed, mutex, &deadline) == ETIMEDOUT { return try body(&state) }
+    }
+  }
+
   /// Runs `body` with the lock held, again after every change, until it returns something or throws.
   ///
   /// `body` may change the state where it does not return nil; waiting threads do not learn of that.

@@ -1,6 +1,6 @@
 internal import Atomics
 internal import Bytes
-package import Devices
+internal import Devices
 
 /// What lies in a range of a volume.
 package enum ExtentKind: Sendable, Hashable {

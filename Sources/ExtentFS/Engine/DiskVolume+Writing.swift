@@ -1,7 +1,7 @@
 internal import Atomics
 internal import BlockStores
 internal import Bytes
-package import Devices
+internal import Devices
 internal import Glibc
 
 extension DiskVolume {
@@ -188,7 +188,7 @@ extension DiskVolume {
           return true
         }
         active.replace(blocks, with: target)
-        publish(now.replacing(active: active))
+        publish(now.replacing(active: active, frozen: now.frozen))
         return true
       }
       withExtendedLifetime(old) {}

@@ -1,5 +1,5 @@
 internal import Atomics
-package import BlockStores
+internal import BlockStores
 internal import Bytes
 package import Devices
 

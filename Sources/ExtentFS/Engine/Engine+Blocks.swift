@@ -1,6 +1,6 @@
 internal import BlockStores
 internal import Bytes
-package import Devices
+internal import Devices
 
 extension Engine {
   /// Takes up to `count` blocks together for a volume's data. Where there are none, it waits for one checkpoint, which frees
@@ -33,7 +33,7 @@ extension Engine {
     } catch {
       throw ExtentFSError(error)
     }
-    try unsafe checksums.set(run, sums)
+    unsafe checksums.set(run, sums)
   }
 
   /// Reads whole blocks from `block` on into `buffer` and compares each with its checksum.

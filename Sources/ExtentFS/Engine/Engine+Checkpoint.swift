@@ -1,7 +1,7 @@
 internal import Atomics
 internal import BlockStores
 internal import Bytes
-package import Devices
+internal import Devices
 
 /// What a checkpoint merges of one volume.
 struct FrozenVolume<Device: BlockDevice> {
@@ -29,7 +29,7 @@ extension Engine {
       let (frozen, cut) = freeze()
       guard !frozen.isEmpty else { return }
       do throws(ExtentFSError) {
-        try merge(frozen, cut, catalogEdits: [:])
+        try merge(frozen, cut)
       } catch {
         journal.fail("a checkpoint failed: \(error)")
         throw error
@@ -52,34 +52,37 @@ extension Engine {
         return writer.superseded
       }
       frozen.append(FrozenVolume(volume: volume, delta: view.active, base: view.base, superseded: superseded))
-      volume.publish(
-        View(byteCount: view.byteCount, active: Delta(), frozen: view.active, base: view.base, epoch: view.epoch))
+      volume.publish(view.replacing(active: Delta(), frozen: view.active))
     }
     return (frozen, cut)
   }
 
   /// Writes a new superblock that has the frozen deltas and `catalogEdits` in its trees, and publishes it.
   func merge(
-    _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, catalogEdits: [UInt64: InodeRecord],
+    _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ catalogChanges: CatalogChanges = CatalogChanges(),
     change: (inout Superblock) -> Void = { _ in }
   ) throws(ExtentFSError) {
     var (superblock, slot, inodes) = state.withLock { ($0.superblock, $0.slot, $0.inodes) }
+    var catalog = catalogChanges
     superblock.generation += 1
     let writer = CheckpointWriter(self, generation: superblock.generation)
     var bases: [UInt64: ExtentBase] = [:]
-    var edits = catalogEdits
 
     for part in frozen {
-      let base = try part.base.merging(part.delta, owner: part.volume.inode, nodes, writer)
+      let inode = part.volume.inode
+      let (base, mapped, reserved) = try part.base.merging(part.delta, owner: inode, nodes, writer)
       try commitBlocks(of: part.delta)
-      bases[part.volume.inode] = base
-      guard var record = edits[part.volume.inode] ?? inodes[part.volume.inode] else { continue }
+      bases[inode] = base
+      guard var record = catalog.inodes[inode] ?? inodes[inode] else { continue }
       record.extents = base.root
       record.inlineExtents = base.inline
-      edits[part.volume.inode] = record
+      record.mappedBlocks = UInt64(clamping: Int64(record.mappedBlocks) + mapped)
+      record.reservedBlocks = UInt64(clamping: Int64(record.reservedBlocks) + reserved)
+      catalog.inodes[inode] = record
     }
-    superblock.inodes = try writer.mergeKeyed(
-      superblock.inodes, .inodes, edits.sorted { $0.key < $1.key }.map { ($0.key, $0.value.encoded()) })
+    let merge = TreeMerge(cache: nodes, writer: writer)
+    superblock.inodes = try merge.mergeKeyed(root: superblock.inodes, kind: .inodes, edits: catalog.inodeEdits)
+    superblock.names = try merge.mergeKeyed(root: superblock.names, kind: .names, edits: catalog.nameEdits)
     superblock.space = try writeSpace(superblock.space, writer)
     superblock.blockCount = space.blockCount
     superblock.groupCount = space.groupCount
@@ -91,7 +94,7 @@ extension Engine {
     try commits.barrier()
     try device.writeSuperblock(superblock, slot: 1 - slot)
     try commits.barrier()
-    publish(superblock, slot: 1 - slot, edits, bases, retiring: writer.released + frozen.flatMap(\.superseded))
+    publish(superblock, slot: 1 - slot, catalog, bases, retiring: writer.released + frozen.flatMap(\.superseded))
     journal.advanceTail(to: cut)
   }
 
@@ -119,20 +122,21 @@ extension Engine {
       try writer.plan(root, groups)
     }
     let changed = try space.writeDirty()
-    return try writer.mergePlanned(root, changed.map { ($0.group, $0.record.encoded()) })
+    return try writer.mergePlanned(root, changed.map { KeyedEdit(key: $0.group, value: encoded(GroupRecord.encodedByteCount, $0.record.encode)) })
   }
 
   private func publish(
-    _ superblock: Superblock, slot: Int, _ edits: [UInt64: InodeRecord], _ bases: [UInt64: ExtentBase],
+    _ superblock: Superblock, slot: Int, _ catalog: CatalogChanges, _ bases: [UInt64: ExtentBase],
     retiring runs: [PhysicalRun]
   ) {
+    spaceRoot.withLock { $0 = superblock.space }
     space.didCommit()
     checksums.didCommit()
     let (volumes, epoch, old) = state.withLock { state in
       let old = state.epoch
       state.superblock = superblock
       state.slot = slot
-      for (inode, record) in edits where state.volumes[inode] != nil { state.inodes[inode] = record }
+      for (inode, record) in catalog.inodes where state.volumes[inode] != nil { state.inodes[inode] = record }
       state.epoch = old.end(retiring: runs)
       return (state.volumes, state.epoch, old)
     }
@@ -141,8 +145,7 @@ extension Engine {
       volume.writers.withLock { _ in
         let view = volume.current.load(ordering: .relaxed)
         replaced = view
-        let base = bases[inode] ?? view.base
-        volume.publish(View(byteCount: view.byteCount, active: view.active, frozen: nil, base: base, epoch: epoch))
+        volume.publish(view.replacing(frozen: nil, base: bases[inode], epoch: epoch))
       }
       withExtendedLifetime(replaced) {}
     }

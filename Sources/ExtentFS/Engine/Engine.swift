@@ -35,7 +35,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let nodes: NodeCache<Device>
   let space: SpaceMap<Device>
   let checksums: ChecksumTable<Device>
-  let records: GroupRecords
+  let spaceRoot: Locked<TreeRoot>
   let journal: JournalRing<Device>
   let commits: GroupCommit<Device>
   let checkpoints = Locked<Void>(())
@@ -67,7 +67,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
     nodes = parts.nodes
     space = parts.space
     checksums = parts.checksums
-    records = parts.records
+    spaceRoot = parts.spaceRoot
     journal = parts.journal
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space
@@ -92,6 +92,7 @@ struct EngineParts<Device: BlockDevice> {
   var nodes: NodeCache<Device>
   var space: SpaceMap<Device>
   var checksums: ChecksumTable<Device>
-  var records: GroupRecords
+  /// The durable space tree, where the groups' records are looked up.
+  var spaceRoot: Locked<TreeRoot>
   var journal: JournalRing<Device>
 }

@@ -50,11 +50,15 @@ package final class GroupRecords: Sendable {
   /// The records that were staged since the last call, in the order of their groups.
   func takeChanged() -> [(group: UInt64, record: GroupRecord)] {
     state.withLock { state in
-      let records = state.changed.sorted().compactMap { group in state.staged[group].map { (group: group, record: $0) } }
+      let records = state.changed.sorted().compactMap { group in state.staged[group].map { (group: group, record: $0) }
+      }
       state.changed = []
       return records
     }
   }
+
+  /// The groups whose staged record was not yet handed out.
+  var changedGroups: Set<UInt64> { state.withLock { $0.changed } }
 
   /// Whether a checkpoint has staged records and has not ended.
   var isStaging: Bool { state.withLock { !$0.staged.isEmpty } }

@@ -1,5 +1,5 @@
 package import BlockStores
-package import Devices
+internal import Devices
 
 extension SpaceMap {
   /// The next superblock's trees reach these blocks, which were allocated.
@@ -43,9 +43,15 @@ extension SpaceMap {
     return records.takeChanged()
   }
 
+  /// The groups whose records `writeDirty` would return, in order.
+  package func dirtyGroups() -> [UInt64] {
+    let bitmaps = state.withLock { state in state.changed.map(\.number) }
+    return records.changedGroups.union(bitmaps).sorted()
+  }
+
   private func write(_ bitmap: Bitmap, of number: UInt64) throws(ExtentFSError) {
     let slot = 1 - (try records.record(of: number)?.bitmapSlot ?? geometry.freshRecord.bitmapSlot)
-    let checksum = try device.writeMetadataBlock(
+    let checksum = try unsafe device.writeMetadataBlock(
       geometry.bitmapBlock(ofGroup: number, slot: slot), geometry.blockSize
     ) { bytes in
       unsafe bitmap.copy(to: bytes)
