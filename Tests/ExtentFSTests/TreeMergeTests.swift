@@ -79,6 +79,19 @@ import Testing
     #expect(store.used.isEmpty)
   }
 
+  @Test func `what is too little for a leaf joins the leaf on its left, and there the extent it continues`() throws {
+    var model = TreeExtentModel(cellCount: 600, try TreeTestStore())
+    let edits = (0..<120 as Range<UInt64>).map { index in
+      ExtentEdit(4 * index..<4 * index + (index == 39 ? 4 : 1), .physical(1000 + 10 * index))
+    }
+    try model.merge(edits)
+    #expect(try model.store.walk(model.root, .extents, owner: 7).leaves.map(\.count) == [40, 40, 40])
+    try model.merge([ExtentEdit(160..<161, .physical(1394)), ExtentEdit(161..<320, nil)])
+    try model.check()
+    #expect(try model.store.walk(model.root, .extents, owner: 7).leaves.map(\.count) == [40, 40])
+    #expect(model.store.written.count == 2)
+  }
+
   @Test func `random edits of extents agree with an array`() throws {
     try withSeededGenerator { generator in
       // A cache of few nodes in the second round, so that most are read and verified again.
