@@ -55,6 +55,21 @@ import Testing
     try model.check()
   }
 
+  @Test func `a tree that shares its nodes retains what they refer to along the path that it rewrites`() throws {
+    var model = TreeExtentModel(cellCount: 40_000, try TreeTestStore())
+    try model.merge((0..<10_000).map { ExtentEdit(4 * $0..<4 * $0 + 1, .physical(100_000 + 7 * $0)) })
+    let snapshot = model
+    model.store.shared = [model.root.pointer.block]
+    try model.merge([ExtentEdit(20_000..<20_001, .physical(5))])
+    #expect(model.store.retained.count == 3)
+    #expect(model.store.retained == model.store.given)
+    // All of the old tree is still there, and reads as before.
+    try snapshot.checkLookUps(in: 0..<40_000)
+    try model.checkLookUps(in: 0..<40_000)
+    let nodes = try model.store.walk(snapshot.root, .extents, owner: 7, throughCache: false).blocks
+    #expect(nodes.isSubset(of: model.store.used))
+  }
+
   @Test func `a mapping longer than an extent can be takes several, and one hole takes all of them away`() throws {
     let store = try TreeTestStore()
     let end = ExtentRecord.blockLimit >> 24

@@ -21,6 +21,9 @@ final class TreeTestStore: TreeWriter {
   private(set) var written: [UInt64] = []
   private(set) var given: [UInt64] = []
   private(set) var replacedRuns: [PhysicalRun] = []
+  /// Blocks whose nodes have more than one reference.
+  var shared: Set<UInt64> = []
+  private(set) var retained: [UInt64] = []
   /// After how many allocations the next one fails; nil for never.
   var allocationsLeft: Int?
 
@@ -53,9 +56,16 @@ final class TreeTestStore: TreeWriter {
   func released(_ block: UInt64) throws(ExtentFSError) { given.append(block) }
   func replaced(_ run: PhysicalRun) throws(ExtentFSError) { replacedRuns.append(run) }
 
+  func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { shared.contains(block) }
+  func retainChildren(of node: Node) throws(ExtentFSError) {
+    if given.contains(node.pointer.block) { throw ExtentFSError(.invalidArgument, "retained after it was given up") }
+    retained.append(node.pointer.block)
+    if node.level > 0 { for index in 0..<node.count { shared.insert(node.child(at: index).block) } }
+  }
+
   /// Runs one merge, and holds what it said against the blocks in use.
   func merge<Result>(_ body: (TreeMerge<MemoryDevice, TreeTestStore>) throws -> Result) throws -> Result {
-    (allocated, written, given, replacedRuns) = ([], [], [], [])
+    (allocated, written, given, replacedRuns, retained) = ([], [], [], [], [])
     generation += 1
     let result: Result
     do {
@@ -69,8 +79,10 @@ final class TreeTestStore: TreeWriter {
     try check(Set(given).count == given.count, "a block was given up twice")
     try check(used.isSuperset(of: given), "a block was given up that no tree had")
     used.formUnion(written)
-    used.subtract(given)
-    free += given
+    // A shared node stays with whoever else refers to it.
+    let gone = Set(given).subtracting(shared)
+    used.subtract(gone)
+    free += gone
     return result
   }
 
