@@ -28,8 +28,8 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
   package init(_ map: SpaceMap<Device>) {
     self.map = map
     let shift = map.geometry.blockSize.shift
-    longest = max(1 << 22 >> shift, 1)
-    state = Locked(State(length: max(1 << 18 >> shift, 1)))
+    longest = max((1 << 22) >> shift, 1)
+    state = Locked(State(length: max((1 << 18) >> shift, 1)))
   }
 
   /// Takes up to `count` blocks together, at least one.

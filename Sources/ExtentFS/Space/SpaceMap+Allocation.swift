@@ -1,5 +1,5 @@
 package import BlockStores
-package import Devices
+internal import Devices
 
 extension SpaceMap {
   /// Takes up to `count` free blocks together, at least one.

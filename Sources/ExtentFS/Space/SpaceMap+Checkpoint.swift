@@ -1,5 +1,5 @@
 package import BlockStores
-package import Devices
+internal import Devices
 
 extension SpaceMap {
   /// The next superblock's trees reach these blocks, which were allocated.
@@ -45,7 +45,7 @@ extension SpaceMap {
 
   private func write(_ bitmap: Bitmap, of number: UInt64) throws(ExtentFSError) {
     let slot = 1 - (try records.record(of: number)?.bitmapSlot ?? geometry.freshRecord.bitmapSlot)
-    let checksum = try device.writeMetadataBlock(
+    let checksum = try unsafe device.writeMetadataBlock(
       geometry.bitmapBlock(ofGroup: number, slot: slot), geometry.blockSize
     ) { bytes in
       unsafe bitmap.copy(to: bytes)

@@ -1,6 +1,6 @@
 internal import BlockStores
 internal import Bytes
-package import Devices
+internal import Devices
 
 extension SpaceMap {
   /// Calls `body`, under the lock, with each group that `run` touches and the run's positions in it; reads groups that
@@ -82,7 +82,7 @@ extension SpaceMap {
     let metadata = 0..<Int(StoreGeometry.metadataBlocksPerGroup)
     guard let record = try records.record(of: number) else { return geometry.freshBitmap }
     let block = geometry.bitmapBlock(ofGroup: number, slot: record.bitmapSlot)
-    let bitmap = try device.withMetadataBlock(block, geometry.blockSize, checksum: record.bitmapChecksum) { bytes in
+    let bitmap = try unsafe device.withMetadataBlock(block, geometry.blockSize, checksum: record.bitmapChecksum) { bytes in
       unsafe Bitmap(bytes: bytes)
     }
     guard bitmap.containsAll(of: metadata), bitmap.count - bitmap.setCount == Int(record.freeCount) else {
@@ -96,8 +96,8 @@ extension SpaceMap {
   func grow() throws(ExtentFSError) -> Bool {
     let old = blockCount
     guard let limit, limit > old else { return false }
-    let smallest: UInt64 = Swift.max(1 << 22 >> geometry.blockSize.shift, 1)
-    var step = min(limit - old, Swift.max(1 << 26 >> geometry.blockSize.shift, old / 16))
+    let smallest: UInt64 = Swift.max((1 << 22) >> geometry.blockSize.shift, 1)
+    var step = min(limit - old, Swift.max((1 << 26) >> geometry.blockSize.shift, old / 16))
     while true {
       do throws(DeviceError) {
         try device.grow(to: geometry.blockSize.offset(of: old + step))

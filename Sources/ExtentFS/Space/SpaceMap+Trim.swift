@@ -1,5 +1,5 @@
 package import BlockStores
-package import Devices
+internal import Devices
 
 /// The value of a run of blocks that were freed and not given back to the host since.
 struct TrimMark: RunValue {
@@ -18,7 +18,7 @@ extension SpaceMap {
 }
 
 extension SpaceState {
-  private var pieceLength: UInt64 { Swift.max(1 << 20 >> geometry.blockSize.shift, 1) }
+  private var pieceLength: UInt64 { Swift.max((1 << 20) >> geometry.blockSize.shift, 1) }
   /// The longest run handed out at once, in pieces.
   private static var longestTrim: UInt64 { 32 }
 

@@ -1,5 +1,5 @@
-package import BlockStores
-package import Bytes
+internal import BlockStores
+internal import Bytes
 package import Devices
 
 /// What space is asked for.
