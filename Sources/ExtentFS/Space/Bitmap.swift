@@ -48,22 +48,20 @@ struct Bitmap: Sendable, Equatable {
   /// The first position from `start` on that is set, and before `end`.
   func firstSet(from start: Int, before end: Int) -> Int? { first(start, end) { $0 } }
 
-  /// The positions of `range` where both sets have one, `range` beginning and ending at multiples of 64.
-  static func intersection(_ one: Bitmap, _ other: Bitmap) -> Bitmap {
-    var both = one
-    for word in 0..<min(both.words.count, other.words.count) { both.words[word] &= other.words[word] }
-    return both
+  /// Whether no position is set.
+  var isEmpty: Bool { words.allSatisfy { $0 == 0 } }
+
+  /// The positions that are set in both, which have equal counts.
+  func intersection(_ other: Bitmap) -> Bitmap { combined(with: other) { $0 & $1 } }
+
+  /// The positions that are set in either; nil is an empty set.
+  func union(_ other: Bitmap?) -> Bitmap {
+    guard let other else { return self }
+    return combined(with: other) { $0 | $1 }
   }
 
-  mutating func formUnion(_ other: Bitmap) {
-    for word in 0..<min(words.count, other.words.count) { words[word] |= other.words[word] }
-  }
-
-  mutating func subtract(_ other: Bitmap) {
-    for word in 0..<min(words.count, other.words.count) { words[word] &= ~other.words[word] }
-  }
-
-  var isEmpty: Bool { !words.contains { $0 != 0 } }
+  /// The positions that are set here and not in `other`.
+  func subtracting(_ other: Bitmap) -> Bitmap { combined(with: other) { $0 & ~$1 } }
 
   /// The bits of `range` as a bitmap of their own; `range` begins and ends at multiples of 64.
   func slice(_ range: Range<Int>) -> Bitmap {
@@ -72,15 +70,10 @@ struct Bitmap: Sendable, Equatable {
     return part
   }
 
-  /// Calls `body` with each position that is set, in order.
-  func forEach<Failure: Error>(_ body: (Int) throws(Failure) -> Void) throws(Failure) {
-    for word in 0..<words.count {
-      var rest = words[word]
-      while rest != 0 {
-        try body(word * 64 + rest.trailingZeroBitCount)
-        rest &= rest - 1
-      }
-    }
+  private func combined(with other: Bitmap, _ combine: (UInt64, UInt64) -> UInt64) -> Bitmap {
+    var result = self
+    for word in 0..<words.count { result.words[word] = combine(words[word], other.words[word]) }
+    return result
   }
 
   @inline(__always)

@@ -50,7 +50,8 @@ package final class GroupRecords: Sendable {
   /// The records that were staged since the last call, in the order of their groups.
   func takeChanged() -> [(group: UInt64, record: GroupRecord)] {
     state.withLock { state in
-      let records = state.changed.sorted().compactMap { group in state.staged[group].map { (group: group, record: $0) } }
+      let records = state.changed.sorted().compactMap { group in state.staged[group].map { (group: group, record: $0) }
+      }
       state.changed = []
       return records
     }

@@ -82,9 +82,9 @@ extension SpaceMap {
     let metadata = 0..<Int(StoreGeometry.metadataBlocksPerGroup)
     guard let record = try records.record(of: number) else { return geometry.freshBitmap }
     let block = geometry.bitmapBlock(ofGroup: number, slot: record.bitmapSlot)
-    let bitmap = try unsafe device.withMetadataBlock(block, geometry.blockSize, checksum: record.bitmapChecksum) { bytes in
-      unsafe Bitmap(bytes: bytes)
-    }
+    let bitmap = try unsafe device.withMetadataBlock(
+      block, geometry.blockSize, checksum: record.bitmapChecksum
+    ) { bytes in unsafe Bitmap(bytes: bytes) }
     guard bitmap.containsAll(of: metadata), bitmap.count - bitmap.setCount == Int(record.freeCount) else {
       throw ExtentFSError(.damaged, "the bitmap of group \(number) does not fit the group's record")
     }
