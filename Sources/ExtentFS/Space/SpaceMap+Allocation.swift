@@ -41,7 +41,7 @@ extension SpaceMap {
   ///
   /// - Throws: `ExtentFSError` with `damaged` where a block is no block for data, or is committed.
   package func claim(_ run: PhysicalRun) throws(ExtentFSError) {
-    try withGroups(of: run) { state, group, positions throws(ExtentFSError) in
+    try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard !group.isCommitted(anyOf: positions) else {
         throw ExtentFSError(.damaged, "the journal names blocks \(run.blocks), which the store's trees reach")
       }
@@ -52,7 +52,7 @@ extension SpaceMap {
   }
 
   private func free(_ run: PhysicalRun, wasWritten: Bool) throws(ExtentFSError) {
-    try withGroups(of: run) { state, group, positions throws(ExtentFSError) in
+    try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.isUncommitted(positions) else {
         throw ExtentFSError(.damaged, "blocks \(run.blocks) are given back, and are free or still reached by a tree")
       }

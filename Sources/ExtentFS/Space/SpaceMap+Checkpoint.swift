@@ -6,7 +6,7 @@ extension SpaceMap {
   ///
   /// - Throws: `ExtentFSError` with `damaged` where they were not, or are committed already.
   package func commit(_ run: PhysicalRun) throws(ExtentFSError) {
-    try withGroups(of: run) { state, group, positions throws(ExtentFSError) in
+    try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.isInUse(allOf: positions), !group.committed.containsAny(of: positions) else {
         throw ExtentFSError(.damaged, "blocks \(run.blocks) are mapped, and are free or mapped elsewhere")
       }
@@ -20,7 +20,7 @@ extension SpaceMap {
   ///
   /// - Throws: `ExtentFSError` with `damaged` where they were not committed.
   package func release(_ run: PhysicalRun) throws(ExtentFSError) {
-    try withGroups(of: run) { state, group, positions throws(ExtentFSError) in
+    try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.committed.containsAll(of: positions) else {
         throw ExtentFSError(.damaged, "blocks \(run.blocks) are given up, and the bitmap says that they are free")
       }

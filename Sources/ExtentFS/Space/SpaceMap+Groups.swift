@@ -3,34 +3,26 @@ internal import Bytes
 internal import Devices
 
 extension SpaceMap {
-  /// Calls `body`, under the lock, with each group that `run` touches and the run's positions in it; reads groups that
-  /// are not in memory first.
+  /// Calls `body`, under the lock, with the group of `run` and the run's positions in it; reads the group first where it is
+  /// not in memory. A run lies in one group, since each begins with blocks that are in no run.
   ///
   /// - Throws: `ExtentFSError` with `damaged` where the run is not all blocks for data and nodes, and what `body` throws.
-  ///   Groups before the one that failed have been changed.
-  func withGroups(
+  func withGroup(
     of run: PhysicalRun,
     _ body: (inout SpaceState, SpaceGroup, Range<Int>) throws(ExtentFSError) -> Void
   ) throws(ExtentFSError) {
     let (end, overflow) = run.block.addingReportingOverflow(run.count)
-    guard !overflow, run.block >= geometry.headBlockCount, end <= blockCount else {
-      throw ExtentFSError(.damaged, "\(run.count) blocks from \(run.block) on do not lie in the store")
+    guard !overflow, end <= blockCount, run.count > 0, let number = geometry.group(of: run.block),
+      geometry.indexInGroup(of: run.block) >= StoreGeometry.metadataBlocksPerGroup,
+      geometry.indexInGroup(of: run.block) + run.count <= geometry.blocksPerGroup
+    else {
+      throw ExtentFSError(.damaged, "\(run.count) blocks from \(run.block) on are not all for data and nodes")
     }
-    var block = run.block
-    while block < end {
-      guard let number = geometry.group(of: block) else { return }
-      let start = geometry.indexInGroup(of: block)
-      let count = min(end - block, geometry.blocksPerGroup - start)
-      guard start >= StoreGeometry.metadataBlocksPerGroup else {
-        throw ExtentFSError(.damaged, "block \(block) holds a bitmap or checksums, and is used for something else")
-      }
-      let positions = Int(start)..<Int(start + count)
-      if !(try change(number, positions, body)) {
-        try slowPath.withLock { _ throws(ExtentFSError) in try read(number) }
-        _ = try change(number, positions, body)
-      }
-      block += count
-    }
+    let start = Int(geometry.indexInGroup(of: run.block))
+    let positions = start..<start + Int(run.count)
+    if try change(number, positions, body) { return }
+    try slowPath.withLock { _ throws(ExtentFSError) in try read(number) }
+    _ = try change(number, positions, body)
   }
 
   private func change(
