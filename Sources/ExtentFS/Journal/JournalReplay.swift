@@ -10,6 +10,12 @@ package struct JournalEnd: Sendable, Equatable {
   package var durableSequence: UInt64
   /// How many bytes of the ring the records take, from the tail on.
   package var usedByteCount: UInt64
+
+  package init(lastSequence: UInt64, durableSequence: UInt64, usedByteCount: UInt64) {
+    self.lastSequence = lastSequence
+    self.durableSequence = durableSequence
+    self.usedByteCount = usedByteCount
+  }
 }
 
 /// Reads the live part of a journal, from the tail to the first record that is not there. It writes nothing.
