@@ -27,6 +27,7 @@ package struct CrashCursor {
   private var image: MediumImage
   /// The number of the call before which the power would be cut.
   package private(set) var point = 0
+  private var isBehindEnd = false
 
   /// Begins at crash point 0.
   package init(_ log: CrashLog) {
@@ -51,6 +52,15 @@ package struct CrashCursor {
     case .write, .discard, .grow: pending.append(.init(number: point, call: call))
     }
     point += 1
+  }
+
+  /// Goes to the next crash point, or behind the last one.
+  ///
+  /// - Returns: false where it was behind the last one already.
+  mutating func takeStep() -> Bool {
+    guard !isBehindEnd else { return false }
+    if isAtEnd { isBehindEnd = true } else { advance() }
+    return true
   }
 
   private mutating func settle(_ covers: Int) {
