@@ -20,6 +20,12 @@ package final class DiskLedger: Sendable {
     package let blocks: Range<UInt64>
     /// Whether the blocks read as zeroes afterwards.
     package let zeroes: Bool
+
+    package init(number: Int, blocks: Range<UInt64>, zeroes: Bool) {
+      self.number = number
+      self.blocks = blocks
+      self.zeroes = zeroes
+    }
   }
 
   /// A flush under way.
