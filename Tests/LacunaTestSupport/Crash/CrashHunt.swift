@@ -7,7 +7,8 @@ import Glibc
 /// opening and a check and no more. Live cuts run the workload again and let it meet the power cut.
 ///
 /// `LACUNA_SEED` gives the seed, and `LACUNA_CRASH=<scenario>/<place>` restricts the hunt to the state that a failure
-/// named. Both repeat a failure exactly where the workload calls the device from one thread at a time.
+/// named. Both repeat a failure exactly where the workload calls the device from one thread at a time. For a store that
+/// traps or hangs, `LACUNA_CRASH_TRACE=1` prints every state before it is tried.
 package struct CrashHunt: Sendable {
   /// The pictures for each crash point.
   package var pictures = Pictures(.sampled(8))
@@ -41,7 +42,7 @@ package struct CrashHunt: Sendable {
     _ scenario: CrashScenario<Store, Oracle, Expectation>, inspect: (CrashLog) throws -> Void = { _ in }
   ) throws -> CrashHuntReport {
     let hunter = Hunter(hunt: self, scenario: scenario, seed: seed ?? seedOfThisRun)
-    let only = only ?? Self.placeFromEnvironment(scenario.name)
+    let only = try only ?? Self.placeFromEnvironment(scenario.name)
     if let only {
       try hunter.repeatState(only)
     } else {
@@ -51,11 +52,14 @@ package struct CrashHunt: Sendable {
     return hunter.report
   }
 
-  private static func placeFromEnvironment(_ name: String) -> CrashPlace? {
+  private static func placeFromEnvironment(_ name: String) throws -> CrashPlace? {
     guard let value = getenv("LACUNA_CRASH") else { return nil }
     let text = String(cString: value)
     guard text.hasPrefix(name + "/") else { return nil }
-    return CrashPlace(String(text.dropFirst(name.count + 1)))
+    guard let place = CrashPlace(String(text.dropFirst(name.count + 1))) else {
+      throw CheckFailure("LACUNA_CRASH=\(text) names no state")
+    }
+    return place
   }
 }
 
@@ -234,6 +238,10 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
   private func attempt(
     _ place: CrashPlace, _ picture: () -> String, _ body: () throws -> CrashLog
   ) throws(CrashHuntFailure) -> CrashLog {
+    if tracesStates {
+      print("LACUNA_SEED=\(seed) LACUNA_CRASH=\(scenario.name)/\(place)")
+      fflush(nil)
+    }
     do {
       return try body()
     } catch {
@@ -241,6 +249,8 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
     }
   }
 }
+
+private let tracesStates = getenv("LACUNA_CRASH_TRACE") != nil
 
 /// A workload that failed with the power on.
 private struct WorkloadFailure: Error, CustomStringConvertible {
