@@ -252,6 +252,25 @@ import Testing
     #expect(device.log.moment(at: 0).durable.bytes(0..<1) == [1])
   }
 
+  private enum Sector: CaseIterable, Hashable {
+    case old, new, torn, zeroes, garbage
+
+    init(_ bytes: [UInt8]) {
+      let values = Set(bytes)
+      self =
+        switch values {
+        case [1]: .old
+        case [2]: .new
+        case [0]: .zeroes
+        case [1, 2]: .torn
+        default: .garbage
+        }
+    }
+  }
+}
+
+/// Many threads on one device. The thread sanitizer runs these.
+@Suite struct CrashDeviceConcurrencyTests {
   @Test func `threads share pictures without disturbing each other`() throws {
     let device = CrashDevice(byteCount: 65_536)
     try device.write(bytes: [UInt8](repeating: 1, count: 65_536), at: 0)
@@ -266,22 +285,6 @@ import Testing
         try check(shared == [UInt8](repeating: 1, count: 100), "a page of the origin")
         if thread == 0 { try device.write(bytes: [UInt8](repeating: 1, count: 4096), at: 4096) }
       }
-    }
-  }
-
-  private enum Sector: CaseIterable, Hashable {
-    case old, new, torn, zeroes, garbage
-
-    init(_ bytes: [UInt8]) {
-      let values = Set(bytes)
-      self =
-        switch values {
-        case [1]: .old
-        case [2]: .new
-        case [0]: .zeroes
-        case [1, 2]: .torn
-        default: .garbage
-        }
     }
   }
 }

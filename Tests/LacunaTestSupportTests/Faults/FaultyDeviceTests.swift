@@ -106,7 +106,10 @@ import Testing
     device.clearFaults()
     #expect(try device.bytes(0..<16) == Array(1...16))
   }
+}
 
+/// Many threads on one device. The thread sanitizer runs these.
+@Suite struct FaultyDeviceConcurrencyTests {
   @Test func `calls and bytes are counted from all threads`() throws {
     let device = FaultyDevice(CrashDevice(byteCount: 4096))
     try inThreads(4) { _ in
