@@ -74,7 +74,8 @@ let package = Package(
     .target(
       name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices"], path: "Tests/LacunaTestSupport",
       swiftSettings: tests),
-    .testTarget(name: "LacunaTestSupportTests", dependencies: ["LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(
+      name: "LacunaTestSupportTests", dependencies: ["Bytes", "Devices", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(
       name: "DevicesTests",
