@@ -76,14 +76,18 @@ public final class MemoryByteStore: ByteStore {
     if byteCount < file.byteCount {
       try onDevice { () throws(DeviceError) in try file.device.discard(byteCount..<file.byteCount) }
     } else if byteCount > file.device.byteCount {
-      // Twice as much, so that a file that goes on growing seldom moves; where there are no addresses for it, just enough.
-      let (twice, overflow) = byteCount.multipliedReportingOverflow(by: 2)
-      let device = try (try? reserve(overflow ? byteCount : twice)) ?? reserve(byteCount)
+      let device = try reserveGenerously(byteCount)
       try copy(file.device, file.byteCount, to: device)
       file.device = device
     }
     file.byteCount = byteCount
     return file
+  }
+
+  /// Twice as many addresses, so that a file that goes on growing seldom moves; just enough where there are not so many.
+  private func reserveGenerously(_ byteCount: UInt64) throws(StoreError) -> MemoryDevice {
+    let (twice, overflow) = byteCount.multipliedReportingOverflow(by: 2)
+    do { return try reserve(overflow ? byteCount : twice) } catch { return try reserve(byteCount) }
   }
 
   private func reserve(_ byteCount: UInt64) throws(StoreError) -> MemoryDevice {
