@@ -11,7 +11,7 @@ import Testing
 
   private func run(_ store: some FileStore, _ generator: SeededGenerator) throws {
     var workload = try FileWorkload(store, byteCountMax: 48 * 512, generator)
-    try workload.run(100_000, checkInterval: 100)
+    try workload.run(100_000, checkInterval: 250)
     try workload.finish()
   }
 }
