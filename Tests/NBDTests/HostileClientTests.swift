@@ -162,7 +162,6 @@ private let misdeeds: [Misdeed] = [
           let flags =
             Bool.random(using: &generator)
             ? .random(in: 0...1, using: &generator) : UInt16.random(in: 0..<32, using: &generator)
-          if wouldAbortNBDKit(connection, UInt16(type), flags) { continue }
           try connection.send(
             RawConnection.request(
               type: UInt16(type), flags: flags, cookie: UInt64(step), offset: offset, byteCount: byteCount))
