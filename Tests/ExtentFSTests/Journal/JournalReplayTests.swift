@@ -90,7 +90,7 @@ import Testing
   @Test func `after a power cut the durable records are there, then some of the others in order`() throws {
     try withSeededGenerator { generator in
       var undurableSurvivors = 0
-      for _ in 0..<40 {
+      for _ in 0..<20 {
         let device = JournalTestDevice(byteCount: deviceByteCount)
         let ring = try makeRing(device)
         let commit = GroupCommit(device: device, ring: ring)
