@@ -68,10 +68,3 @@ extension BlockFile {
     if !stopped, let last = pending { _ = try body(last.bytes, last.kind) }
   }
 }
-
-extension BlockSize {
-  /// The bytes of `blocks` that lie in `range`, which overlaps them.
-  func bytes(of blocks: Range<UInt64>, within range: Range<UInt64>) -> Range<UInt64> {
-    max(offset(of: blocks.lowerBound), range.lowerBound)..<min(offset(of: blocks.upperBound), range.upperBound)
-  }
-}

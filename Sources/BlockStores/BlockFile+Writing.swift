@@ -217,27 +217,6 @@ private func withZeroes<Result>(
   return try unsafe body(buffer)
 }
 
-/// The blocks at the ends of a range that it covers only in part: none, one or two.
-struct BlockEdges: Sequence, IteratorProtocol, ExpressibleByArrayLiteral {
-  private var head: UInt64?
-  private var tail: UInt64?
-
-  init(arrayLiteral elements: UInt64...) {
-    head = elements.first
-    tail = elements.count > 1 ? elements.last : nil
-  }
-
-  init(of range: Range<UInt64>, _ blockSize: BlockSize) {
-    if blockSize.remainder(of: range.lowerBound) > 0 { head = blockSize.block(at: range.lowerBound) }
-    if blockSize.remainder(of: range.upperBound) > 0 {
-      let last = blockSize.block(at: range.upperBound)
-      tail = last == head ? nil : last
-    }
-  }
-
-  mutating func next() -> UInt64? { head.take() ?? tail.take() }
-}
-
 extension BlockMap {
   /// Maps the logical blocks from `first` on to `runs`, in order.
   fileprivate mutating func place(_ runs: PhysicalRunList, from first: UInt64) {

@@ -23,11 +23,16 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
   let reclaimer: Reclaimer<Backing>
 
   /// Opens the file `inode` of `backing`; an unknown one is empty.
-  public init(_ backing: Backing, inode: Inode) throws(StoreError) {
+  public convenience init(_ backing: Backing, inode: Inode) throws(StoreError) {
+    self.init(backing, inode, try backing.map(of: inode))
+  }
+
+  /// Opens the file `inode`, whose mapping is `map`.
+  private init(_ backing: Backing, _ inode: Inode, _ map: Backing.Map) {
     self.inode = inode
     self.backing = backing
     reclaimer = Reclaimer(backing)
-    current = ManagedAtomic(View(try backing.map(of: inode), reclaimer))
+    current = ManagedAtomic(View(map, reclaimer))
   }
 
   /// The size of the store's blocks, and the unit of holes.
@@ -114,8 +119,11 @@ extension BlockFile {
   /// are two files. Cost: O(extents).
   public func clone<Store: COWStore>(to inode: Inode) throws(StoreError) -> ExtentFile<Store>
   where Backing == ExtentBacking<Store> {
-    // Under the lock the store's mapping is the published one.
-    try writers.withLock { _ throws(StoreError) in try backing.store.clone(self.inode, to: inode) }
-    return try ExtentFile(backing.store, inode: inode)
+    // Under the lock the store's mapping is the published one, and so the clone's.
+    let map = try writers.withLock { _ throws(StoreError) in
+      try backing.store.clone(self.inode, to: inode)
+      return current.load(ordering: .relaxed).map
+    }
+    return BlockFile(backing, inode, map)
   }
 }

@@ -7,8 +7,10 @@ public import Bytes
 /// | inode below | contents |
 /// | --- | --- |
 /// | 0 | the blocks: block b at byte b × block size |
-/// | 1 | the directory: magic, count, then the inodes that have a mapping |
-/// | i + 2 | the mapping of inode i: magic, file size, count, then logical block, target, length of each extent in order |
+/// | 1 | the directory: magic, checksum, count, then the inodes that have a mapping, in order |
+/// | i + 2 | the mapping of inode i: magic, checksum, file size, count, then logical block, target, length of each extent in order |
+///
+/// A checksum covers the words behind it and the inode below. What follows the last word that a count speaks of is nothing.
 ///
 /// Opening a byte store that holds all this brings the files back; space that no mapping refers to is free then. Setting
 /// a mapping writes all of it anew, O(extents), in one write, and is so as atomic as that write.
@@ -43,7 +45,8 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
     self.blockCount = blockCount
     var state = State()
     state.free.insert(0..<blockCount)
-    for inode in try Self.readDirectory(base) {
+    let inodes = try Self.readDirectory(base)
+    for inode in inodes ?? [] {
       let extents = try Self.readMapping(base, inode)
       try extents.runs.forEachRun(in: 0..<UInt64.max) { extent throws(StoreError) in
         guard let block = extent.value.physicalBlock else { return true }
@@ -56,6 +59,7 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
       state.files[inode] = extents
     }
     self.state = Locked(state)
+    if inodes == nil { try writeDirectory([]) }
   }
 
   /// How many blocks are free.
@@ -76,7 +80,8 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
       run.count > 0 && !overflow && end <= blockCount && !$0.free.overlaps(run.blocks)
     }
     guard isAllocated else { throw .notAllocated(run) }
-    try base.zero(Self.blocksInode, in: blockSize.offset(of: run.block)..<blockSize.offset(of: end))
+    // Where the base cannot take the bytes back, it keeps them until the blocks are written again.
+    try? base.zero(Self.blocksInode, in: blockSize.offset(of: run.block)..<blockSize.offset(of: end))
     state.withLock { $0.free.insert(run.blocks) }
   }
 
@@ -109,15 +114,18 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
     try state.withLock { state throws(StoreError) in
       // The mapping first: a directory never names an inode that has none.
       try writeMapping(extents, of: inode)
-      if state.files.updateValue(extents, forKey: inode) == nil { try writeDirectory(state.files.keys) }
+      if state.files[inode] == nil { try writeDirectory(state.files.keys + [inode]) }
+      state.files[inode] = extents
     }
   }
 
   public func removeExtents(of inode: Inode) throws(StoreError) {
     try state.withLock { state throws(StoreError) in
-      guard state.files.removeValue(forKey: inode) != nil else { return }
-      try writeDirectory(state.files.keys)
-      try base.remove(try Self.mappingInode(inode))
+      guard state.files[inode] != nil else { return }
+      try writeDirectory(state.files.keys.filter { $0 != inode })
+      state.files[inode] = nil
+      // A mapping that the directory does not name means nothing, should it stay.
+      try? base.remove(Self.mappingInode(inode))
     }
   }
 
@@ -133,72 +141,140 @@ extension ByteBackedExtentStore {
   }
 
   private func writeMapping(_ extents: ExtentMap, of inode: Inode) throws(StoreError) {
-    var words = [Self.mappingMagic, extents.byteCount, 0]
+    var words = [extents.byteCount, 0]
     extents.runs.forEachRun(in: 0..<UInt64.max) { extent in
       words += [extent.positions.lowerBound, extent.value.rawValue, extent.positions.length]
       return true
     }
-    words[2] = UInt64(words.count - 3) / 3
-    try base.writeWords(words, to: try Self.mappingInode(inode))
+    words[1] = UInt64(words.count - 2) / 3
+    try base.writeRecord(Self.mappingMagic, words, to: try Self.mappingInode(inode))
   }
 
   private func writeDirectory(_ inodes: some Collection<Inode>) throws(StoreError) {
-    try base.writeWords(
-      [Self.directoryMagic, UInt64(inodes.count)] + inodes.map(\.rawValue).sorted(), to: Self.directoryInode)
+    try base.writeRecord(
+      Self.directoryMagic, [UInt64(inodes.count)] + inodes.map(\.rawValue).sorted(), to: Self.directoryInode)
   }
 
-  private static func readDirectory(_ base: Base) throws(StoreError) -> [Inode] {
-    let words = try base.readWords(of: directoryInode)
-    if words.isEmpty, try base.byteCount(of: blocksInode) == 0 { return [] }
-    guard words.count >= 2, words[0] == directoryMagic, words[1] == UInt64(words.count - 2) else {
-      throw StoreError(.malformed, "the byte store holds no directory of an extent store")
+  /// The inodes that have a mapping; nil where the store has not begun yet.
+  private static func readDirectory(_ base: Base) throws(StoreError) -> [Inode]? {
+    if try base.byteCount(of: directoryInode) == 0, try base.byteCount(of: blocksInode) == 0 { return nil }
+    var record = try RecordReader(base, directoryInode, directoryMagic)
+    var inodes: [Inode] = []
+    for _ in 0..<(try record.nextWord()) {
+      let inode = Inode(rawValue: try record.nextWord())
+      let isInOrder = inodes.last.map { $0.rawValue < inode.rawValue } ?? true
+      guard isInOrder, (try? mappingInode(inode)) != nil else { throw record.malformed }
+      inodes.append(inode)
     }
-    return words[2...].map(Inode.init)
+    try record.finish()
+    return inodes
   }
 
   private static func readMapping(_ base: Base, _ inode: Inode) throws(StoreError) -> ExtentMap {
-    let malformed = StoreError(.malformed, "inode \(inode): its mapping is not one that an extent store wrote")
-    let words = try base.readWords(of: try mappingInode(inode))
-    guard words.count >= 3, words.count % 3 == 0, words[0] == mappingMagic, words[1] <= UInt64(Int64.max),
-      words[2] == UInt64(words.count / 3 - 1)
-    else { throw malformed }
+    var record = try RecordReader(base, try mappingInode(inode), mappingMagic)
+    let limit = UInt64(Int64.max)
     var extents = ExtentMap()
-    extents.byteCount = words[1]
+    extents.byteCount = try record.nextWord()
+    guard extents.byteCount <= limit else { throw record.malformed }
     var end: UInt64 = 0
-    for index in stride(from: 3, to: words.count, by: 3) {
-      let (start, target, length) = (words[index], words[index + 1], words[index + 2])
-      let limit = UInt64(Int64.max)
-      guard start >= end, length > 0, start <= limit, length <= limit, start + length <= limit,
+    for _ in 0..<(try record.nextWord()) {
+      let (start, target, length) = (try record.nextWord(), try record.nextWord(), try record.nextWord())
+      guard start >= end, length > 0, start <= limit, length <= limit - start,
         target == .max || target <= limit - length
-      else { throw malformed }
+      else { throw record.malformed }
       end = start + length
       extents.replace(start..<end, with: BlockTarget(rawValue: target))
     }
+    try record.finish()
     return extents
   }
 }
 
+// A record: magic, checksum, words. Whoever reads it knows from the words where it ends.
+
 extension ByteStore {
-  /// Makes the file `inode` consist of `words`, little-endian.
-  fileprivate func writeWords(_ words: [UInt64], to inode: Inode) throws(StoreError) {
-    let words = words.map(\.littleEndian)
-    let byteCount = UInt64(words.count) * 8
+  /// Makes the file `inode` begin with a record, in one write.
+  fileprivate func writeRecord(_ magic: UInt64, _ words: [UInt64], to inode: Inode) throws(StoreError) {
+    var checksum = RecordChecksum(of: inode)
+    for word in words { checksum.add(word) }
+    let all = ([magic, checksum.value] + words).map(\.littleEndian)
     // Safe: the words outlive the call.
-    let result = unsafe words.withUnsafeBytes { bytes in
+    let result = unsafe all.withUnsafeBytes { bytes in
       Result { () throws(StoreError) in try unsafe write(inode, bytes, at: 0) }
     }
     try result.get()
-    if try self.byteCount(of: inode) > byteCount { try truncate(inode, to: byteCount) }
+    // What is left of a longer record means nothing, should it stay.
+    try? truncate(inode, to: UInt64(all.count) * 8)
+  }
+}
+
+/// Reads a record word by word. A word that is not there is an error, so that a count of any size is harmless.
+private struct RecordReader<Base: ByteStore> {
+  private let base: Base
+  private let inode: Inode
+  private var offset: UInt64 = 0
+  /// Words read from the base and not yet passed on, the next one last.
+  private var pending: [UInt64] = []
+  private let expected: UInt64
+  private var checksum: RecordChecksum
+
+  private static var pieceWordCount: Int { 512 }
+
+  /// Opens the record in the file `inode`.
+  init(_ base: Base, _ inode: Inode, _ magic: UInt64) throws(StoreError) {
+    (self.base, self.inode) = (base, inode)
+    checksum = RecordChecksum(of: inode)
+    pending = try Self.readWords(base, inode, at: 0).reversed()
+    guard pending.count >= 2, pending.removeLast() == magic else { throw .malformedRecord(inode) }
+    expected = pending.removeLast()
+    offset = UInt64(pending.count + 2) * 8
   }
 
-  /// The whole words of the file `inode`, little-endian.
-  fileprivate func readWords(of inode: Inode) throws(StoreError) -> [UInt64] {
-    let count = try Int(byteCount(of: inode) / 8)
-    var words = [UInt64](repeating: 0, count: count)
-    let result = unsafe words.withUnsafeMutableBytes { bytes in
-      Result { () throws(StoreError) in _ = try unsafe read(inode, into: bytes, at: 0) }
+  var malformed: StoreError { .malformedRecord(inode) }
+
+  mutating func nextWord() throws(StoreError) -> UInt64 {
+    if pending.isEmpty {
+      pending = try Self.readWords(base, inode, at: offset).reversed()
+      offset += UInt64(pending.count) * 8
     }
-    try result.get()
-    return words.map { UInt64(littleEndian: $0) }
+    guard let word = pending.popLast() else { throw malformed }
+    checksum.add(word)
+    return word
+  }
+
+  /// Ends the record behind the last word that was read.
+  func finish() throws(StoreError) {
+    guard checksum.value == expected else { throw malformed }
+  }
+
+  /// Some words from `offset` on; none where the file ends.
+  private static func readWords(_ base: Base, _ inode: Inode, at offset: UInt64) throws(StoreError) -> [UInt64] {
+    var words = [UInt64](repeating: 0, count: pieceWordCount)
+    // Safe: the buffer lives for the time of the call.
+    let result = unsafe words.withUnsafeMutableBytes { bytes in
+      Result { () throws(StoreError) in try unsafe base.read(inode, into: bytes, at: offset) }
+    }
+    return try words.prefix(result.get() / 8).map { UInt64(littleEndian: $0) }
+  }
+}
+
+/// A checksum over words: each step is a bijection, so that one changed word never goes unnoticed.
+private struct RecordChecksum {
+  private(set) var value: UInt64
+
+  init(of inode: Inode) {
+    value = 0
+    add(inode.rawValue)
+  }
+
+  mutating func add(_ word: UInt64) {
+    let mixed = (value ^ word) &* 0x9E37_79B9_7F4A_7C15  // Odd, hence invertible.
+    value = mixed ^ mixed >> 29
+  }
+}
+
+extension StoreError {
+  fileprivate static func malformedRecord(_ inode: Inode) -> StoreError {
+    StoreError(.malformed, "inode \(inode) of the byte store does not hold what an extent store wrote there")
   }
 }

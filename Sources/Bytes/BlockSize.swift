@@ -43,5 +43,10 @@ public struct BlockSize: Sendable, Hashable {
     return first..<Swift.max(first, block(at: bytes.upperBound))
   }
 
+  /// The bytes of `blocks` that lie in `range`, which overlaps them.
+  public func bytes(of blocks: Range<UInt64>, within range: Range<UInt64>) -> Range<UInt64> {
+    max(offset(of: blocks.lowerBound), range.lowerBound)..<min(offset(of: blocks.upperBound), range.upperBound)
+  }
+
   var mask: UInt64 { (1 << shift) &- 1 }
 }

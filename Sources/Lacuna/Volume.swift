@@ -58,9 +58,6 @@ public final class Volume: Sendable {
   /// Whether distance between positions costs time.
   public var isRotational: Bool { false }
 
-  /// Whether ``zero(_:mayTrim:onlyIfFast:durably:)`` with `mayTrim` is always faster than writing the zeroes.
-  public var zeroesFast: Bool { contents.zeroesByMapping }
-
   /// Fills `buffer` with the bytes from `offset` on.
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(LacunaError) {
     guard let range = Range(offset: offset, byteCount: buffer.count), range.upperBound <= byteCount else {

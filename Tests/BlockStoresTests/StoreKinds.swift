@@ -47,3 +47,44 @@ extension StoreKind<MemoryBlockChainStore> {
     try MemoryBlockChainStore(blockSize: .small, blockCount: $0 + 1, residentLimit: 0)
   }
 }
+
+/// The stores that the tests of files run on.
+enum FileStores {
+  typealias Kind = StoreKind<any FileStore>
+
+  static let all: [Kind] = [memory, frugalMemory, shortRuns, bytes, chain]
+
+  static let memory = Kind("extents in memory") { capacity in
+    let store = try StoreKind<MemoryExtentStore>.memory.make(capacity)
+    return COWFileStore(store, capacity: capacity) { store.freeBlockCount }
+  }
+
+  static let frugalMemory = Kind("extents in memory that keeps few free blocks") { capacity in
+    let store = try StoreKind<MemoryExtentStore>.frugalMemory.make(capacity)
+    return COWFileStore(store, capacity: capacity) { store.freeBlockCount }
+  }
+
+  static let shortRuns = Kind("extents in short runs") { capacity in
+    let store = try StoreKind.shortRuns(2).make(capacity)
+    return COWFileStore(store, capacity: capacity) { store.base.freeBlockCount }
+  }
+
+  static let bytes = Kind("extents in bytes in memory") { capacity in
+    try bytes(MemoryByteStore(), capacity: capacity)
+  }
+
+  static let chain = Kind("chains in memory") { capacity in
+    let store = try StoreKind.memoryChain.make(capacity)
+    return PlainFileStore(BlockChainBacking(store), capacity: capacity, freeCount: { store.freeBlockCount })
+  }
+
+  /// Files over extents over the byte store `base`, which is what is there when they are opened again.
+  static func bytes<Base: ByteStore>(
+    _ base: Base, capacity: UInt64
+  ) throws -> PlainFileStore<ExtentBacking<ByteBackedExtentStore<Base>>> {
+    let store = try ByteBackedExtentStore(base, blockSize: .small, blockCount: capacity)
+    return PlainFileStore(
+      ExtentBacking(store), capacity: capacity, freeCount: { store.freeBlockCount },
+      reopen: { try bytes(base, capacity: capacity) })
+  }
+}

@@ -8,6 +8,7 @@ package final class FaultPlan: Sendable {
     var callCount = 0
     var failing: Range<Int> = 0..<0
     var failed: [String] = []
+    var lostBlockCount: UInt64 = 0
   }
 
   private let state = Locked(State())
@@ -16,7 +17,10 @@ package final class FaultPlan: Sendable {
 
   /// Begins to count anew and lets the calls in `failing` fail.
   package func start(failing: Range<Int>) {
-    state.withLock { $0 = State(failing: failing) }
+    state.withLock {
+      $0 = State()
+      $0.failing = failing
+    }
   }
 
   /// Lets no further call fail.
@@ -28,12 +32,20 @@ package final class FaultPlan: Sendable {
   /// The names of the calls that failed since the start.
   package var failed: [String] { state.withLock { $0.failed } }
 
+  /// How many blocks the calls that failed since the start should have freed.
+  package var lostBlockCount: UInt64 { state.withLock { $0.lostBlockCount } }
+
   /// Counts a call, and throws where it is one that fails.
-  package func step(_ name: String, _ operation: DeviceError.Operation = .write) throws(StoreError) {
+  ///
+  /// - Parameter freeing: how many blocks it frees.
+  package func step(
+    _ name: String, _ operation: DeviceError.Operation = .write, freeing blockCount: UInt64 = 0
+  ) throws(StoreError) {
     let fails = state.withLock { state in
       state.callCount += 1
       guard state.failing.contains(state.callCount) else { return false }
       state.failed.append(name)
+      state.lostBlockCount += blockCount
       return true
     }
     if fails { throw StoreError(.device(DeviceError(operation: operation, errno: 5)), "injected failure of \(name)") }

@@ -24,7 +24,7 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
   }
 
   package func free(_ run: PhysicalRun) throws(StoreError) {
-    try faults.step("free")
+    try faults.step("free", freeing: run.count)
     try base.free(run)
   }
 
@@ -89,7 +89,7 @@ package struct FaultyBlockChainStore<Base: BlockChainStore>: BlockChainStore {
   }
 
   package func freeBlock(_ block: UInt64) throws(StoreError) {
-    try faults.step("freeBlock")
+    try faults.step("freeBlock", freeing: 1)
     try base.freeBlock(block)
   }
 

@@ -5,8 +5,6 @@ import Glibc
 /// The numbers are those of the NBD protocol; all are big-endian on the wire.
 package final class RawConnection {
   private let socket: Int32
-  /// Whether the handshake offered fast zeroing.
-  package private(set) var offersFastZero = false
 
   /// Connects; no call on this socket then waits longer than ten seconds.
   package init(socketPath: String) throws {
@@ -74,7 +72,6 @@ package final class RawConnection {
     try send(bigEndian(UInt32(3)) + RawConnection.option(1, []))  // fixed newstyle and no zeroes; export name ""
     let answer = try receive(10)  // size, transmission flags
     guard answer.count == 10 else { throw SystemError(call: "handshake", code: EPROTO) }
-    offersFastZero = answer[8] & 0x08 != 0
   }
 
   /// The bytes of one option.

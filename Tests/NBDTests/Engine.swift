@@ -20,7 +20,4 @@ enum Engine: String, CaseIterable, Sendable, CustomTestStringConvertible {
 
   /// What block status says of whole blocks that were zeroed with no-hole, where `tracksHoles`.
   var stateAfterZeroWithoutHole: AllocationState { self == .extent ? .zero : .data }
-
-  /// Whether fast zeroing is offered.
-  var canFastZero: Bool { self != .bytes }
 }

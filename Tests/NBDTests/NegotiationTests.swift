@@ -62,11 +62,16 @@ import Testing
     }
   }
 
-  @Test func `an unknown name costs one clear line of the server's log that says the name`() throws {
+  @Test(arguments: ["nosuch", "nosuch\nnbdkit: error: a forged line", "nosuch \u{1B}[31m"])
+  func `an unknown name costs one line of the server's log, without the client's control characters`(
+    _ name: String
+  ) throws {
     try NBDServer.run(PluginUnderTest.command(.extent)) { server in
-      #expect(throws: NBDError.self) { try NBDClient(socketPath: server.socketPath, exportName: "nosuch") }
-      let errors = server.standardError.split(separator: "\n").filter { $0.contains("error:") && $0.contains("nosuch") }
-      #expect(errors.count == 1, "standard error: \(server.standardError)")
+      #expect(throws: NBDError.self) { try NBDClient(socketPath: server.socketPath, exportName: name) }
+      let lines = server.standardError.split(separator: "\n")
+      #expect(lines.count == 1, "standard error: \(server.standardError)")
+      #expect(lines.first?.contains("nosuch") == true, "standard error: \(server.standardError)")
+      #expect(!server.standardError.contains("\u{1B}"))
     }
   }
 

@@ -15,7 +15,7 @@ import Testing
       #expect(try client.canFUA())
       #expect(try client.canTrim())
       #expect(try client.canZero())
-      #expect(try client.canFastZero() == engine.canFastZero)
+      #expect(try client.canFastZero())
       #expect(try client.canCache())
       #expect(try client.canMultiConn())
       #expect(try client.canBlockStatus())

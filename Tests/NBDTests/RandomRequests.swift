@@ -81,7 +81,7 @@ struct RandomRequests {
     var flags: CommandFlags = []
     if chance(2) { flags.insert(.noHole) }
     if chance(8) { flags.insert(.fua) }
-    if engine.canFastZero && chance(4) { flags.insert(.fastZero) }
+    if chance(4) { flags.insert(.fastZero) }
     lastRequest = "zero \(range) \(flags)"
     do {
       try client.zero(UInt64(range.count), at: range.lowerBound, flags: flags)

@@ -10,7 +10,7 @@ fi
 
 for engine in "${engines[@]}"; do
   start_engine "$engine" 64M || continue
-  script="exec(compile(open('$scripted_folder/nbdsh_requests.py').read(), 'nbdsh_requests.py', 'exec'))"
+  script="exec(compile(open('$scripted_folder/nbdsh_requests.py').read(), '$scripted_folder/nbdsh_requests.py', 'exec'))"
   timeout 60 nbdsh --base-allocation -u "$uri" \
     -c "engine, socket_path = '$engine', '$server_socket'" -c "$script" >"$work/nbdsh.out" 2>"$work/nbdsh.err"
   status=$?

@@ -55,7 +55,7 @@ def the_offer_is_complete():
     expect(h.get_size(), 64 * MIB)
     for offer in ["flush", "fua", "trim", "zero", "cache", "multi_conn", "df"]:
         expect((offer, getattr(h, "can_" + offer)()), (offer, True))
-    expect(h.can_fast_zero(), HAS_HOLES)
+    expect(h.can_fast_zero(), True)
     expect(h.can_meta_context("base:allocation"), True)
     expect(h.is_read_only(), False)
     expect(h.is_rotational(), False)

@@ -1,0 +1,17 @@
+import BlockStores
+import LacunaTestSupport
+import Testing
+
+/// Long random tests of files against flat arrays.
+@Suite struct BlockFileModelTests {
+  @Test(arguments: FileStores.all)
+  func `random operations on files agree with flat arrays and lose no block`(kind: FileStores.Kind) throws {
+    try withSeededGenerator { generator in try run(kind.make(100), generator) }
+  }
+
+  private func run(_ store: some FileStore, _ generator: SeededGenerator) throws {
+    var workload = try FileWorkload(store, byteCountMax: 48 * 512, generator)
+    try workload.run(100_000, checkInterval: 250)
+    try workload.finish()
+  }
+}
