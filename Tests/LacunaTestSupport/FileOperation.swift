@@ -11,7 +11,7 @@ package enum FileOperation: Sendable, CustomStringConvertible {
   package func apply(to file: BlockFile<some FileBacking>) throws(StoreError) {
     switch self {
     case .write(let range):
-      let result = bytes(for: range).withUnsafeBytes { bytes in
+      let result = Self.bytes(for: range).withUnsafeBytes { bytes in
         Result { () throws(StoreError) in try file.write(bytes, at: UInt64(range.lowerBound)) }
       }
       try result.get()
@@ -25,7 +25,7 @@ package enum FileOperation: Sendable, CustomStringConvertible {
 
   package func apply(to model: inout ReferenceFile) {
     switch self {
-    case .write(let range): bytes(for: range).withUnsafeBytes { model.write($0, at: range.lowerBound) }
+    case .write(let range): Self.bytes(for: range).withUnsafeBytes { model.write($0, at: range.lowerBound) }
     case .zero(let range, let keepsSpace): model.zero(range, keepsSpace: keepsSpace)
     case .discard(let range): model.discard(range)
     case .truncate(let byteCount): model.truncate(to: byteCount)
@@ -33,7 +33,8 @@ package enum FileOperation: Sendable, CustomStringConvertible {
     }
   }
 
-  private func bytes(for range: Range<Int>) -> [UInt8] {
+  /// What a write to `range` writes.
+  package static func bytes(for range: Range<Int>) -> [UInt8] {
     pattern(range.count, seed: range.lowerBound &* 1_000_003 &+ range.upperBound)
   }
 

@@ -1,4 +1,5 @@
 package import BlockStores
+import Glibc
 package import Testing
 
 /// One promise that a protocol makes, and the test of it: a test runs all of a protocol's promises against all of its
@@ -37,6 +38,18 @@ package func expectError(
 ) {
   let error = #expect(throws: StoreError.self, sourceLocation: sourceLocation) { try body() }
   #expect(error?.code == code, sourceLocation: sourceLocation)
+}
+
+/// Tries again as long as the store is full: for tests whose readers hold blocks that will be free.
+package func retryingWhenFull(_ body: () throws -> Void) throws {
+  while true {
+    do {
+      return try body()
+    } catch let error as StoreError where error.code == .outOfSpace {
+      // Sleeps rather than yields, so that the readers get on even where there are few processors.
+      usleep(100)
+    }
+  }
 }
 
 extension Inode {

@@ -82,3 +82,19 @@ package final class Gate: @unchecked Sendable {
     pthread_mutex_unlock(mutex)
   }
 }
+
+/// A place where a number of threads wait for each other, again and again.
+package final class Rendezvous: @unchecked Sendable {
+  // Sendable because a barrier is for use by many threads, and the pointer never changes.
+  private let barrier = UnsafeMutablePointer<pthread_barrier_t>.allocate(capacity: 1)
+
+  package init(of threadCount: Int) { pthread_barrier_init(barrier, nil, UInt32(threadCount)) }
+
+  deinit {
+    pthread_barrier_destroy(barrier)
+    barrier.deallocate()
+  }
+
+  /// Returns once all threads have come here.
+  package func meet() { pthread_barrier_wait(barrier) }
+}
