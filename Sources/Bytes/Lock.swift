@@ -7,13 +7,15 @@ internal import Glibc
 ///
 /// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
 @safe public final class Locked<State>: @unchecked Sendable {
-  // Sendable because `state` is touched only between lock and unlock of `mutex`.
+  // Sendable because `guarded` is touched only between lock and unlock of `mutex`.
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-  private var state: State
+  // The byte gives a state without a size, such as `Void`, an address of its own. Otherwise it has the object's, and the
+  // thread sanitizer takes each access for a race with those who read the object's header.
+  private var guarded: (state: State, byte: UInt8)
 
   /// Makes an unlocked lock around `state`.
   public init(_ state: sending State) {
-    self.state = state
+    guarded = (state, 0)
     unsafe mutex = .allocate(capacity: 1)
     // Adaptive: sections are short, so that a short spin is cheaper than the two context switches of a sleep.
     var attributes = pthread_mutexattr_t()
@@ -36,7 +38,7 @@ internal import Glibc
     // Safe: the mutex is initialised and lives as long as the object.
     unsafe pthread_mutex_lock(mutex)
     defer { unsafe pthread_mutex_unlock(mutex) }
-    return try body(&state)
+    return try body(&guarded.state)
   }
 }
 
@@ -44,13 +46,13 @@ internal import Glibc
 ///
 /// The same rules hold as for ``Locked``.
 @safe public final class ReadWriteLocked<State>: @unchecked Sendable {
-  // Sendable because `state` is read only under the read lock and changed only under the write lock.
+  // Sendable because `guarded` is read only under the read lock and changed only under the write lock.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
-  private var state: State
+  private var guarded: (state: State, byte: UInt8)  // As above.
 
   /// Makes an unlocked lock around `state`.
   public init(_ state: sending State) {
-    self.state = state
+    guarded = (state, 0)
     unsafe rwlock = .allocate(capacity: 1)
     let status = unsafe pthread_rwlock_init(rwlock, nil)
     precondition(status == 0, "pthread_rwlock_init failed with errno \(status)")
@@ -68,7 +70,7 @@ internal import Glibc
     // Safe: the lock is initialised and lives as long as the object.
     unsafe pthread_rwlock_rdlock(rwlock)
     defer { unsafe pthread_rwlock_unlock(rwlock) }
-    return try body(state)
+    return try body(guarded.state)
   }
 
   /// Runs `body` alone.
@@ -78,6 +80,6 @@ internal import Glibc
     // Safe: as above.
     unsafe pthread_rwlock_wrlock(rwlock)
     defer { unsafe pthread_rwlock_unlock(rwlock) }
-    return try body(&state)
+    return try body(&guarded.state)
   }
 }

@@ -33,13 +33,14 @@ public final class FileDevice: BlockDevice {
 
   private let descriptor: FileDescriptor
   private let isBlockDevice: Bool
+  /// The length, and the error number of the sync that failed (0 before), for those who hold no lock. Stored only by
+  /// the holder of the lock that guards the original.
   private let currentByteCount: ManagedAtomic<UInt64>
-  /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
   private let failedSync = ManagedAtomic<Int32>(0)
-  /// Held during a sync. The input and output under it is the point: see above.
-  private let syncing = Locked(())
-  /// Held while the file grows.
-  private let growing = Locked(())
+  /// The error of the sync that failed. Held during a sync: the input and output under the lock is the point, see above.
+  private let syncFailure = Locked<Errno?>(nil)
+  /// The length in bytes. Held while the file grows, with the input and output that this takes.
+  private let guardedByteCount: Locked<UInt64>
 
   /// Opens the regular file or block device that `path` names.
   ///
@@ -76,6 +77,7 @@ public final class FileDevice: BlockDevice {
     descriptor = opening.descriptor
     isBlockDevice = opening.isBlockDevice
     currentByteCount = ManagedAtomic(opening.byteCount)
+    guardedByteCount = Locked(opening.byteCount)
   }
 
   deinit {
@@ -125,12 +127,12 @@ public final class FileDevice: BlockDevice {
   public func sync() throws(DeviceError) {
     guard access == .readWrite else { return }
     do throws(Errno) {
-      try syncing.withLock { _ throws(Errno) in
-        try requireNoFailedSync()
+      try syncFailure.withLock { failure throws(Errno) in
+        if let failure { throw failure }
         do throws(Errno) {
           try SystemCalls.syncData(descriptor)
         } catch {
-          noteFailedSync(error)
+          remember(error, in: &failure)
           throw error
         }
       }
@@ -167,14 +169,14 @@ public final class FileDevice: BlockDevice {
   ///   and as for `write`. The length is then what it was.
   public func grow(to byteCount: UInt64) throws(DeviceError) {
     do throws(Errno) {
-      try growing.withLock { _ throws(Errno) in
-        let old = self.byteCount
+      try guardedByteCount.withLock { current throws(Errno) in
         try requireChangeable()
-        guard byteCount > old else { return }
+        guard byteCount > current else { return }
         guard !isBlockDevice else { throw .notSupported }
         guard let new = Int64(exactly: byteCount) else { throw .fileTooLarge }
-        try extend(from: Int64(old), to: new)
-        currentByteCount.store(byteCount, ordering: .releasing)
+        try extend(from: Int64(current), to: new)
+        current = byteCount
+        currentByteCount.store(byteCount, ordering: .releasing)  // Pairs with the load in `byteCount`.
       }
     } catch {
       throw failure(.grow, error, byteCount: byteCount)
@@ -185,20 +187,21 @@ public final class FileDevice: BlockDevice {
 extension FileDevice {
   /// Records that a sync failed. Package, so that a test can do what no test can ask a file system for.
   package func noteFailedSync(_ error: Errno) {
-    // Pairs with the load in `requireNoFailedSync`; the first failure is the one that stays.
-    _ = failedSync.compareExchange(expected: 0, desired: error.rawValue, ordering: .acquiringAndReleasing)
+    syncFailure.withLock { remember(error, in: &$0) }
   }
 
-  @inline(__always)
-  private func requireNoFailedSync() throws(Errno) {
-    let error = failedSync.load(ordering: .acquiring)
-    if error != 0 { throw Errno(rawValue: error) }
+  /// Remembers the first failure of a sync.
+  private func remember(_ error: Errno, in failure: inout Errno?) {
+    guard failure == nil else { return }
+    failure = error
+    failedSync.store(error.rawValue, ordering: .releasing)  // Pairs with the load in `requireChangeable`.
   }
 
   @inline(__always)
   private func requireChangeable() throws(Errno) {
     guard access == .readWrite else { throw .readOnlyFileSystem }
-    try requireNoFailedSync()
+    let error = failedSync.load(ordering: .acquiring)
+    if error != 0 { throw Errno(rawValue: error) }
   }
 
   private func makeNameDurable() throws(DeviceError) {
