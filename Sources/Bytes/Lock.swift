@@ -77,13 +77,13 @@ public final class Locked<State>: @unchecked Sendable {
 ///
 /// The same rules hold as for ``Locked``.
 @safe public final class ReadWriteLocked<State>: @unchecked Sendable {
-  // Sendable because `guarded` is read only under the read lock and changed only under the write lock.
+  // Sendable because `state` is read only under the read lock and changed only under the write lock.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
-  private var guarded: (state: State, byte: UInt8)  // As above.
+  private var state: State
 
   /// Makes an unlocked lock around `state`.
   public init(_ state: sending State) {
-    guarded = (state, 0)
+    self.state = state
     unsafe rwlock = .allocate(capacity: 1)
     let status = unsafe pthread_rwlock_init(rwlock, nil)
     precondition(status == 0, "pthread_rwlock_init failed with errno \(status)")
@@ -101,7 +101,7 @@ public final class Locked<State>: @unchecked Sendable {
     // Safe: the lock is initialised and lives as long as the object.
     unsafe pthread_rwlock_rdlock(rwlock)
     defer { unsafe pthread_rwlock_unlock(rwlock) }
-    return try body(guarded.state)
+    return try body(state)
   }
 
   /// Runs `body` alone.
@@ -111,6 +111,6 @@ public final class Locked<State>: @unchecked Sendable {
     // Safe: as above.
     unsafe pthread_rwlock_wrlock(rwlock)
     defer { unsafe pthread_rwlock_unlock(rwlock) }
-    return try body(&guarded.state)
+    return try body(&state)
   }
 }

@@ -33,9 +33,8 @@ public final class FileDevice: BlockDevice {
 
   private let descriptor: FileDescriptor
   private let isBlockDevice: Bool
-  /// The length, and the error number of the sync that failed (0 before), for those who hold no lock. Stored only by
-  /// the holder of the lock that guards the original.
   private let currentByteCount: ManagedAtomic<UInt64>
+  /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
   private let failedSync = ManagedAtomic<Int32>(0)
   /// Held during a sync. The input and output under it is the point: see above.
   private let syncing = Lock()
@@ -77,7 +76,6 @@ public final class FileDevice: BlockDevice {
     descriptor = opening.descriptor
     isBlockDevice = opening.isBlockDevice
     currentByteCount = ManagedAtomic(opening.byteCount)
-    guardedByteCount = Locked(opening.byteCount)
   }
 
   deinit {
@@ -132,7 +130,7 @@ public final class FileDevice: BlockDevice {
         do throws(Errno) {
           try SystemCalls.syncData(descriptor)
         } catch {
-          remember(error, in: &failure)
+          noteFailedSync(error)
           throw error
         }
       }
@@ -172,12 +170,11 @@ public final class FileDevice: BlockDevice {
       try growing.withLock { () throws(Errno) in
         let old = self.byteCount
         try requireChangeable()
-        guard byteCount > current else { return }
+        guard byteCount > old else { return }
         guard !isBlockDevice else { throw .notSupported }
         guard let new = Int64(exactly: byteCount) else { throw .fileTooLarge }
-        try extend(from: Int64(current), to: new)
-        current = byteCount
-        currentByteCount.store(byteCount, ordering: .releasing)  // Pairs with the load in `byteCount`.
+        try extend(from: Int64(old), to: new)
+        currentByteCount.store(byteCount, ordering: .releasing)
       }
     } catch {
       throw failure(.grow, error, byteCount: byteCount)
@@ -188,21 +185,20 @@ public final class FileDevice: BlockDevice {
 extension FileDevice {
   /// Records that a sync failed. Package, so that a test can do what no test can ask a file system for.
   package func noteFailedSync(_ error: Errno) {
-    syncFailure.withLock { remember(error, in: &$0) }
+    // Pairs with the load in `requireNoFailedSync`; the first failure is the one that stays.
+    _ = failedSync.compareExchange(expected: 0, desired: error.rawValue, ordering: .acquiringAndReleasing)
   }
 
-  /// Remembers the first failure of a sync.
-  private func remember(_ error: Errno, in failure: inout Errno?) {
-    guard failure == nil else { return }
-    failure = error
-    failedSync.store(error.rawValue, ordering: .releasing)  // Pairs with the load in `requireChangeable`.
+  @inline(__always)
+  private func requireNoFailedSync() throws(Errno) {
+    let error = failedSync.load(ordering: .acquiring)
+    if error != 0 { throw Errno(rawValue: error) }
   }
 
   @inline(__always)
   private func requireChangeable() throws(Errno) {
     guard access == .readWrite else { throw .readOnlyFileSystem }
-    let error = failedSync.load(ordering: .acquiring)
-    if error != 0 { throw Errno(rawValue: error) }
+    try requireNoFailedSync()
   }
 
   private func makeNameDurable() throws(DeviceError) {

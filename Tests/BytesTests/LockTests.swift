@@ -41,19 +41,6 @@ import Testing
     #expect(pair.withReadLock { $0.0 } == 10_000)
   }
 
-  /// For the thread sanitizer: a state of no bytes must not have the address of the object's header.
-  @Test func `a lock with nothing to guard is no race`() throws {
-    let lock = Locked(())
-    let readWriteLock = ReadWriteLocked(())
-    try inThreads(4) { _ in
-      for _ in 0..<1000 {
-        lock.withLock { _ in }
-        readWriteLock.withWriteLock { _ in }
-        readWriteLock.withReadLock { _ in }
-      }
-    }
-  }
-
   @Test func `two readers are inside at once`() throws {
     let lock = ReadWriteLocked(0)
     let gates = [Gate(), Gate()]
