@@ -79,7 +79,7 @@ let package = Package(
     .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(
       name: "DevicesTests",
-      dependencies: ["Devices", .product(name: "SystemPackage", package: "swift-system")],
+      dependencies: ["Devices", "LacunaTestSupport", .product(name: "SystemPackage", package: "swift-system")],
       swiftSettings: tests),
     .testTarget(
       name: "ExtentFSTests",

@@ -18,7 +18,7 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
   /// The file's number within the store.
   public let inode: Inode
   let backing: Backing
-  let writers = Locked<Void>(())
+  let writers = Lock()
   let current: ManagedAtomic<View<Backing>>
   let reclaimer: Reclaimer<Backing>
 
@@ -75,7 +75,7 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
   ) throws(StoreError) -> Bool {
     let basisBefore = basis
     // The old view leaves the lock in `basis`: when its last reference goes, blocks are freed, which takes time.
-    return try writers.withLock { _ throws(StoreError) in
+    return try writers.withLock { () throws(StoreError) in
       let now = current.load(ordering: .relaxed)  // Stored only under this lock.
       basis = now
       if now !== basisBefore, edges.contains(where: { now.map.target(of: $0) != basisBefore.map.target(of: $0) }) {
@@ -120,7 +120,7 @@ extension BlockFile {
   public func clone<Store: COWStore>(to inode: Inode) throws(StoreError) -> ExtentFile<Store>
   where Backing == ExtentBacking<Store> {
     // Under the lock the store's mapping is the published one, and so the clone's.
-    let map = try writers.withLock { _ throws(StoreError) in
+    let map = try writers.withLock { () throws(StoreError) in
       try backing.store.clone(self.inode, to: inode)
       return current.load(ordering: .relaxed).map
     }

@@ -15,7 +15,7 @@ final class MemorySpace: Sendable {
   let blockSize: BlockSize
   private let device: MemoryDevice
   private let state: Locked<State>
-  private let givingBack = Locked(())
+  private let givingBack = Lock()
   private let residentLimit: UInt64
 
   fileprivate struct State {
@@ -48,7 +48,7 @@ final class MemorySpace: Sendable {
     guard count > 0 else { throw StoreError(.outOfRange, "no blocks were asked for") }
     if let run = state.withLock({ $0.take(count, near: near) }) { return run }
     // What another thread is giving back at this moment is free, too.
-    givingBack.withLock { _ in }
+    givingBack.withLock {}
     if let run = state.withLock({ $0.take(count, near: near) }) { return run }
     throw StoreError(.outOfSpace, "the memory store is full")
   }
@@ -59,7 +59,7 @@ final class MemorySpace: Sendable {
       try state.put(run)
       return state.resident.count
     }
-    if residentCount > residentLimit { givingBack.withLock { _ in giveBack() } }
+    if residentCount > residentLimit { givingBack.withLock { giveBack() } }
   }
 
   /// Brings the resident blocks down to half of the limit. `givingBack` is held.

@@ -37,9 +37,9 @@ public final class FileDevice: BlockDevice {
   /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
   private let failedSync = ManagedAtomic<Int32>(0)
   /// Held during a sync. The input and output under it is the point: see above.
-  private let syncing = Locked(())
+  private let syncing = Lock()
   /// Held while the file grows.
-  private let growing = Locked(())
+  private let growing = Lock()
 
   /// Opens the regular file or block device that `path` names.
   ///
@@ -125,7 +125,7 @@ public final class FileDevice: BlockDevice {
   public func sync() throws(DeviceError) {
     guard access == .readWrite else { return }
     do throws(Errno) {
-      try syncing.withLock { _ throws(Errno) in
+      try syncing.withLock { () throws(Errno) in
         try requireNoFailedSync()
         do throws(Errno) {
           try SystemCalls.syncData(descriptor)
@@ -167,7 +167,7 @@ public final class FileDevice: BlockDevice {
   ///   and as for `write`. The length is then what it was.
   public func grow(to byteCount: UInt64) throws(DeviceError) {
     do throws(Errno) {
-      try growing.withLock { _ throws(Errno) in
+      try growing.withLock { () throws(Errno) in
         let old = self.byteCount
         try requireChangeable()
         guard byteCount > old else { return }

@@ -11,6 +11,19 @@ import Testing
     #expect(total.withLock { $0 } == 40_000)
   }
 
+  /// What the lock in the next test guards.
+  private final class Counter: @unchecked Sendable {
+    var count = 0
+  }
+
+  @Test func `a lock without a state lets one thread in at a time`() throws {
+    let (lock, counter) = (Lock(), Counter())
+    try inThreads(4) { _ in for _ in 0..<10_000 { lock.withLock { counter.count += 1 } } }
+    #expect(counter.count == 40_000)
+    #expect(throws: Broken()) { try lock.withLock { () throws(Broken) in throw Broken() } }
+    #expect(lock.withLock { counter.count } == 40_000)
+  }
+
   @Test func `readers never see half of what a writer does`() throws {
     let pair = ReadWriteLocked((0, 0))
     try inThreads(4) { index in
@@ -29,7 +42,7 @@ import Testing
   }
 
   @Test func `two readers are inside at once`() throws {
-    let lock = ReadWriteLocked(())
+    let lock = ReadWriteLocked(0)
     let gates = [Gate(), Gate()]
     // Each opens the other's gate from inside; were they not inside together, this would never end.
     try inThreads(2) { index in

@@ -24,7 +24,7 @@ extension Engine {
   ///
   /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4).
   package func checkpoint() throws(ExtentFSError) {
-    try checkpoints.withLock { _ throws(ExtentFSError) in
+    try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       let (frozen, cut) = freeze()
       guard !frozen.isEmpty else { return }

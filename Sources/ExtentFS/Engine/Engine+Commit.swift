@@ -7,7 +7,7 @@ extension Engine {
 
   /// Waits until the journal has room: runs a checkpoint, unless one that another thread ran has made room meanwhile.
   func waitForJournalRoom() throws(ExtentFSError) {
-    try checkpoints.withLock { _ throws(ExtentFSError) in
+    try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       guard journal.usedByteCount > journal.byteCount / 2 else { return }
       let (frozen, cut) = freeze()

@@ -40,7 +40,7 @@ extension Engine {
       throw ExtentFSError(.invalidArgument, "a volume has from 1 to 2^63 - 1 bytes, not \(byteCount)")
     }
     let record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
-    let inode = try checkpoints.withLock { _ throws(ExtentFSError) in
+    let inode = try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       let superblock = state.withLock { $0.superblock }
       let (key, found) = try Catalog(nodes: nodes, superblock: superblock).find(name)

@@ -38,7 +38,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let spaceRoot: Locked<TreeRoot>
   let journal: JournalRing<Device>
   let commits: GroupCommit<Device>
-  let checkpoints = Locked<Void>(())
+  let checkpoints = Lock()
   let checkpointer = Checkpointer()
   let state: Locked<State>
 
