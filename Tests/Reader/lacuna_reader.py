@@ -1,40 +1,29 @@
 #!/usr/bin/env python3
 """Reads a Lacuna store, and checks it. Written from docs/format.md alone; numbers in comments are its sections.
 
-Usage: lacuna_reader.py STORE list
+Usage: lacuna_reader.py STORE list | check
        lacuna_reader.py STORE cat VOLUME [FILE]
        lacuna_reader.py STORE map VOLUME
-       lacuna_reader.py STORE check
 
 The store is opened for reading and its journal replayed in memory. The exit status is 1 where the store is damaged.
 """
 
-import bisect
-import struct
-import sys
+import bisect, struct, sys
 
 # --- CRC-32C (1) ---
-
-
 def make_tables():
     """Table k: what two bytes contribute that have 2 k bytes behind them in a group of eight."""
-    single = []
+    single, pairs = [], [range(65536)]
     for value in range(256):
         for _ in range(8):
             value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
         single.append(value)
-
-    def shifted(value):
-        return value >> 8 ^ single[value & 0xFF]
-
-    pairs = [[shifted(shifted(value)) for value in range(65536)]]
-    for _ in range(3):
-        pairs.append([shifted(shifted(value)) for value in pairs[-1]])
-    return single, pairs
-
+    for _ in range(4):
+        once = [value >> 8 ^ single[value & 0xFF] for value in pairs[-1]]
+        pairs.append([value >> 8 ^ single[value & 0xFF] for value in once])
+    return single, pairs[1:]
 
 SINGLE, (TABLE0, TABLE1, TABLE2, TABLE3) = make_tables()
-
 
 def crc32c(data):
     crc = 0xFFFFFFFF
@@ -45,47 +34,32 @@ def crc32c(data):
         crc = crc >> 8 ^ SINGLE[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
 
-
-def u16(data, offset):
-    return int.from_bytes(data[offset:offset + 2], "little")
-
-
 def u32(data, offset):
     return int.from_bytes(data[offset:offset + 4], "little")
-
 
 def u64(data, offset):
     return int.from_bytes(data[offset:offset + 8], "little")
 
-
 class Damaged(Exception):
-    pass
-
+    """What breaks a rule of the format."""
 
 class Refused(Exception):
     """What is no store, or of a newer format, or not there."""
-
 
 def require(condition, text):
     if not condition:
         raise Damaged(text)
 
-
 # --- Superblock (3) and what pointers lead to (4) ---
-
-SUPERBLOCK_SIZE, SECOND_SLOT, RING_START = 4096, 65536, 131072
-METADATA_BLOCKS = 66
+SUPERBLOCK_SIZE, SECOND_SLOT, RING_START, METADATA_BLOCKS = 4096, 65536, 131072, 66
 EXTENTS, INODES, NAMES, SPACE, SHARED = 1, 2, 3, 4, 5
 VALUE_SIZES = {EXTENTS: 16, INODES: 512, NAMES: 8, SPACE: 152, SHARED: 16}
 BLOCK_LIMIT = 1 << 62
 
-
 class Root:
     def __init__(self, data, offset):
-        self.block, self.generation = u64(data, offset), u64(data, offset + 8)
-        self.checksum, self.height = u32(data, offset + 16), data[offset + 24]
-        require(self.height <= 24 and (self.height == 0) == (self.block == 0), "a root cannot be")
-
+        self.pointer, self.height = struct.unpack_from("<QQI", data, offset), data[offset + 24]
+        require(self.height <= 24 and (self.height == 0) == (self.pointer[0] == 0), "a root cannot be")
 
 class Superblock:
     def __init__(self, data):
@@ -104,14 +78,16 @@ class Superblock:
         require(self.ring_size % 65536 == 0 and 65536 <= self.ring_size <= 1 << 40, "impossible journal length")
         require(self.tail < self.ring_size and self.tail % 4096 == 0, "impossible journal tail")
         require(1 <= self.tail_sequence <= 1 << 62 and self.generation > 0, "impossible number")
-        self.head = (RING_START + self.ring_size) // self.block_size
-        self.group_size = 8 * self.block_size
+        self.head, self.group_size = (RING_START + self.ring_size) // self.block_size, 8 * self.block_size
         require(self.head <= self.block_count and self.used_blocks <= self.block_count, "impossible block count")
         require(self.group_count <= self.groups_in(self.block_count), "impossible group count")
 
     def groups_in(self, block_count):
         whole, rest = divmod(max(block_count - self.head, 0), self.group_size)
         return whole + (rest > METADATA_BLOCKS)
+
+    def metadata(self, group, index):
+        return self.head + group * self.group_size + index
 
     def place(self, block):
         """The group of a block, and its number there."""
@@ -120,17 +96,13 @@ class Superblock:
     def is_for_data(self, block, block_count):
         return self.head <= block < block_count and self.place(block)[1] >= METADATA_BLOCKS
 
-
 # --- Records (5, 6, 8) ---
-
-
 def extent(data, offset):
-    """(first, end, physical) of an extent; physical 0 is reserved zeroes."""
+    """An extent as a run: (first, end, physical, None); physical 0 is reserved zeroes."""
     logical, physical, length, flags = struct.unpack_from("<QQII", data, offset)
     require(length > 0 and logical + length <= BLOCK_LIMIT and physical + length <= BLOCK_LIMIT, "an extent cannot be")
     require(flags == 0 and physical > 0 or flags == 1 and physical == 0, "an extent has impossible flags")
-    return logical, logical + length, physical
-
+    return logical, logical + length, physical, None
 
 class Inode:
     def __init__(self, number, data):
@@ -148,7 +120,6 @@ class Inode:
         except UnicodeDecodeError as error:
             raise Damaged(f"inode {number} has a name that is not UTF-8") from error
 
-
 class Group:
     def __init__(self, data):
         self.free, self.bitmap_checksum, self.bitmap_slot = u32(data, 0), u32(data, 4), data[8]
@@ -156,19 +127,15 @@ class Group:
         self.checksums = struct.unpack_from("<32I", data, 24)
         require(self.bitmap_slot <= 1, "a group's bitmap is in an impossible slot")
 
-
 def name_key(name):
     key = 0xCBF29CE484222325
     for byte in name:
         key = (key ^ byte) * 0x100000001B3 % (1 << 64)
     return key
 
-
 # --- Journal (9) ---
-
 MAP, UNMAP, RESERVE, MARKER = 1, 2, 3, 5
 LONGEST_RECORD = 80 + 4 * 4096
-
 
 class Record:
     """A record with right checksum, tag and epoch."""
@@ -178,27 +145,19 @@ class Record:
         self.data = data
 
     def decode(self):
-        data, good = self.data, self.durable < self.sequence
+        what = f"journal record {self.sequence} has fields that cannot be"
+        least = {MAP: 88, UNMAP: 72, RESERVE: 72, MARKER: 48}.get(self.kind, 1 << 32)
+        require(self.durable < self.sequence and self.size >= least, what)
+        require(self.kind == MAP or self.size == least, what)
         if self.kind == MAP:
-            good = good and self.size >= 88
-            if good:
-                self.inode, self.logical, self.physical, self.count = struct.unpack_from("<4Q", data, 48)
-                good = 1 <= self.count <= 4096 and self.size == 80 + (4 * self.count + 7 & ~7) and self.physical > 0
-            if good:
-                self.sums = struct.unpack_from(f"<{self.count}I", data, 80)
-                good = self.physical + self.count < 1 << 63
-        elif self.kind in (UNMAP, RESERVE):
-            good = good and self.size == 72
-            if good:
-                self.inode, self.logical, self.count = struct.unpack_from("<3Q", data, 48)
-                good = self.count > 0
-        else:
-            good = good and self.kind == MARKER and self.size == 48
-        if good and self.kind != MARKER:
-            good = self.logical + self.count < 1 << 63
-        require(good, f"journal record {self.sequence} has fields that cannot be")
+            self.inode, self.logical, self.physical, self.count = struct.unpack_from("<4Q", self.data, 48)
+            require(self.count <= 4096 and self.size == 80 + (4 * self.count + 7 & ~7), what)
+            require(self.physical > 0 and self.physical + self.count < 1 << 63, what)
+            self.sums = struct.unpack_from(f"<{self.count}I", self.data, 80)
+        elif self.kind != MARKER:
+            self.inode, self.logical, self.count = struct.unpack_from("<3Q", self.data, 48)
+        require(self.kind == MARKER or self.count > 0 and self.logical + self.count < 1 << 63, what)
         return self
-
 
 class Journal:
     def __init__(self, ring, superblock):
@@ -217,20 +176,18 @@ class Journal:
         offset = (self.tail + distance) % len(self.ring)
         size = u32(self.ring, offset + 4)
         data = self.ring[offset:offset + size]
-        if size < 48 or size % 8 or len(data) < size or u64(data, 8) != self.tag or u64(data, 16) != self.epoch:
+        if not 48 <= size <= LONGEST_RECORD or size % 8 or len(data) < size:
+            return None
+        if (u64(data, 8), u64(data, 16)) != (self.tag, self.epoch):
             return None
         return Record(data) if crc32c(data[4:]) == u32(data, 0) else None
 
     def next_record(self):
-        size = len(self.ring)
-        fresh = (self.end + 4095) // 4096 * 4096
-        start = size - self.tail
-        places = [self.end, fresh]
-        if self.end < start and start - fresh < LONGEST_RECORD:
-            places.append(start)
-        for place in places:
-            record = self.at(place) if place < size - 4096 else None
-            if record and record.sequence == self.last + 1 and place + record.size <= size - 4096:
+        fresh, start, limit = (self.end + 4095) // 4096 * 4096, len(self.ring) - self.tail, len(self.ring) - 4096
+        goes_round = self.end < start and start - fresh < LONGEST_RECORD
+        for place in (self.end, fresh, start) if goes_round else (self.end, fresh):
+            record = self.at(place) if place < limit else None
+            if record and record.sequence == self.last + 1 and place + record.size <= limit:
                 return place + record.size, record
         return None
 
@@ -240,17 +197,13 @@ class Journal:
             if record and record.sequence > self.last:
                 require(record.durable <= self.last, f"the device lost records {self.last + 1} to {record.durable}")
 
-
 # --- The store ---
-
-
 class Store:
     def __init__(self, path):
-        self.file = open(path, "rb", buffering=0)
+        self.file = open(path, "rb")
         self.size = self.file.seek(0, 2)
         self.superblock = self.newest_superblock()
-        self.block_size = self.superblock.block_size
-        self.block_count = self.size // self.block_size
+        self.block_size, self.block_count = self.superblock.block_size, self.size // self.superblock.block_size
         require(self.superblock.block_count <= self.block_count, "the device is shorter than the store")
         self.pages, self.warnings = {}, []
         self.groups = {key: Group(value) for key, value in self.entries(self.superblock.space, SPACE)}
@@ -260,28 +213,20 @@ class Store:
 
     def read(self, offset, size):
         self.file.seek(offset)
-        parts = []
-        while size > 0:
-            part = self.file.read(size)
-            require(part, f"the device ends in what should be there, at byte {offset}")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        data = self.file.read(size)
+        require(len(data) == size, f"the device ends in what should be there, behind byte {offset}")
+        return data
 
     def newest_superblock(self):
-        newest, failure = None, None
+        valid, failure = [], None
         for offset in (0, SECOND_SLOT):
-            if self.size < offset + SUPERBLOCK_SIZE:
-                raise Refused("no Lacuna store: the device is too short")
             try:
-                superblock = Superblock(self.read(offset, SUPERBLOCK_SIZE))
-                if newest is None or superblock.generation > newest.generation:
-                    newest = superblock
+                valid.append(Superblock(self.read(offset, SUPERBLOCK_SIZE)))
             except Damaged as error:
-                failure = failure or error
-        if newest is None:
+                failure = error
+        if not valid:
             raise Refused(f"no valid superblock: {failure}")
-        return newest
+        return max(valid, key=lambda superblock: superblock.generation)
 
     def metadata(self, block, checksum):
         require(block < self.block_count, f"block {block} is behind the device's end")
@@ -289,22 +234,18 @@ class Store:
         require(crc32c(data + block.to_bytes(8, "little")) == checksum, f"block {block} has a wrong checksum")
         return data
 
-    def entries(self, root, kind, owner=0, reach=None):
+    def entries(self, root, kind, owner=0, reach=lambda block: None):
         """All (key, value) of a tree, in order. `reach` is called with each node's block."""
         if root.height:
-            yield from self.node_entries(
-                (root.block, root.generation, root.checksum), kind, root.height - 1, owner, None, None, reach)
+            yield from self.node_entries(root.pointer, kind, root.height - 1, owner, None, None, reach)
 
     def node_entries(self, pointer, kind, level, owner, first, limit, reach):
         block, generation, checksum = pointer
         data = self.metadata(block, checksum)
-        if reach:
-            reach(block)
+        reach(block)
         header = struct.unpack_from("<IBBHQQQ", data, 0)
-        size = 8 + (VALUE_SIZES[kind] if level == 0 else 24)
-        count = header[3]
-        where = f"node {block}"
-        require(header == (0x4E4C4143, kind, level, count, block, generation, owner), f"{where} is not what it should be")
+        size, count, where = 8 + (VALUE_SIZES[kind] if level == 0 else 24), header[3], f"node {block}"
+        require(header == (0x4E4C4143, kind, level, count, block, generation, owner), f"{where} is another")
         require(1 <= count <= (self.block_size - 64) // size, f"{where} has {count} entries")
         keys = [u64(data, 64 + size * index) for index in range(count)]
         require(all(a < b for a, b in zip(keys, keys[1:])), f"{where}: keys do not rise")
@@ -315,8 +256,7 @@ class Store:
             if level == 0:
                 yield key, data[offset:offset + size - 8]
             else:
-                child = struct.unpack_from("<QQI", data, offset)
-                upper = keys[index + 1] if index + 1 < count else limit
+                child, upper = struct.unpack_from("<QQI", data, offset), keys[index + 1] if index + 1 < count else limit
                 yield from self.node_entries(child, kind, level - 1, owner, key, upper, reach)
 
     def data_checksum(self, block):
@@ -327,23 +267,20 @@ class Store:
         if not group.present >> index & 1:
             return 0
         if (number, index) not in self.pages:
-            slot = group.slots >> index & 1
-            page = self.superblock.head + number * self.superblock.group_size + 2 + 2 * index + slot
+            page = self.superblock.metadata(number, 2 + 2 * index + (group.slots >> index & 1))
             self.pages[number, index] = self.metadata(page, group.checksums[index])
         return u32(self.pages[number, index], 4 * entry)
 
     def blocks_of(self, inode):
         return -(-inode.size // self.block_size)
 
-    def base(self, inode, reach=None):
-        """The extents of an inode as (first, end, physical, None): what the trees say."""
-        runs, end = [], 0
-        found = iter(inode.inline) if not inode.root.height else (
-            extent(struct.pack("<Q", key) + value, 0)
-            for key, value in self.entries(inode.root, EXTENTS, inode.number, reach))
-        for first, last, physical in found:
+    def base(self, inode, reach=lambda block: None):
+        """The extents of an inode as runs: what the trees say."""
+        runs, end = list(inode.inline), 0
+        for key, value in self.entries(inode.root, EXTENTS, inode.number, reach):
+            runs.append(extent(key.to_bytes(8, "little") + value, 0))
+        for first, last, _, _ in runs:
             require(first >= end and last <= self.blocks_of(inode), f"an extent of '{inode.name}' is in a wrong place")
-            runs.append((first, last, physical, None))
             end = last
         return runs
 
@@ -354,8 +291,7 @@ class Store:
         for record in self.journal.records:
             if record.kind == MARKER:
                 continue
-            inode = self.inodes.get(record.inode)
-            end = record.logical + record.count
+            inode, end = self.inodes.get(record.inode), record.logical + record.count
             if record.kind == MAP and record.sequence > self.journal.durable and not self.holds(record):
                 self.warnings.append(f"record {record.sequence} is left out: its data did not reach the device")
                 continue
@@ -372,10 +308,10 @@ class Store:
         if record.physical + record.count > self.block_count:
             return False
         data = self.read(record.physical * self.block_size, record.count * self.block_size)
-        return all(crc32c(block) == checksum for block, checksum in zip(self.split(data), record.sums))
+        return tuple(self.checksums(data)) == record.sums
 
-    def split(self, data):
-        return (data[offset:offset + self.block_size] for offset in range(0, len(data), self.block_size))
+    def checksums(self, data):
+        return (crc32c(data[offset:offset + self.block_size]) for offset in range(0, len(data), self.block_size))
 
     def runs(self, inode):
         """All of a volume as (first, end, physical, checksums): 0 is reserved zeroes, -1 a hole (10)."""
@@ -396,9 +332,9 @@ class Store:
         for start in range(0, end - first, 256):
             count = min(256, end - first - start)
             data = self.read((physical + start) * self.block_size, count * self.block_size)
-            for index, block in enumerate(self.split(data), start):
+            for index, found in enumerate(self.checksums(data), start):
                 expected = self.data_checksum(physical + index) if sums is None else sums[index]
-                require(crc32c(block) == expected, f"block {physical + index} has a wrong data checksum")
+                require(found == expected, f"block {physical + index} has a wrong data checksum")
             yield data
 
     def find(self, name):
@@ -412,31 +348,21 @@ class Store:
             key = (key + 1) % (1 << 64)
         raise Refused(f"there is no volume '{name}'")
 
-
 def replace(runs, new):
     """Puts a run into a sorted list of runs, over what is there."""
     first, end = new[0], new[1]
     low = bisect.bisect_right(runs, first, key=lambda run: run[1])
     high = bisect.bisect_left(runs, end, key=lambda run: run[0])
-    middle = [new]
-    if low < high:
-        middle = cut(runs[low], runs[low][0], first) + middle + cut(runs[high - 1], end, runs[high - 1][1])
-    runs[low:high] = middle
-
+    before, after = (cut(runs[low], 0, first), cut(runs[high - 1], end, 1 << 64)) if low < high else ([], [])
+    runs[low:high] = before + [new] + after
 
 def cut(run, first, end):
     """The part of a run from `first` to `end`, in a list; empty where there is none."""
-    start, _, physical, sums = run
-    if first >= end:
-        return []
-    if sums is not None:
-        sums = sums[first - start:end - start]
-    return [(first, end, physical + first - start if physical > 0 else physical, sums)]
-
+    start, first, end = run[0], max(first, run[0]), min(end, run[1])
+    physical = run[2] + first - start if run[2] > 0 else run[2]
+    return [(first, end, physical, run[3] and run[3][first - start:end - start])] if first < end else []
 
 # --- Checking ---
-
-
 class Check:
     def __init__(self, store):
         self.store, self.superblock, self.findings = store, store.superblock, []
@@ -459,12 +385,11 @@ class Check:
         try:
             return body()
         except Damaged as error:
-            self.findings.append(f"{what}: {error}")
-            return None
+            return self.findings.append(f"{what}: {error}")
 
     def tree(self, root, kind, what):
-        return self.attempt(
-            what, lambda: list(self.store.entries(root, kind, reach=lambda block: self.reach(block, what)))) or []
+        reach = lambda block: self.reach(block, what)
+        return self.attempt(what, lambda: list(self.store.entries(root, kind, reach=reach))) or []
 
     def run(self):
         superblock, store = self.superblock, self.store
@@ -472,7 +397,7 @@ class Check:
         self.tree(superblock.inodes, INODES, "tree of inodes")
         self.note(not self.tree(superblock.shared, SHARED, "tree of shared runs"), "there are shared runs")
         for inode in store.inodes.values():
-            self.attempt(f"volume '{inode.name}'", lambda inode=inode: self.volume(inode))
+            self.attempt(f"volume '{inode.name}'", lambda: self.volume(inode))
         self.names({key: u64(value, 0) for key, value in self.tree(superblock.names, NAMES, "tree of names")})
         self.bitmaps()
         self.journal()
@@ -489,9 +414,8 @@ class Check:
         for run in self.store.base(inode, lambda block: self.reach(block, what)):
             counts[run[2] == 0] += run[1] - run[0]
             if run[2] and self.reach(run[2], what, run[1] - run[0]):
-                for _ in self.store.data(run):
-                    pass
-        self.note(counts == [inode.mapped, inode.reserved], f"{what} has {counts} mapped and reserved blocks, not what it counts")
+                list(self.store.data(run))
+        self.note(counts == [inode.mapped, inode.reserved], f"{what} has {counts} mapped and reserved blocks")
 
     def names(self, names):
         self.note(sorted(names.values()) == sorted(self.store.inodes), "names and inodes do not match")
@@ -505,23 +429,21 @@ class Check:
     def bitmaps(self):
         size = self.superblock.group_size
         expected = {}
-        for block in self.reached:
-            number, position = self.superblock.place(block)
+        for number, position in map(self.superblock.place, self.reached):
             expected.setdefault(number, set()).add(position)
         self.note(expected.keys() <= self.store.groups.keys(), "blocks are reached in groups without a record")
         for number, group in self.store.groups.items():
-            block = self.superblock.head + number * size + group.bitmap_slot
+            block = self.superblock.metadata(number, group.bitmap_slot)
             bitmap = self.attempt(f"group {number}", lambda: self.store.metadata(block, group.bitmap_checksum))
             if bitmap is None:
                 continue
-            found = {position for position in range(size) if bitmap[position >> 3] >> (position & 7) & 1}
+            found = {position for position in range(size) if bitmap[position >> 3] >> position % 8 & 1}
             wrong = found ^ (expected.get(number, set()) | set(range(METADATA_BLOCKS)))
-            self.note(not wrong, f"group {number}: {len(wrong)} wrong bits, the first that of position {min(wrong, default=0)}")
+            self.note(not wrong, f"group {number}: {len(wrong)} wrong bits, the first is {min(wrong, default=0)}")
             self.note(group.free == size - len(found), f"group {number} counts {group.free} free blocks")
             for index in range(32):
-                if group.present >> index & 1:
-                    page = self.superblock.head + number * size + 2 + 2 * index + (group.slots >> index & 1)
-                    self.attempt(f"group {number}", lambda: self.store.metadata(page, group.checksums[index]))
+                first = self.superblock.metadata(number, index * self.store.block_size // 4)
+                self.attempt(f"group {number}", lambda: self.store.data_checksum(first))
 
     def journal(self):
         for number, runs in self.store.changes.items():
@@ -530,11 +452,9 @@ class Check:
                     self.note(block not in self.reached, f"the journal maps block {block}, and the trees reach it")
                 self.attempt(f"the journal, inode {number}", lambda: list(self.store.data(run)))
 
-
 # --- Commands ---
-
-
-def cat(store, inode, path):
+def cat(store, name, path=None):
+    inode = store.find(name)
     with open(path, "wb") if path else sys.stdout.buffer as output:
         left = inode.size
         for run in store.runs(inode):
@@ -544,44 +464,37 @@ def cat(store, inode, path):
                 output.write(piece[:left])
                 left -= min(left, len(piece))
 
-
-def show_map(store, inode):
+def show_map(store, name):
+    inode = store.find(name)
     for first, end, physical, _ in store.runs(inode):
         kind = {0: "zero", -1: "hole"}.get(physical, "data")
         last = min(end * store.block_size, inode.size)
         print(first * store.block_size, last - first * store.block_size, kind, *([physical] if physical > 0 else []))
 
-
 def show_list(store):
     for inode in store.inodes.values():
-        kind = "volume" if inode.kind == 1 else "snapshot"
         mark = " default" if inode.number == store.superblock.default_inode else ""
-        print(f"{inode.number} {kind} {inode.size} {inode.name}{mark}")
+        print(inode.number, "volume" if inode.kind == 1 else "snapshot", inode.size, inode.name + mark)
 
+def check(store):
+    findings = Check(store).run()
+    print("\n".join(findings) or f"no damage found; the journal has {len(store.journal.records)} records")
+    return len(findings) > 0
 
 def main(arguments):
-    if len(arguments) < 2 or arguments[1] not in ("list", "cat", "map", "check"):
+    commands = {("list", 2): show_list, ("check", 2): check, ("map", 3): show_map, ("cat", 3): cat, ("cat", 4): cat}
+    command = commands.get((arguments[1] if len(arguments) > 1 else "", len(arguments)))
+    if command is None:
         print(__doc__, file=sys.stderr)
         return 2
     try:
         store = Store(arguments[0])
         for warning in store.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        if arguments[1] == "list":
-            show_list(store)
-        elif arguments[1] == "check":
-            findings = Check(store).run()
-            print("\n".join(findings) or "no damage found")
-            return 1 if findings else 0
-        elif arguments[1] == "cat":
-            cat(store, store.find(arguments[2]), arguments[3] if len(arguments) > 3 else None)
-        else:
-            show_map(store, store.find(arguments[2]))
+        return int(command(store, *arguments[2:]) or 0)
     except (Damaged, Refused, OSError) as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return 1
-    return 0
-
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
