@@ -9,6 +9,8 @@ package struct FormatOptions: Sendable {
   package var journalByteCount: UInt64 = 16 << 20
   /// Seconds since 1970.
   package var createdSeconds: UInt64 = 0
+  /// Which store it is to be; nil for a random one.
+  package var uuid: StoreUUID?
 
   /// The defaults.
   package init() {}
@@ -32,8 +34,10 @@ extension Engine {
     } catch {
       throw ExtentFSError(error)
     }
+    let blockCount = device.byteCount >> blockSize.shift
     var superblock = Superblock(
-      uuid: .random(), geometry: geometry, generation: 1, blockCount: device.byteCount >> blockSize.shift)
+      uuid: options.uuid ?? .random(), geometry: geometry, generation: 1, blockCount: blockCount)
+    superblock.groupCount = geometry.groupCount(inDeviceOf: blockCount)
     superblock.createdSeconds = options.createdSeconds
     try device.writeSuperblock(superblock, slot: 0)
     do { try device.sync() } catch { throw ExtentFSError(error) }

@@ -21,6 +21,9 @@ extension Engine {
     return all
   }
 
+  /// Which store it is.
+  package var uuid: StoreUUID { state.withLock { $0.superblock.uuid } }
+
   /// The inode of the default volume; nil where there is none.
   package var defaultInode: UInt64? {
     let inode = state.withLock { $0.superblock.defaultInode }

@@ -119,13 +119,12 @@ struct Recovery<Device: BlockDevice> {
     volume.delta.replace(blocks, with: target)
   }
 
-  /// Whether the blocks of `run` hold what has these checksums.
+  /// Whether the blocks of `run` hold what has these checksums. Blocks behind the device's end hold nothing: a device that
+  /// grew without a sync may be short again after a power cut.
   private func holds(_ run: PhysicalRun, _ sums: [UInt32]) throws(ExtentFSError) -> Bool {
     let blockSize = superblock.geometry.blockSize
     let end = run.block.addingReportingOverflow(run.count)
-    guard !end.overflow, end.partialValue <= device.byteCount >> blockSize.shift else {
-      throw ExtentFSError(.damaged, "the journal names blocks behind the device's end, from \(run.block) on")
-    }
+    guard !end.overflow, end.partialValue <= device.byteCount >> blockSize.shift else { return false }
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 4096)
     defer { unsafe buffer.deallocate() }
     for (index, sum) in sums.enumerated() {

@@ -58,7 +58,7 @@ package struct Superblock: Sendable, Equatable {
   package var defaultInode: UInt64 = 0
   /// How many blocks are in use.
   package var usedBlockCount: UInt64 = 0
-  /// How many groups the space tree has.
+  /// How many groups a device of `blockCount` blocks has.
   package var groupCount: UInt64 = 0
   /// When the store was made, in seconds since 1970.
   package var createdSeconds: UInt64 = 0
