@@ -60,6 +60,9 @@ package final class Engine<Device: BlockDevice>: Sendable {
 
   package var blockSize: BlockSize { geometry.blockSize }
 
+  /// The length of the journal in bytes.
+  package var journalByteCount: UInt64 { geometry.journalByteCount }
+
   init(_ parts: EngineParts<Device>, options: EngineOptions) {
     self.options = options
     device = parts.device
