@@ -92,8 +92,10 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
         #expect(throws: NBDError.self) { try NBDClient(socketPath: server.socketPath, exportName: "third") }
       }
       try NBDServer.run(PluginUnderTest.command(store: store, ["volume=second"])) { server in
-        #expect(try NBDClient(socketPath: server.socketPath).read(3, at: 7) == [4, 5, 6])
-        #expect(try NBDClient(socketPath: server.socketPath, exportName: "disk").read(3, at: 7) == [1, 2, 3])
+        let second = try NBDClient(socketPath: server.socketPath)
+        let first = try NBDClient(socketPath: server.socketPath, exportName: "disk")
+        #expect(try second.read(3, at: 7) == [4, 5, 6])
+        #expect(try first.read(3, at: 7) == [1, 2, 3])
       }
       expectRefusal(try nbdkit([store, "volume=third"]), ["third", "size="])
       expectRefusal(try nbdkit([store, "volume=third", "size=1M", "create=false"]), ["third"])
@@ -207,7 +209,7 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
       let store = directory.file("disk.lacuna")
       let clock = ContinuousClock()
       // Loading a debug build and starting nbdkit is most of it.
-      let creation = try clock.measure { #expect(try nbdkit([store, "size=2T"]).status == .exited(0)) }
+      let creation = try clock.measure { _ = try nbdkit([store, "size=2T"]) }
       #expect(creation < .seconds(2), "made in \(creation)")
       try NBDServer.run(PluginUnderTest.command(store: store)) { server in
         let client = try NBDClient(socketPath: server.socketPath)
