@@ -112,7 +112,7 @@ import Testing
     #expect(lines.contains("name=lacuna"))
     #expect(lines.contains("api_version=2"))
     #expect(lines.contains("thread_model=parallel"))
-    let engines = lines.first { $0.contains("engine") && $0.contains("=") } ?? ""
+    let engines = lines.first { $0.hasPrefix("lacuna_engines=") } ?? ""
     for engine in Engine.inMemory { #expect(engines.contains(engine.rawValue), "\(lines)") }
     #expect(lines.contains { $0.hasPrefix("version=") && $0.contains(/\d+\.\d+/) }, "\(lines)")
     #expect(lines.contains { $0.hasPrefix("lacuna") && $0.contains("version=") && $0.contains(/\d+\.\d+/) }, "\(lines)")

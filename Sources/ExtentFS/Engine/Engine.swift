@@ -41,6 +41,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let checkpoints = Locked<Void>(())
   let checkpointer = Checkpointer()
   let state: Locked<State>
+  /// How full the journal was, in steps of `reserveStep`, when the reserve was last set.
+  let reservedLevel = ManagedAtomic<UInt64>(.max)
 
   struct State {
     /// The newest durable superblock.
