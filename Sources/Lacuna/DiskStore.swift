@@ -22,9 +22,14 @@ final class DiskStore: Sendable {
       self.engine = engine
       isReadOnly = opening.isReadOnly
       self.warnings = opening.warnings + warnings
-      try opening.checkShape(of: engine)
-      let volume = try opening.findOrMakeVolume(in: engine)
-      defaultVolume = Volume(volume, isReadOnly: opening.isReadOnly)
+      do throws(LacunaError) {
+        try opening.checkShape(of: engine)
+        defaultVolume = Volume(try opening.findOrMakeVolume(in: engine), isReadOnly: opening.isReadOnly)
+      } catch {
+        // So that the file is let go of; what is wrong is known already.
+        try? engine.close()
+        throw error
+      }
     } catch {
       opening.undo()
       throw error
