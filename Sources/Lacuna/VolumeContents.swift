@@ -42,7 +42,8 @@ enum VolumeContents: Sendable {
     case .extents(let file): try inMemory { () throws(StoreError) in try file.zero(in: range, keepsSpace: keepsSpace) }
     case .chain(let file): try inMemory { () throws(StoreError) in try file.zero(in: range, keepsSpace: keepsSpace) }
     case .bytes(let bytes, let inode): try inMemory { () throws(StoreError) in try bytes.zero(inode, in: range) }
-    case .disk(let volume): try onDisk { () throws(ExtentFSError) in try volume.zero(in: range, keepsSpace: keepsSpace) }
+    case .disk(let volume):
+      try onDisk { () throws(ExtentFSError) in try volume.zero(in: range, keepsSpace: keepsSpace) }
     }
   }
 

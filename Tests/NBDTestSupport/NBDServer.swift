@@ -88,7 +88,8 @@ package final class NBDServer: Sendable {
     let directory = try PrivateDirectory()
     defer { directory.remove() }
     let process = try ChildProcess(
-      launcher + ["nbdkit"] + arguments, standardOutput: directory.file("stdout"), standardError: directory.file("stderr"),
+      launcher + ["nbdkit"] + arguments, standardOutput: directory.file("stdout"),
+      standardError: directory.file("stderr"),
       lifetimeSecondsMax: secondsMax + 10)
     let status = process.waitForEnd(seconds: secondsMax)
     return FinishedCommand(

@@ -25,7 +25,8 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
 @Suite struct `A store in a file` {
   /// Runs nbdkit on a store for a moment.
   private func nbdkit(_ parameters: [String], launcher: [String] = []) throws -> FinishedCommand {
-    try NBDServer.runToEnd(["-U", "-", try PluginUnderTest.path()] + parameters + ["--run", "true"], launcher: launcher)
+    try NBDServer.runToEnd(
+      ["-U", "-", try PluginUnderTest.path()] + parameters + ["--run", "true"], launcher: launcher)
   }
 
   private func expectRefusal(
@@ -33,7 +34,8 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
   ) {
     #expect(finished.status == .exited(1), sourceLocation: sourceLocation)
     let lines = finished.standardError.split(separator: "\n")
-    #expect(lines.count == 1 && lines.first?.hasPrefix("nbdkit: error: ") == true, "\(lines)", sourceLocation: sourceLocation)
+    #expect(
+      lines.count == 1 && lines.first?.hasPrefix("nbdkit: error: ") == true, "\(lines)", sourceLocation: sourceLocation)
     for word in words {
       #expect(finished.standardError.contains(word), "no '\(word)' in \(lines)", sourceLocation: sourceLocation)
     }

@@ -115,7 +115,8 @@ private final class Writer: @unchecked Sendable {
       let part = Int(start - changed.lowerBound)..<Int(end - changed.lowerBound)
       let isOld = found[part] == expected[indices(start..<end)]
       guard isOld || found[part] == new[part] else {
-        throw CheckFailure("bytes \(start..<end) are neither what they were nor what was written; \(changeCount) changes")
+        throw CheckFailure(
+          "bytes \(start..<end) are neither old nor new, after \(changeCount) changes")
       }
       expected.replaceSubrange(indices(start..<end), with: found[part])
       start = end

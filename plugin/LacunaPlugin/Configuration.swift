@@ -37,12 +37,14 @@ enum Parameter: String, CaseIterable {
     case .journal: return "journal=<SIZE>    Journal of a new store, a multiple of 64K (default 16M)."
     case .checkpointInterval:
       return "checkpoint-interval=<SECONDS>\n                  Longest time between two checkpoints (default 60)."
-    case .detectZeroes: return "detect-zeroes=<BOOL>\n                  Make holes of zeroes that are written (default on)."
+    case .detectZeroes:
+      return "detect-zeroes=<BOOL>\n                  Make holes of zeroes that are written (default on)."
     case .memory:
       return "memory=<SIZE>     Size of a disk that is held in memory, instead of store=."
     case .engine:
       let engines = MemoryEngine.allCases.map { "\n                    \($0.rawValue): \($0.summary)" }
-      return "engine=<ENGINE>   How it is held in memory (default \(StoreOptions().engine.rawValue)):" + engines.joined()
+      return "engine=<ENGINE>   How it is held in memory (default \(StoreOptions().engine.rawValue)):"
+        + engines.joined()
     }
   }
 }
