@@ -55,7 +55,12 @@ let package = Package(
       name: "ExtentFS",
       dependencies: ["Bytes", "Devices", "BlockStores", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: strict),
-    .target(name: "Lacuna", dependencies: ["BlockStores", "Bytes"], swiftSettings: strict),
+    .target(
+      name: "Lacuna",
+      dependencies: [
+        "BlockStores", "Bytes", "Devices", "ExtentFS", .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: strict),
     .target(
       name: "LacunaPlugin", dependencies: ["CNBDKit", "Lacuna"], path: "plugin/LacunaPlugin",
       swiftSettings: strict,
@@ -97,6 +102,7 @@ let package = Package(
     // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport", swiftSettings: tests),
-    .testTarget(name: "NBDTests", dependencies: ["LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
+    .testTarget(
+      name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
   ]
 )

@@ -1,3 +1,4 @@
+internal import Atomics
 internal import Bytes
 internal import Glibc
 
@@ -12,10 +13,13 @@ final class Checkpointer: Sendable {
   }
 
   private let state = Monitor(State())
+  /// Whether a wake is on its way to the thread, so that no other needs to take the lock for one.
+  private let isWakePending = ManagedAtomic(false)
 
-  /// Starts the thread, which calls `work` each time. Once in the life of the object at most.
-  func start(seconds: UInt32, _ work: @escaping @Sendable () -> Void) throws(ExtentFSError) {
-    let state = state
+  /// Starts the thread, which calls `work` each time, with whether the time has passed rather than it was woken. Once in the
+  /// life of the object at most.
+  func start(seconds: UInt32, _ work: @escaping @Sendable (_ timeHasPassed: Bool) -> Void) throws(ExtentFSError) {
+    let (state, isWakePending) = (state, isWakePending)
     state.change { $0.isRunning = true }
     let body = ThreadBody {
       while true {
@@ -25,7 +29,10 @@ final class Checkpointer: Sendable {
           return state.isStopping
         }
         if isStopping == true { break }
-        work()
+        // Before the work, so that whoever sees a reason for more while it runs is heard. It orders nothing else: what the
+        // work looks at has locks of its own.
+        isWakePending.store(false, ordering: .relaxed)
+        work(isStopping == nil)
       }
       state.change { $0.isRunning = false }
     }
@@ -36,8 +43,14 @@ final class Checkpointer: Sendable {
     }
   }
 
-  /// Asks for a checkpoint soon.
-  func wake() { state.change { $0.isWoken = true } }
+  /// Asks for a checkpoint soon. Costs next to nothing where one was asked for already.
+  func wake() {
+    guard !isWakePending.load(ordering: .relaxed), !isWakePending.exchange(true, ordering: .relaxed) else { return }
+    state.change { $0.isWoken = true }
+  }
+
+  /// Whether the thread is to end.
+  var isStopping: Bool { state.wait { $0.isStopping } }
 
   /// Ends the thread, after the checkpoint that it is in.
   func stop() {

@@ -174,6 +174,7 @@ extension DiskVolume {
   ) throws(ExtentFSError) -> Bool {
     while true {
       var old: View?  // Leaves the lock before it goes, since blocks may be set free with it.
+      var supersededCount: UInt64 = 0
       let outcome = try writers.withLock { writer throws(ExtentFSError) -> Bool? in
         let now = current.load(ordering: .relaxed)  // Stored only under this lock.
         old = now
@@ -187,12 +188,16 @@ extension DiskVolume {
           }
           return true
         }
+        supersededCount = writer.supersededCount
         active.replace(blocks, with: target)
         publish(now.replacing(active: active, frozen: now.frozen))
         return true
       }
       withExtendedLifetime(old) {}
-      if let outcome { return outcome }
+      if let outcome {
+        engine.wakeCheckpointer(supersededCount: supersededCount)
+        return outcome
+      }
       try engine.waitForJournalRoom()
     }
   }

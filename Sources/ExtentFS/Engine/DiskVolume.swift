@@ -43,6 +43,9 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
   /// The volume's size in bytes.
   package var byteCount: UInt64 { current.load(ordering: .acquiring).byteCount }
 
+  /// The unit of reading and writing that costs least, in bytes: a block.
+  package var preferredByteCount: Int { blockSize.byteCount }
+
   /// Makes everything durable that completed before this call, on this volume and all others: one sync of the device.
   package func flush() throws(ExtentFSError) { try engine.commit() }
 

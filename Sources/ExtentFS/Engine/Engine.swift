@@ -41,6 +41,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let checkpoints = Lock()
   let checkpointer = Checkpointer()
   let state: Locked<State>
+  /// How full the journal was, in steps of `reserveStep`, when the reserve was last set.
+  let reservedLevel = ManagedAtomic<UInt64>(.max)
 
   struct State {
     /// The newest durable superblock.
@@ -59,6 +61,9 @@ package final class Engine<Device: BlockDevice>: Sendable {
   static var recordBlocksMax: UInt64 { 1024 }
 
   package var blockSize: BlockSize { geometry.blockSize }
+
+  /// The length of the journal in bytes.
+  package var journalByteCount: UInt64 { geometry.journalByteCount }
 
   init(_ parts: EngineParts<Device>, options: EngineOptions) {
     self.options = options
