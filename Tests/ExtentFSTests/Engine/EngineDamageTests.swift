@@ -7,7 +7,7 @@ import Testing
 
 /// Stores that somebody has changed: by accident, or on purpose, with all checksums right.
 @Suite struct EngineDamageTests {
-  private static let mutationCount = getenv("LACUNA_MUTATIONS").flatMap { Int(String(cString: $0)) } ?? 400
+  private static let mutationCount = getenv("LACUNA_MUTATIONS").flatMap { Int(String(cString: $0)) } ?? 100
   private static let traces = getenv("LACUNA_CRASH_TRACE") != nil
   private static let boundaries: [UInt64] = [
     0, 1, 2, 255, 1 << 31 - 1, 1 << 31, 1 << 32 - 1, 1 << 32, 1 << 53, 1 << 62 - 1, 1 << 62, 1 << 63 - 1, 1 << 63,
@@ -34,7 +34,11 @@ import Testing
     for _ in 0..<150 { try store.step(ledgers, &generator) }
     try store.engine.checkpoint()
     for _ in 0..<12 { try store.step(ledgers, &generator) }
-    for volume in store.volumes { try volume.flush() }
+    try store.volumes[0].flush()
+    // Only a record behind a flush says that it succeeded: until then, data that changed looks as if it had never arrived.
+    let last = ledgers.disks[0].willZero(0..<1)
+    try store.volumes[0].discard(in: 0..<1024)
+    ledgers.disks[0].didFinish(last)
     return (device.image, ledgers)
   }
 
@@ -152,9 +156,14 @@ import Testing
     let image = try Self.make().image
     let seals = try Seals(image)
     var count = 0
+    // All of them in a long run.
+    let step = Self.mutationCount < 1000 ? 5 : 1
+    var skipped = Int.random(in: 0..<step)
     for place in stride(from: 8, to: 280, by: 8) {
       for value in Self.boundaries + [Self.number(image, seals.superblockOffset + UInt64(place)) &+ 1] {
         for half in [0, 1, 2] where half == 0 || [8, 56].contains(place) {
+          skipped += 1
+          if skipped % step != 0 { continue }
           let device = CrashDevice(image, maximumByteCount: Self.shape.limitByteCount, records: false)
           var bytes = image.bytes(seals.superblockOffset + UInt64(place)..<seals.superblockOffset + UInt64(place) + 8)
           let new = withUnsafeBytes(of: value.littleEndian) { Array($0) }
