@@ -1,43 +1,19 @@
-internal import Atomics
 internal import BlockStores
 internal import Bytes
 internal import Devices
 
 extension Engine {
-  /// How much more of the journal may be used before the reserve is looked at again, in bytes.
-  private static var reserveStep: UInt64 { 65_536 }
-  /// No record of the journal is shorter, in bytes.
-  private static var recordByteCountMin: UInt64 { UInt64(JournalFormat.headerByteCount) }
-  /// What any checkpoint may need, whatever it merges: paths through the trees of groups, inodes and names.
-  private static var reserveCountMin: UInt64 { 64 }
-
-  /// Keeps as many blocks from data as the next checkpoint may need for nodes: each record in the journal rewrites a leaf at
-  /// most, and there are no more leaves than the mapped blocks fill half; what is new fills more.
-  @inline(__always)
-  func updateReserve() {
-    let level = journal.usedByteCount / Self.reserveStep
-    // It orders nothing: the reserve has a lock of its own, and may be a step behind.
-    guard reservedLevel.load(ordering: .relaxed) != level else { return }
-    reservedLevel.store(level, ordering: .relaxed)
-    setReserve(level)
-  }
-
-  private func setReserve(_ level: UInt64) {
-    let recordCount = (level + 2) * Self.reserveStep / Self.recordByteCountMin
-    let blockCount = space.blockCount
-    space.setReserve(Self.reserveCountMin + min(recordCount + recordCount / 64, blockCount / 48))
-  }
-
   /// Takes up to `count` blocks together for a volume's data. Where there are none, it waits for one checkpoint, which frees
   /// what was overwritten, and tries once more.
   func allocate(_ count: UInt64, for volume: DiskVolume<Device>) throws(ExtentFSError) -> PhysicalRun {
     try journal.requireUsable()
-    updateReserve()
     do {
       return try volume.openRun.take(count)
     } catch {
       guard error.code == .outOfSpace else { throw error }
     }
+    // What other volumes have taken beforehand is free as well.
+    for other in state.withLock({ Array($0.volumes.values) }) { try other.openRun.returnRest() }
     try checkpoint()
     do {
       return try volume.openRun.take(count)

@@ -64,7 +64,11 @@ extension Engine {
   ) throws(ExtentFSError) {
     var (superblock, slot, inodes) = state.withLock { ($0.superblock, $0.slot, $0.inodes) }
     var catalog = catalogChanges
+    guard superblock.generation < .max else {
+      throw ExtentFSError(.damaged, "the superblock has the last generation that there is")
+    }
     superblock.generation += 1
+    var mappedChange: Int64 = 0
     let writer = CheckpointWriter(self, generation: superblock.generation)
     var bases: [UInt64: ExtentBase] = [:]
 
@@ -73,6 +77,7 @@ extension Engine {
       let (base, mapped, reserved) = try part.base.merging(part.delta, owner: inode, nodes, writer)
       try commitBlocks(of: part.delta)
       bases[inode] = base
+      mappedChange += mapped
       guard var record = catalog.inodes[inode] ?? inodes[inode] else { continue }
       record.extents = base.root
       record.inlineExtents = base.inline
@@ -95,6 +100,8 @@ extension Engine {
     try device.writeSuperblock(superblock, slot: 1 - slot)
     try commits.barrier()
     publish(superblock, slot: 1 - slot, catalog, bases, retiring: writer.released + frozen.flatMap(\.superseded))
+    state.withLock { $0.mappedBlockCount = UInt64(clamping: Int64(clamping: $0.mappedBlockCount) &+ mappedChange) }
+    updateReserve()
     journal.advanceTail(to: cut)
   }
 

@@ -30,12 +30,16 @@ extension Engine {
     } catch {
       failure = error
     }
-    // Volumes and engine refer to each other; this lets go of both.
-    let volumes = state.withLock { state in
-      defer { state.volumes = [:] }
-      return state.volumes
-    }
-    for volume in volumes.values { try volume.openRun.returnRest() }
+    for volume in letGoOfVolumes() { try volume.openRun.returnRest() }
     if let failure { throw failure }
+  }
+
+  /// Volumes and engine refer to each other; this ends that.
+  @discardableResult
+  func letGoOfVolumes() -> [DiskVolume<Device>] {
+    state.withLock { state in
+      defer { state.volumes = [:] }
+      return Array(state.volumes.values)
+    }
   }
 }

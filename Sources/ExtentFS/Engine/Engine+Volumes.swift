@@ -5,20 +5,27 @@ internal import Devices
 extension Engine {
   /// The volume `name`; nil where there is none.
   package func volume(named name: String) throws(ExtentFSError) -> DiskVolume<Device>? {
-    let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
-    guard let found = try catalog.find(name).found else { return nil }
-    return adopt(found.inode, found.record, delta: Delta())
+    if let open = state.withLock({ $0.volumes.values.first { $0.name == name } }) { return open }
+    // No checkpoint may use the catalog's nodes again meanwhile, nor begin without the volume.
+    return try checkpoints.withLock { () throws(ExtentFSError) in
+      let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
+      guard let found = try catalog.find(name).found else { return nil }
+      return adopt(found.inode, found.record, delta: Delta())
+    }
   }
 
   /// What the catalog says of all volumes, by inode.
   package func volumeRecords() throws(ExtentFSError) -> [(inode: UInt64, record: InodeRecord)] {
-    let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
-    var all: [(inode: UInt64, record: InodeRecord)] = []
-    try catalog.forEach { inode, record throws(ExtentFSError) in
-      all.append((inode, record))
-      return true
+    // No checkpoint may use the catalog's nodes again meanwhile.
+    try checkpoints.withLock { () throws(ExtentFSError) in
+      let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
+      var all: [(inode: UInt64, record: InodeRecord)] = []
+      try catalog.forEach { inode, record throws(ExtentFSError) in
+        all.append((inode, record))
+        return true
+      }
+      return all
     }
-    return all
   }
 
   /// Which store it is.
@@ -43,12 +50,15 @@ extension Engine {
       throw ExtentFSError(.invalidArgument, "a volume has from 1 to 2^63 - 1 bytes, not \(byteCount)")
     }
     let record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
-    let inode = try checkpoints.withLock { () throws(ExtentFSError) in
+    return try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       let superblock = state.withLock { $0.superblock }
       let (key, found) = try Catalog(nodes: nodes, superblock: superblock).find(name)
       guard found == nil else { throw ExtentFSError(.invalidArgument, "there is a volume '\(name)' already") }
       let inode = superblock.nextInode
+      guard inode > 0, inode < .max, try Catalog(nodes: nodes, superblock: superblock).record(of: inode) == nil else {
+        throw ExtentFSError(.damaged, "the superblock says that the next inode is \(inode), which cannot be")
+      }
       let (frozen, cut) = freeze()
       do throws(ExtentFSError) {
         try merge(frozen, cut, CatalogChanges(inodes: [inode: record], names: [key: inode])) {
@@ -59,9 +69,9 @@ extension Engine {
         journal.fail("a checkpoint failed: \(error)")
         throw error
       }
-      return inode
+      // Before the next checkpoint begins: it would cut the journal without freezing what is written to the volume.
+      return adopt(inode, record, delta: Delta())
     }
-    return adopt(inode, record, delta: Delta())
   }
 
   /// The open volume `inode`; opens it where it is not.

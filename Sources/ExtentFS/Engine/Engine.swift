@@ -13,6 +13,9 @@ package struct EngineOptions: Sendable {
   package var detectsZeroes = true
   /// The longest time between two checkpoints while there is something to merge, in seconds.
   package var checkpointSeconds: UInt32 = 60
+  /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
+  /// trusts what may never have reached the device.
+  package var verifiesRecoveredData = true
 
   /// The defaults.
   package init() {}
@@ -42,7 +45,6 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let checkpointer = Checkpointer()
   let state: Locked<State>
   /// How full the journal was, in steps of `reserveStep`, when the reserve was last set.
-  let reservedLevel = ManagedAtomic<UInt64>(.max)
 
   struct State {
     /// The newest durable superblock.
@@ -55,6 +57,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
     var inodes: [UInt64: InodeRecord] = [:]
     /// The epoch that new views belong to.
     var epoch: Epoch
+    /// How many blocks the trees of all volumes map.
+    var mappedBlockCount: UInt64 = 0
   }
 
   /// The most blocks that one record of the journal maps.

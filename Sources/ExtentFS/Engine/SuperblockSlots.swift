@@ -17,7 +17,7 @@ extension BlockDevice {
 
   /// The newest valid superblock and its slot.
   ///
-  /// - Throws: `.notAStore` where neither slot has the mark of one; `.newerFormat` where one has features unknown to this
+  /// - Throws: `.device` where a slot cannot be read; `.notAStore` where neither slot has the mark of one; `.newerFormat` where one has features unknown to this
   ///   program, for it may be the newest; else what is wrong with the first.
   func newestSuperblock() throws(ExtentFSError) -> (superblock: Superblock, slot: Int) {
     var newest: (superblock: Superblock, slot: Int)?
@@ -27,7 +27,8 @@ extension BlockDevice {
         let superblock = try readSuperblock(slot: slot)
         if superblock.generation > newest?.superblock.generation ?? 0 { newest = (superblock, slot) }
       } catch {
-        if error.code == .newerFormat { throw error }
+        // A slot that cannot be read may hold the newest: what the other one leads to may be in use for something else.
+        if error.code == .newerFormat || error.isDevice { throw error }
         if failure == nil || failure?.code == .notAStore { failure = error }
       }
     }
@@ -48,5 +49,13 @@ extension BlockDevice {
       throw ExtentFSError(error)
     }
     return try Superblock(decoding: unsafe bytes.bytes)
+  }
+}
+
+extension ExtentFSError {
+  /// Whether a call on the device failed.
+  fileprivate var isDevice: Bool {
+    if case .device = code { return true }
+    return false
   }
 }

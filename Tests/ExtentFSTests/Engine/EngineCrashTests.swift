@@ -1,106 +1,60 @@
 import Devices
 import ExtentFS
+import Glibc
 import LacunaTestSupport
 import Testing
 
-/// A store on a device that can lose its power, with one volume.
-struct CrashStore: Sendable {
-  static let blockByteCount = 1024
-  static let blockCount = 400
-  static let limitByteCount: UInt64 = 3 << 20
+/// How long the hunts are: scripts/crash-hunt sets both.
+private enum HuntLength {
+  /// How many workloads, each with a seed of its own.
+  static let seedCount = number("LACUNA_HUNT_SEEDS", 1)
+  /// The pictures that each crash point of a long hunt has; nil in a short one.
+  static let pictureCount = getenv("LACUNA_HUNT_PICTURES").flatMap { Int(String(cString: $0)) }
 
-  let device: CrashDevice
-  var engine: Engine<CrashDevice>
-  var volume: DiskVolume<CrashDevice>
-
-  static var options: EngineOptions {
-    var options = EngineOptions()
-    options.limitByteCount = limitByteCount
-    return options
-  }
-
-  static func format(_ device: CrashDevice) throws {
-    var format = FormatOptions()
-    format.blockByteCount = blockByteCount
-    format.journalByteCount = 65536
-    try Engine.format(device, format)
-    let engine = try Engine.open(device, options).engine
-    _ = try engine.createVolume(named: "disk", byteCount: UInt64(blockCount * blockByteCount), createdSeconds: 0)
-    try engine.close()
-  }
-
-  init(opening device: CrashDevice) throws {
-    self.device = device
-    engine = try Engine.open(device, Self.options).engine
-    volume = try #require(try engine.volume(named: "disk"))
-  }
-
-  func close() { try? engine.close() }
-
-  mutating func step(_ ledger: DiskLedger, _ generator: inout SeededGenerator) throws {
-    let size = UInt64(Self.blockByteCount)
-    let first = UInt64.random(in: 0..<UInt64(Self.blockCount), using: &generator)
-    let count = UInt64.random(in: 1...(Bool.random(using: &generator) ? 2 : 40), using: &generator)
-    let blocks = first..<min(first + count, UInt64(Self.blockCount))
-    let bytes = blocks.lowerBound * size..<blocks.upperBound * size
-    switch Int.random(in: 0..<20, using: &generator) {
-    case 0..<11:
-      let change = ledger.willWrite(blocks)
-      try ledger.bytes(of: change).withUnsafeBytes { try volume.write($0, at: bytes.lowerBound) }
-      ledger.didFinish(change)
-    case 11..<13:
-      let change = ledger.willZero(blocks)
-      try volume.zero(in: bytes, keepsSpace: Bool.random(using: &generator))
-      ledger.didFinish(change)
-    case 13:
-      let change = ledger.willZero(blocks)
-      try volume.discard(in: bytes)
-      ledger.didFinish(change)
-    case 14..<18:
-      let flush = ledger.willFlush()
-      try volume.flush()
-      ledger.didFinish(flush)
-    case 18:
-      try engine.checkpoint()
-    default:
-      // The process dies and the store is opened anew; the device keeps what the kernel had.
-      self = try CrashStore(opening: device)
-    }
-  }
-
-  /// The volume is what the ledger allows, the store is sound, and it goes on working.
-  func check(_ expectation: DiskExpectation) throws {
-    try expectation.check { buffer, offset in try volume.read(into: buffer, at: offset) }
-    let findings = try StoreCheck.findings(on: device)
-    if let first = findings.first { throw CheckFailure("the store is not sound: \(first)") }
-    let bytes = [UInt8](repeating: 0x5A, count: 3 * Self.blockByteCount)
-    try bytes.withUnsafeBytes { try volume.write($0, at: UInt64(7 * Self.blockByteCount)) }
-    try volume.flush()
-    try engine.checkpoint()
-  }
-}
-
-extension CrashScenario<CrashStore, DiskLedger, DiskExpectation> {
-  static func engine(stepCount: Int) -> CrashScenario {
-    CrashScenario(
-      name: "engine", byteCount: 0, maximumByteCount: CrashStore.limitByteCount, stepCount: stepCount,
-      format: { try CrashStore.format($0) },
-      open: { try CrashStore(opening: $0) },
-      oracle: {
-        DiskLedger(blockByteCount: CrashStore.blockByteCount, blockCount: UInt64(CrashStore.blockCount), clock: $0)
-      },
-      step: { store, ledger, _, generator in try store.step(ledger, &generator) },
-      expectation: { ledger, point in ledger.expectation(at: point) },
-      check: { store, expectation in try store.check(expectation) })
+  private static func number(_ name: String, _ standard: Int) -> Int {
+    getenv(name).flatMap { Int(String(cString: $0)) } ?? standard
   }
 }
 
 @Suite struct EngineCrashTests {
-  @Test func `no power cut loses what was flushed or tears a block`() throws {
-    var hunt = CrashHunt()
-    hunt.mostPoints = 400
-    let report = try hunt.run(.engine(stepCount: 150))
-    print("engine crash hunt: \(report)")
+  private func hunt(_ shape: CrashShape, mostPoints: Int) throws { try hunt(.engine(shape), mostPoints: mostPoints) }
+
+  private func hunt<Store>(
+    _ scenario: CrashScenario<Store, CrashLedgers, CrashExpectation>, mostPoints: Int
+  ) throws {
+    var generator = SeededGenerator(seed: try withSeededGenerator { $0.next() })
+    var total = 0
+    for number in 0..<HuntLength.seedCount {
+      var hunt = CrashHunt()
+      hunt.mostPoints = mostPoints
+      if let count = HuntLength.pictureCount {
+        hunt.mostPoints = nil
+        hunt.pictures = Pictures(.sampled(count))
+        hunt.recoveryStates = 2
+        hunt.recoveryEvery = 2
+      }
+      // The first one has the seed of the run, which repeats what a failure names.
+      if number > 0 { hunt.seed = generator.next() >> 16 }
+      let report = try hunt.run(scenario) { log in try CrashStore.orderRules.check(log) }
+      total += report.stateCount + report.recoveryStateCount
+    }
+    print("\(scenario.name): \(total) states in \(HuntLength.seedCount) workloads")
+  }
+
+  @Test func `no power cut loses what was flushed or tears a block`() throws { try hunt(CrashShape(), mostPoints: 80) }
+
+  @Test func `no power cut loses or tears what was written in parts of blocks`() throws {
+    try hunt(.parts, mostPoints: 50)
+  }
+
+  @Test func `no power cut loses a volume, or what was written while others were made`() throws {
+    try hunt(.volumes, mostPoints: 50)
+  }
+
+  @Test func `no power cut loses what was flushed to a store that is full`() throws { try hunt(.full, mostPoints: 50) }
+
+  @Test func `no power cut loses what was flushed after processes died at any call`() throws {
+    try hunt(.deaths(.deaths), mostPoints: 50)
   }
 
   @Test func `a device that lies about its syncs is caught`() {
@@ -108,6 +62,95 @@ extension CrashScenario<CrashStore, DiskLedger, DiskExpectation> {
     hunt.seed = 1
     hunt.mostPoints = 200
     hunt.syncsLie = true
-    #expect(throws: CrashHuntFailure.self) { try hunt.run(.engine(stepCount: 150)) }
+    #expect(throws: CrashHuntFailure.self) { try hunt.run(.engine(CrashShape())) }
+  }
+
+  @Test func `a recovery that does not verify data is caught`() {
+    var hunt = CrashHunt()
+    hunt.seed = 1
+    hunt.mostPoints = 200
+    hunt.recoveryStates = 0
+    hunt.liveCuts = 0
+    var shape = CrashShape()
+    shape.skipsDataVerification = true
+    #expect(throws: CrashHuntFailure.self) { try hunt.run(.engine(shape)) }
+  }
+}
+
+extension CrashStore {
+  /// What the trees of the newest superblock reach is not written again while it counts, and all of it is durable first.
+  static var orderRules: OrderRules {
+    let slots = (0..<StoreGeometry.superblockSlotCount).map { slot in
+      let start = StoreGeometry.superblockOffset(ofSlot: slot)
+      return start..<start + UInt64(Superblock.encodedByteCount)
+    }
+    let journal = StoreGeometry.journalOffset..<StoreGeometry.journalOffset + 65536
+    return OrderRules(commitRanges: slots, exemptRanges: [journal]) { image in
+      let device = CrashDevice(image, records: false)
+      let superblocks = slots.compactMap { range -> Superblock? in
+        guard range.upperBound <= image.byteCount else { return nil }
+        return try? Superblock(decoding: image.bytes(range).span.bytes)
+      }
+      guard let newest = superblocks.max(by: { $0.generation < $1.generation }) else { return [] }
+      return try ReachedBlocks(device, newest).ranges
+    }
+  }
+}
+
+/// All blocks that a superblock's trees lead to, slots of bitmaps and checksums included.
+private struct ReachedBlocks {
+  private let nodes: NodeCache<CrashDevice>
+  private let geometry: StoreGeometry
+  private(set) var ranges: [Range<UInt64>] = []
+
+  init(_ device: CrashDevice, _ superblock: Superblock) throws {
+    geometry = superblock.geometry
+    nodes = NodeCache(device: device, blockSize: geometry.blockSize, byteLimit: 1 << 20)
+    var inodes: [(UInt64, InodeRecord)] = []
+    try walk(superblock.names, .names, owner: 0) { _, _, _ in }
+    try walk(superblock.inodes, .inodes, owner: 0) { _, leaf, index in
+      inodes.append((leaf.key(at: index), try leaf.withValue(at: index) { try InodeRecord(decoding: $0, at: 0) }))
+    }
+    try walk(superblock.space, .space, owner: 0) { reached, leaf, index in
+      let record = try leaf.withValue(at: index) { try GroupRecord(decoding: $0, at: 0) }
+      reached.add(record, ofGroup: leaf.key(at: index))
+    }
+    for (inode, record) in inodes {
+      for extent in record.inlineExtents { add(extent) }
+      try walk(record.extents, .extents, owner: inode) { reached, leaf, index in reached.add(leaf.extent(at: index)) }
+    }
+  }
+
+  private mutating func add(_ block: UInt64, count: UInt64 = 1) {
+    let start = geometry.blockSize.offset(of: block)
+    ranges.append(start..<start + geometry.blockSize.offset(of: count))
+  }
+
+  private mutating func add(_ extent: ExtentRecord) {
+    if let block = extent.target.physicalBlock { add(block, count: UInt64(extent.length)) }
+  }
+
+  private mutating func add(_ record: GroupRecord, ofGroup group: UInt64) {
+    add(geometry.bitmapBlock(ofGroup: group, slot: record.bitmapSlot))
+    for index in 0..<StoreGeometry.checksumBlocksPerGroup where record.checksumPresent >> UInt32(index) & 1 == 1 {
+      add(geometry.checksumBlock(ofGroup: group, index: index, slot: Int(record.checksumSlots >> UInt32(index) & 1)))
+    }
+  }
+
+  private mutating func walk(
+    _ root: TreeRoot, _ kind: NodeKind, owner: UInt64, _ visit: (inout ReachedBlocks, Node, Int) throws -> Void
+  ) throws {
+    if !root.isEmpty { try walk(try nodes.root(root, kind: kind, owner: owner), visit) }
+  }
+
+  private mutating func walk(_ node: Node, _ visit: (inout ReachedBlocks, Node, Int) throws -> Void) throws {
+    add(node.pointer.block)
+    for index in 0..<node.count {
+      if node.level == 0 {
+        try visit(&self, node, index)
+      } else {
+        try walk(try nodes.child(of: node, at: index, upper: nil).node, visit)
+      }
+    }
   }
 }

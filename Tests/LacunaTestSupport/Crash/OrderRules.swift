@@ -52,7 +52,8 @@ package struct OrderRules: Sendable {
 
   private func isCommit(_ call: CrashDevice.Call) -> Bool {
     guard case .write = call, let range = call.changedRange else { return false }
-    return commitRanges.contains { $0.overlaps(range) }
+    // What is longer is formatting.
+    return commitRanges.contains { $0.lowerBound <= range.lowerBound && range.upperBound <= $0.upperBound }
   }
 
   private func checkReuse(_ call: CrashDevice.Call, _ number: Int, _ protected: [Int: [Range<UInt64>]]) throws {
