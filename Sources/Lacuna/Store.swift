@@ -71,10 +71,15 @@ extension VolumeContents {
     let blockCount = min(wanted, Self.memoryByteCountMax >> blockSize.shift)
     switch engine {
     case .extent:
-      self = .extents(try ExtentFile(MemoryExtentStore(blockSize: blockSize, blockCount: blockCount), inode: inode))
+      self = .extents(
+        try ExtentFile(
+          MemoryExtentStore(blockSize: blockSize, blockCount: blockCount), inode: inode,
+          overwritesInPlace: true))
     case .chain:
       self = .chain(
-        try BlockChainFile(MemoryBlockChainStore(blockSize: blockSize, blockCount: blockCount), inode: inode))
+        try BlockChainFile(
+          MemoryBlockChainStore(blockSize: blockSize, blockCount: blockCount), inode: inode,
+          overwritesInPlace: true))
     case .bytes:
       self = .bytes(MemoryByteStore(), inode)
     }
