@@ -42,8 +42,16 @@ public protocol ExtentStore: Sendable {
   /// Forgets the mapping of `inode`. References to blocks do not change.
   func removeExtents(of inode: Inode) throws(StoreError)
 
+  /// Whether any block of `run`, which is allocated, has more than one reference. Never, where files cannot share blocks.
+  func isShared(_ run: PhysicalRun) -> Bool
+
   /// Makes everything that completed before this call durable, where the store has a durable medium.
   func sync() throws(StoreError)
+}
+
+extension ExtentStore {
+  /// False: files share blocks only in a ``COWStore``.
+  public func isShared(_ run: PhysicalRun) -> Bool { false }
 }
 
 /// An extent store in which several files can share blocks.

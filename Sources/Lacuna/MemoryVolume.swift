@@ -31,11 +31,13 @@ extension Volume {
     let blockCount = min(wanted, memoryByteCountMax >> blockSize.shift)
     switch engine {
     case .extent:
-      let file = try ExtentFile(MemoryExtentStore(blockSize: blockSize, blockCount: blockCount), inode: inode)
+      let file = try ExtentFile(
+        MemoryExtentStore(blockSize: blockSize, blockCount: blockCount), inode: inode, overwritesInPlace: true)
       try file.truncate(to: byteCount)
       return .extents(file)
     case .chain:
-      let file = try BlockChainFile(MemoryBlockChainStore(blockSize: blockSize, blockCount: blockCount), inode: inode)
+      let file = try BlockChainFile(
+        MemoryBlockChainStore(blockSize: blockSize, blockCount: blockCount), inode: inode, overwritesInPlace: true)
       try file.truncate(to: byteCount)
       return .chain(file)
     case .bytes:

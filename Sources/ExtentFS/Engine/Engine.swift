@@ -44,7 +44,6 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let checkpoints = Lock()
   let checkpointer = Checkpointer()
   let state: Locked<State>
-  /// How full the journal was, in steps of `reserveStep`, when the reserve was last set.
 
   struct State {
     /// The newest durable superblock.
