@@ -49,11 +49,6 @@ public protocol ExtentStore: Sendable {
   func sync() throws(StoreError)
 }
 
-extension ExtentStore {
-  /// False: files share blocks only in a ``COWStore``.
-  public func isShared(_ run: PhysicalRun) -> Bool { false }
-}
-
 /// An extent store in which several files can share blocks.
 ///
 /// Each allocated block has a count of references, one for every mapping of it. A clone shares every block with its
