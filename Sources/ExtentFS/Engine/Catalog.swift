@@ -9,7 +9,9 @@ struct CatalogChanges {
 
   /// The changes of the tree of inodes.
   var inodeEdits: [KeyedEdit] {
-    inodes.sorted { $0.key < $1.key }.map { KeyedEdit(key: $0.key, value: encoded(InodeRecord.encodedByteCount, $0.value.encode)) }
+    inodes.sorted { $0.key < $1.key }.map {
+      KeyedEdit(key: $0.key, value: encoded(InodeRecord.encodedByteCount, $0.value.encode))
+    }
   }
 
   /// The changes of the tree of names.

@@ -50,5 +50,8 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
   package func flush() throws(ExtentFSError) { try engine.commit() }
 
   /// Publishes `view`. Under `writers` only.
-  func publish(_ view: View) { current.store(view, ordering: .releasing) }  // Pairs with the acquiring loads of readers.
+  func publish(_ view: View) {
+    // Pairs with the acquiring loads of readers.
+    current.store(view, ordering: .releasing)
+  }
 }

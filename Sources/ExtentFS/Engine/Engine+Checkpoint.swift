@@ -129,7 +129,8 @@ extension Engine {
       try writer.plan(root, groups)
     }
     let changed = try space.writeDirty()
-    return try writer.mergePlanned(root, changed.map { KeyedEdit(key: $0.group, value: encoded(GroupRecord.encodedByteCount, $0.record.encode)) })
+    return try writer.mergePlanned(
+      root, changed.map { KeyedEdit(key: $0.group, value: encoded(GroupRecord.encodedByteCount, $0.record.encode)) })
   }
 
   private func publish(

@@ -66,7 +66,8 @@ struct Recovery<Device: BlockDevice> {
     if let lost = try journal.lostDurableSequence(after: end) {
       throw ExtentFSError(
         .damaged,
-        "the journal ends at record \(end.lastSequence), but record \(lost) was durable: the device lost what it had synced")
+        "the journal ends at record \(end.lastSequence), but record \(lost) was durable: the device lost what it had synced"
+      )
     }
     _ = try journal.forEach { record throws(ExtentFSError) in
       try apply(record, isDurable: record.sequence <= end.durableSequence)

@@ -58,7 +58,8 @@ package struct StoreCheck<Device: BlockDevice> {
     }
     try checkBitmaps()
     if reachedCount != superblock.usedBlockCount {
-      findings.append("the superblock counts \(superblock.usedBlockCount) used blocks, and the trees reach \(reachedCount)")
+      findings.append(
+        "the superblock counts \(superblock.usedBlockCount) used blocks, and the trees reach \(reachedCount)")
     }
   }
 
@@ -127,7 +128,8 @@ package struct StoreCheck<Device: BlockDevice> {
     }
     if mapped != record.mappedBlocks || reserved != record.reservedBlocks {
       findings.append(
-        "\(path): counts \(record.mappedBlocks) mapped and \(record.reservedBlocks) reserved blocks, and has \(mapped) and \(reserved)")
+        "\(path): counts \(record.mappedBlocks) mapped and \(record.reservedBlocks) reserved blocks, and has \(mapped) and \(reserved)"
+      )
     }
   }
 
@@ -161,7 +163,9 @@ package struct StoreCheck<Device: BlockDevice> {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 4096)
     defer { unsafe buffer.deallocate() }
     for block in run.blocks {
-      do { try unsafe device.read(into: buffer, at: geometry.blockSize.offset(of: block)) } catch { throw ExtentFSError(error) }
+      do { try unsafe device.read(into: buffer, at: geometry.blockSize.offset(of: block)) } catch {
+        throw ExtentFSError(error)
+      }
       let found = unsafe CRC32C.checksum(UnsafeRawBufferPointer(buffer))
       guard let expected = try checksum(of: block, path) else { return }
       if found != expected {

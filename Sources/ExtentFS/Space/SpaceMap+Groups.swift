@@ -83,13 +83,13 @@ extension SpaceMap {
     return bitmap
   }
 
-  /// The device grows by a sixteenth, or 64 MiB where that is more, up to the limit; by less where the host is short of
+  /// The device grows by a sixteenth, or 8 MiB where that is more, up to the limit; by less where the host is short of
   /// space. False where it cannot. Called under `slowPath`.
   func grow() throws(ExtentFSError) -> Bool {
     let old = blockCount
     guard let limit, limit > old else { return false }
-    let smallest: UInt64 = Swift.max((1 << 22) >> geometry.blockSize.shift, 1)
-    var step = min(limit - old, Swift.max((1 << 26) >> geometry.blockSize.shift, old / 16))
+    let smallest: UInt64 = Swift.max((1 << 20) >> geometry.blockSize.shift, 1)
+    var step = min(limit - old, Swift.max((8 << 20) >> geometry.blockSize.shift, old / 16))
     while true {
       do throws(DeviceError) {
         try device.grow(to: geometry.blockSize.offset(of: old + step))

@@ -26,7 +26,8 @@ struct ModelStore {
     let offset = Int.random(in: 0..<size, using: &generator)
     let isAligned = Bool.random(using: &generator)
     var start = offset
-    var end = min(size, offset + Int.random(in: 1...(1 << Int.random(in: 0...15, using: &generator)), using: &generator))
+    var end = min(
+      size, offset + Int.random(in: 1...(1 << Int.random(in: 0...15, using: &generator)), using: &generator))
     if isAligned {
       start &= ~1023
       end = min(size, (end + 1023) & ~1023)

@@ -155,7 +155,10 @@ import Testing
       steps.insert(store.space.blockCount)
     }
     #expect(UInt64(taken.count) == expected)
-    #expect(steps.sorted() == [start, start + 65536, start + 2 * 65536, start + 3 * 65536, limit])
+    // Steps of 8 MiB, or of a sixteenth where that is more.
+    var expectedSteps = [start]
+    while let last = expectedSteps.last, last < limit { expectedSteps.append(min(limit, last + max(8192, last / 16))) }
+    #expect(steps.sorted() == expectedSteps)
     #expect(store.device.byteCount == limit * 1024)
     #expect(store.space.availableBlockCount == 0)
   }
@@ -168,8 +171,8 @@ import Testing
       records: GroupRecords { _ in nil })
     var count: UInt64 = 0
     while errorCode({ count += try store.allocate(upTo: 1 << 20, purpose: .data).count }) == nil {}
-    // Steps of 4 MiB are the smallest that are tried.
-    #expect(store.blockCount == start + 16384)
+    // Steps of 1 MiB are the smallest that are tried.
+    #expect(store.blockCount == start + 20_000 / 1024 * 1024)
     #expect(count == device.geometry.usableBlockCount(inDeviceOf: store.blockCount))
   }
 
