@@ -1,26 +1,29 @@
 internal import BlockStores
 internal import Bytes
 internal import Devices
+internal import Glibc
 
 extension Engine {
-  /// Takes up to `count` blocks together for a volume's data. Where there are none, it waits for one checkpoint, which frees
-  /// what was overwritten, and tries once more.
+  /// How often a writer that finds the store full looks again.
+  private static var fullRetryCount: Int { 4 }
+
+  /// Takes up to `count` blocks together for a volume's data. Where there are none, it waits for a checkpoint, which frees what
+  /// was overwritten, and looks again; more than once, since others take blocks too, and since what is free must first be let
+  /// go of by those who are reading it.
   func allocate(_ count: UInt64, for volume: DiskVolume<Device>) throws(ExtentFSError) -> PhysicalRun {
     try journal.requireUsable()
-    do {
-      return try volume.openRun.take(count)
-    } catch {
-      guard error.code == .outOfSpace else { throw error }
+    for attempt in 0...Self.fullRetryCount {
+      do {
+        return try volume.openRun.take(count)
+      } catch {
+        guard error.code == .outOfSpace else { throw error }
+      }
+      // What other volumes have taken beforehand is free as well.
+      for other in state.withLock({ Array($0.volumes.values) }) { try other.openRun.returnRest() }
+      try checkpoint()
+      if attempt > 0 { usleep(1000) }
     }
-    // What other volumes have taken beforehand is free as well.
-    for other in state.withLock({ Array($0.volumes.values) }) { try other.openRun.returnRest() }
-    try checkpoint()
-    do {
-      return try volume.openRun.take(count)
-    } catch {
-      guard error.code == .outOfSpace else { throw error }
-      throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
-    }
+    throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
   }
 
   /// Gives back a run that nothing maps.
