@@ -5,9 +5,9 @@ public enum MemoryEngine: String, CaseIterable, Sendable {
   /// One line for help texts.
   public var summary: String {
     switch self {
-    case .extent: "contiguous runs of blocks, copy-on-write, holes"
-    case .chain: "single blocks of 4 KiB in a chain, copy-on-write, holes"
-    case .bytes: "one array of bytes, written in place, no holes to be seen"
+    case .extent: "contiguous runs of blocks, holes"
+    case .chain: "single blocks of 4 KiB in a chain, holes"
+    case .bytes: "one array of bytes, no holes to be seen"
     }
   }
 }
