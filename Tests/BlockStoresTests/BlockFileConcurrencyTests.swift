@@ -407,17 +407,22 @@ import Testing
     let released = (0..<3).map { _ in Gate() }
     let readers: [@Sendable () throws -> Void] = (0..<3).map { reader in
       {
+        // An error must not leave the others waiting.
+        defer {
+          released[reader].open()
+          gates[reader].arrived.open()
+        }
         if reader > 0 { gates[reader - 1].arrived.pass() }
         // Reader 0 makes the first version; each other writes one more while those before it are inside.
         try file.write(pattern(512, seed: reader), at: 0)
         let found = try file.bytes(at: 0, count: 512)
         try check(found == pattern(512, seed: reader), "reader \(reader) met another version")
-        released[reader].open()
       }
     }
     try inThreads(
       readers + [
         {
+          defer { for gate in gates { gate.mayGoOn.open() } }
           gates[2].arrived.pass()
           var gone: Set<Int> = []
           for reader in order {
