@@ -5,7 +5,10 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 # Debian packages: to build and serve, and to run every test as well.
-build_packages=(binutils ca-certificates g++ git libc6-dev nbdkit nbdkit-plugin-dev pkg-config)
+build_packages=(binutils ca-certificates g++ git libc6-dev libisal-dev libisal2 nbdkit nbdkit-plugin-dev pkg-config)
+# Debian packages that serving alone needs, where the plugin is built.
+# shellcheck disable=SC2034 # used by the scripts that read this file
+serve_packages=(libisal2 nbdkit)
 # shellcheck disable=SC2034 # used by the scripts that read this file
 test_packages=("${build_packages[@]}" e2fsprogs fio fuse3 jq libnbd-bin libnbd-dev mount nbd-client procps python3
   python3-libnbd qemu-utils util-linux xfsprogs)

@@ -7,7 +7,8 @@ extension BlockFile {
   /// Parts of blocks at both ends are completed with what is there, and no byte of a concurrent write to the same blocks
   /// is lost. Allocates nothing on the heap but what publishing the mapping needs, if the bytes are whole blocks.
   ///
-  /// - Throws: `.outOfRange` where the end lies above 2^63 - 1, `.outOfSpace`, `.device`; the file is then as it was.
+  /// - Throws: `.outOfRange` where the end lies above 2^63 - 1, `.outOfSpace`, `.device`; the file is then as it was, or, where
+  ///   it overwrites in place and the device failed, has old and new bytes in any mixture.
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(StoreError) {
     guard let range = Range(offset: offset, byteCount: bytes.count) else {
       throw .beyondLargestFile(offset, bytes.count)
@@ -54,18 +55,22 @@ extension BlockFile {
     let end = blockSize.blocks(toHold: byteCount)
     var cut = PhysicalRunList()
     do {
-      try change { map throws(StoreError) in
-        let isLower = byteCount < map.byteCount
-        map.byteCount = byteCount
-        guard isLower else { return end..<end }
-        let gone = end..<blockSize.blocks(toHold: UInt64(Int64.max))
-        map.replace(gone, with: nil)
-        guard blockSize.remainder(of: byteCount) > 0, map.target(of: end - 1)?.physicalBlock != nil else { return gone }
-        // The last block is cut under the writers' lock, so that no write can come between the cut and the new size.
-        cut = try allocate(end - 1..<end, in: map)
-        try cutBlock(end - 1, at: byteCount, into: cut, from: map)
-        map.place(cut, from: end - 1)
-        return end - 1..<gone.upperBound
+      try withoutOverwriting { () throws(StoreError) in
+        try change { map throws(StoreError) in
+          let isLower = byteCount < map.byteCount
+          map.byteCount = byteCount
+          guard isLower else { return end..<end }
+          let gone = end..<blockSize.blocks(toHold: UInt64(Int64.max))
+          map.replace(gone, with: nil)
+          guard blockSize.remainder(of: byteCount) > 0, map.target(of: end - 1)?.physicalBlock != nil else {
+            return gone
+          }
+          // The last block is cut under the writers' lock, so that no write can come between the cut and the new size.
+          cut = try allocate(end - 1..<end, in: map)
+          try cutBlock(end - 1, at: byteCount, into: cut, from: map)
+          map.place(cut, from: end - 1)
+          return end - 1..<gone.upperBound
+        }
       }
     } catch {
       reclaimer.free(cut)
@@ -79,33 +84,74 @@ extension BlockFile {
   private func write(
     _ bytes: UnsafeRawBufferPointer, _ range: Range<UInt64>, mayGrow: Bool
   ) throws(StoreError) -> Bool {
-    guard !range.isEmpty else { return true }
+    if range.isEmpty { return true }
+    if try unsafe overwrite(bytes, range) { return true }
     let blocks = blockSize.blocks(touching: range)
     var basis = current.load(ordering: .acquiring)
     let runs = try allocate(blocks, in: basis.map)
     do {
       try unsafe write(bytes, range, into: runs, from: blocks.lowerBound)
-      let edges = BlockEdges(of: range, blockSize)
-      repeat {
-        if !mayGrow, basis.map.byteCount < range.upperBound {
-          reclaimer.free(runs)
-          return false
-        }
-        for edge in edges { try fill(edge, of: range, in: runs, blocks, from: basis.map) }
-        // Another write may have changed the rest of a block that this one completes. It has succeeded, so the file as a
-        // whole goes on, and this write looks again.
-      } while try !publish(
-        since: &basis, unlessMoved: edges,
-        { map in
-          guard mayGrow || range.upperBound <= map.byteCount else { return nil }
-          map.place(runs, from: blocks.lowerBound)
-          map.byteCount = max(map.byteCount, range.upperBound)
-          return blocks
-        })
+      let isPlaced =
+        BlockEdges(of: range, blockSize).isEmpty
+        ? try place(runs, at: range, mayGrow, since: &basis)
+        // What is copied to complete a block must not change meanwhile.
+        : try withoutOverwriting { () throws(StoreError) in try place(runs, at: range, mayGrow, since: &basis) }
+      if !isPlaced { reclaimer.free(runs) }
+      return isPlaced
     } catch {
       reclaimer.free(runs)
       throw error
     }
+  }
+
+  /// Writes `bytes` where the blocks of `range` are, if all of them are there and this file's alone, and the file overwrites in
+  /// place; else does nothing and returns false.
+  private func overwrite(_ bytes: UnsafeRawBufferPointer, _ range: Range<UInt64>) throws(StoreError) -> Bool {
+    guard let overwriting else { return false }
+    return try overwriting.withReadLock { () throws(StoreError) in
+      let view = current.load(ordering: .acquiring)
+      // The view keeps the blocks that it maps from being used for anything else.
+      defer { withExtendedLifetime(view) {} }
+      guard range.upperBound <= view.map.byteCount else { return false }
+      var runs = PhysicalRunList()
+      var isOwn = true
+      let blocks = blockSize.blocks(touching: range)
+      view.map.forEachPiece(in: blocks) { piece, target in
+        guard let block = target?.physicalBlock else {
+          isOwn = false
+          return false
+        }
+        let run = PhysicalRun(block: block, count: piece.length)
+        isOwn = !backing.isShared(run)
+        runs.append(run)
+        return isOwn
+      }
+      guard isOwn else { return false }
+      try unsafe write(bytes, range, into: runs, from: blocks.lowerBound)
+      return true
+    }
+  }
+
+  /// Completes the blocks at the ends of `range`, and maps the range to `runs`; false where the file is too short and must not
+  /// grow.
+  private func place(
+    _ runs: PhysicalRunList, at range: Range<UInt64>, _ mayGrow: Bool, since basis: inout View<Backing>
+  ) throws(StoreError) -> Bool {
+    let blocks = blockSize.blocks(touching: range)
+    let edges = BlockEdges(of: range, blockSize)
+    repeat {
+      if !mayGrow, basis.map.byteCount < range.upperBound { return false }
+      for edge in edges { try fill(edge, of: range, in: runs, blocks, from: basis.map) }
+      // Another write may have changed the rest of a block that this one completes. It has succeeded, so the file as a whole
+      // goes on, and this write looks again.
+    } while try !publish(
+      since: &basis, unlessMoved: edges,
+      { map in
+        guard mayGrow || range.upperBound <= map.byteCount else { return nil }
+        map.place(runs, from: blocks.lowerBound)
+        map.byteCount = max(map.byteCount, range.upperBound)
+        return blocks
+      })
     return true
   }
 

@@ -3,13 +3,18 @@ public import Bytes
 
 /// A byte-addressed, sparse, copy-on-write file over a store of blocks; see `ExtentFile` and `BlockChainFile`.
 ///
-/// Nothing is overwritten in place: a write puts its bytes into free blocks, then publishes a new mapping, and the blocks
-/// that it replaced are freed once no reader can still see them (see `View`). So a read sees each write and each other
-/// change whole or not at all, except that it may see the parts of one ``zero(in:keepsSpace:)`` one after another.
+/// A write puts its bytes into free blocks, then publishes a new mapping, and the blocks that it replaced are freed once no
+/// reader can still see them (see `View`). So a read sees each write and each other change whole or not at all, except that
+/// it may see the parts of one ``zero(in:keepsSpace:)`` one after another.
+///
+/// A file that *overwrites in place* does so only where nothing is mapped, or blocks are shared with a clone. What is its own
+/// it overwrites where it is, which costs no more than the copy, and keeps long extents long; a read beside such a write may
+/// see any mixture of old and new bytes, as on a disk.
 ///
 /// Thread safety: all operations may be called from any thread. Readers take no lock: they load the published view.
 /// Writers move bytes outside every lock, and serialise only to change the mapping. `writers` guards nothing but the right
-/// to replace `current`; under it only the store's own locks are taken.
+/// to replace `current`; under it only the store's own locks are taken. Writers in place hold `overwriting` as readers do, so
+/// that who copies a block, or makes a clone, can wait for them and keep them out. Lock order: `overwriting`, `writers`.
 ///
 /// Invariant: in the last block, the bytes behind the file's end are zeroes.
 ///
@@ -21,16 +26,19 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
   let writers = Lock()
   let current: ManagedAtomic<View<Backing>>
   let reclaimer: Reclaimer<Backing>
+  /// Nil where nothing is overwritten in place.
+  let overwriting: ReadWriteLock?
 
   /// Opens the file `inode` of `backing`; an unknown one is empty.
-  public convenience init(_ backing: Backing, inode: Inode) throws(StoreError) {
-    self.init(backing, inode, try backing.map(of: inode))
+  public convenience init(_ backing: Backing, inode: Inode, overwritesInPlace: Bool = false) throws(StoreError) {
+    self.init(backing, inode, try backing.map(of: inode), overwritesInPlace)
   }
 
   /// Opens the file `inode`, whose mapping is `map`.
-  private init(_ backing: Backing, _ inode: Inode, _ map: Backing.Map) {
+  private init(_ backing: Backing, _ inode: Inode, _ map: Backing.Map, _ overwritesInPlace: Bool) {
     self.inode = inode
     self.backing = backing
+    overwriting = overwritesInPlace ? ReadWriteLock() : nil
     reclaimer = Reclaimer(backing)
     current = ManagedAtomic(View(map, reclaimer))
   }
@@ -52,6 +60,12 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
       map.byteCount = 0
       return blocks
     }
+  }
+
+  /// Runs `body` while nobody overwrites blocks in place.
+  func withoutOverwriting<Result>(_ body: () throws(StoreError) -> Result) throws(StoreError) -> Result {
+    guard let overwriting else { return try body() }
+    return try overwriting.withWriteLock(body)
   }
 
   /// Publishes what `edit` makes of the mapping, and retires the blocks that it took out.
@@ -104,15 +118,15 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
 
 extension BlockFile {
   /// Opens the file `inode` of `store`; an unknown one is empty.
-  public convenience init<Store>(_ store: Store, inode: Inode) throws(StoreError)
+  public convenience init<Store>(_ store: Store, inode: Inode, overwritesInPlace: Bool = false) throws(StoreError)
   where Backing == ExtentBacking<Store> {
-    try self.init(ExtentBacking(store), inode: inode)
+    try self.init(ExtentBacking(store), inode: inode, overwritesInPlace: overwritesInPlace)
   }
 
   /// Opens the file `inode` of `store`; an unknown one is empty.
-  public convenience init<Store>(_ store: Store, inode: Inode) throws(StoreError)
+  public convenience init<Store>(_ store: Store, inode: Inode, overwritesInPlace: Bool = false) throws(StoreError)
   where Backing == BlockChainBacking<Store> {
-    try self.init(BlockChainBacking(store), inode: inode)
+    try self.init(BlockChainBacking(store), inode: inode, overwritesInPlace: overwritesInPlace)
   }
 
   /// Makes `inode`, which must be unknown, a file that shares every block with this one as it is now; from then on they
@@ -120,10 +134,12 @@ extension BlockFile {
   public func clone<Store: COWStore>(to inode: Inode) throws(StoreError) -> ExtentFile<Store>
   where Backing == ExtentBacking<Store> {
     // Under the lock the store's mapping is the published one, and so the clone's.
-    let map = try writers.withLock { () throws(StoreError) in
-      try backing.store.clone(self.inode, to: inode)
-      return current.load(ordering: .relaxed).map
+    let map = try withoutOverwriting { () throws(StoreError) in
+      try writers.withLock { () throws(StoreError) in
+        try backing.store.clone(self.inode, to: inode)
+        return current.load(ordering: .relaxed).map
+      }
     }
-    return BlockFile(backing, inode, map)
+    return BlockFile(backing, inode, map, overwriting != nil)
   }
 }

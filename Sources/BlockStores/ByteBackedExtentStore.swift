@@ -129,6 +129,8 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
     }
   }
 
+  public func isShared(_ run: PhysicalRun) -> Bool { false }
+
   /// Does nothing: a byte store has no such operation, and what it keeps is as durable as it makes it.
   public func sync() throws(StoreError) {}
 }

@@ -42,6 +42,9 @@ public protocol ExtentStore: Sendable {
   /// Forgets the mapping of `inode`. References to blocks do not change.
   func removeExtents(of inode: Inode) throws(StoreError)
 
+  /// Whether any block of `run`, which is allocated, has more than one reference. Never, where files cannot share blocks.
+  func isShared(_ run: PhysicalRun) -> Bool
+
   /// Makes everything that completed before this call durable, where the store has a durable medium.
   func sync() throws(StoreError)
 }

@@ -24,6 +24,8 @@ public protocol FileBacking: Sendable {
   func setMap(_ map: Map, of inode: Inode, changed: Range<UInt64>) throws(StoreError)
   /// As `ExtentStore.removeExtents`.
   func removeMap(of inode: Inode) throws(StoreError)
+  /// As `ExtentStore.isShared`.
+  func isShared(_ run: PhysicalRun) -> Bool
   /// As `ExtentStore.sync`.
   func sync() throws(StoreError)
 }
@@ -57,6 +59,7 @@ public struct ExtentBacking<Store: ExtentStore>: FileBacking {
     try store.setExtents(map, of: inode, changed: changed)
   }
   public func removeMap(of inode: Inode) throws(StoreError) { try store.removeExtents(of: inode) }
+  public func isShared(_ run: PhysicalRun) -> Bool { store.isShared(run) }
   public func sync() throws(StoreError) { try store.sync() }
 }
 
@@ -97,6 +100,7 @@ public struct BlockChainBacking<Store: BlockChainStore>: FileBacking {
     try store.setChain(map, of: inode, changed: changed)
   }
   public func removeMap(of inode: Inode) throws(StoreError) { try store.removeChain(of: inode) }
+  public func isShared(_ run: PhysicalRun) -> Bool { false }
   public func sync() throws(StoreError) { try store.sync() }
 }
 

@@ -36,13 +36,14 @@ public final class MemoryExtentStore: COWStore {
     try space.allocate(count, near: near)
   }
 
+  public func isShared(_ run: PhysicalRun) -> Bool {
+    shared.withLock { $0.firstRun(endingAfter: run.block)?.positions.lowerBound ?? .max < run.blocks.upperBound }
+  }
+
   public func free(_ run: PhysicalRun) throws(StoreError) {
     guard space.isAllocated(run) else { throw .notAllocated(run) }
-    let isShared = shared.withLock {
-      $0.firstRun(endingAfter: run.block)?.positions.lowerBound ?? .max < run.blocks.upperBound
-    }
     // A block with one reference gains no other while that one is given up.
-    guard isShared else { return try space.free(run) }
+    guard isShared(run) else { return try space.free(run) }
     var last: [PhysicalRun] = []
     shared.withLock { shared in
       let before = shared

@@ -35,8 +35,9 @@ public struct NodeCapacity: Sendable {
   let runs: Int
   let children: Int
 
-  /// Large leaves, since runs are copied by the byte, and small inner nodes, since each child copied costs a reference.
-  public static let standard = NodeCapacity(runs: 64, children: 12)
+  /// Large leaves, since runs are copied by the byte, and small inner nodes, since each child copied costs a reference: the best
+  /// of those measured with 131,072 runs.
+  public static let standard = NodeCapacity(runs: 128, children: 16)
 
   /// Leaves of `runs` and inner nodes of `children` entries, at least 4 of each; tests use few, so that small maps have
   /// many nodes.

@@ -19,6 +19,9 @@ public struct BlockEdges: Sequence, IteratorProtocol, ExpressibleByArrayLiteral 
     }
   }
 
+  /// Whether the range covers whole blocks only.
+  public var isEmpty: Bool { head == nil && tail == nil }
+
   /// The next edge.
   public mutating func next() -> UInt64? { head.take() ?? tail.take() }
 }

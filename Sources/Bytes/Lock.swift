@@ -48,6 +48,17 @@ public final class Locked<State>: @unchecked Sendable {
   }
 }
 
+extension Locked {
+  /// Takes the lock until `unlock`, for those who need a number of locks at once. Prefer ``withLock(_:)``.
+  public func lock() { mutex.lock() }
+
+  /// Lets go of the lock that this thread took with `lock`.
+  public func unlock() { mutex.unlock() }
+
+  /// Hands out the state. The caller has taken the lock.
+  public func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result { body(&state) }
+}
+
 /// A POSIX mutex at an address of its own. Its owner ends its life with `destroy()`.
 @safe private struct POSIXMutex: @unchecked Sendable {
   // Sendable because a mutex is for use by many threads, and the pointer never changes.
@@ -73,19 +84,21 @@ public final class Locked<State>: @unchecked Sendable {
   }
 }
 
-/// A reader-writer lock with the state it guards: many readers at once, or one writer.
+/// A reader-writer lock that guards what its owner says: many readers at once, or one writer. Not recursive.
 ///
-/// The same rules hold as for ``Locked``.
-@safe public final class ReadWriteLocked<State>: @unchecked Sendable {
-  // Sendable because `state` is read only under the read lock and changed only under the write lock.
+/// Who waits to write comes before readers that come later, so that readers cannot keep writers out.
+@safe public final class ReadWriteLock: @unchecked Sendable {
+  // Sendable because a lock is for use by many threads, and the pointer never changes.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
-  private var state: State
 
-  /// Makes an unlocked lock around `state`.
-  public init(_ state: sending State) {
-    self.state = state
+  /// Makes an unlocked lock.
+  public init() {
     unsafe rwlock = .allocate(capacity: 1)
-    let status = unsafe pthread_rwlock_init(rwlock, nil)
+    var attributes = pthread_rwlockattr_t()
+    unsafe pthread_rwlockattr_init(&attributes)
+    unsafe pthread_rwlockattr_setkind_np(&attributes, Int32(PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP))
+    defer { unsafe pthread_rwlockattr_destroy(&attributes) }
+    let status = unsafe pthread_rwlock_init(rwlock, &attributes)
     precondition(status == 0, "pthread_rwlock_init failed with errno \(status)")
   }
 
@@ -96,21 +109,45 @@ public final class Locked<State>: @unchecked Sendable {
 
   /// Runs `body` beside other readers.
   public func withReadLock<Result: ~Copyable, Failure: Error>(
-    _ body: (borrowing State) throws(Failure) -> Result
+    _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: the lock is initialised and lives as long as the object.
     unsafe pthread_rwlock_rdlock(rwlock)
     defer { unsafe pthread_rwlock_unlock(rwlock) }
-    return try body(state)
+    return try body()
+  }
+
+  /// Runs `body` alone.
+  public func withWriteLock<Result: ~Copyable, Failure: Error>(
+    _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    // Safe: as above.
+    unsafe pthread_rwlock_wrlock(rwlock)
+    defer { unsafe pthread_rwlock_unlock(rwlock) }
+    return try body()
+  }
+}
+
+/// A ``ReadWriteLock`` with the state it guards.
+public final class ReadWriteLocked<State>: @unchecked Sendable {
+  // Sendable because `state` is read only under the read lock and changed only under the write lock.
+  private let lock = ReadWriteLock()
+  private var state: State
+
+  /// Makes an unlocked lock around `state`.
+  public init(_ state: sending State) { self.state = state }
+
+  /// Runs `body` beside other readers.
+  public func withReadLock<Result: ~Copyable, Failure: Error>(
+    _ body: (borrowing State) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try lock.withReadLock { () throws(Failure) in try body(state) }
   }
 
   /// Runs `body` alone.
   public func withWriteLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    // Safe: as above.
-    unsafe pthread_rwlock_wrlock(rwlock)
-    defer { unsafe pthread_rwlock_unlock(rwlock) }
-    return try body(&state)
+    try lock.withWriteLock { () throws(Failure) in try body(&state) }
   }
 }

@@ -1,4 +1,6 @@
 internal import BlockStores
+internal import Devices
+internal import ExtentFS
 internal import Glibc
 
 /// Why a store or a volume could not do what was asked: a code to branch on, an errno for the client, one line of text.
@@ -17,6 +19,14 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case notSupported
     /// What is stored is not what was once written there.
     case damaged
+    /// The store refuses changes since something failed, until it is opened again.
+    case failed
+    /// Another process has the store open.
+    case inUse
+    /// What was to be opened is no store.
+    case notAStore
+    /// The store has features that this version does not know.
+    case newerFormat
     /// The device below failed, with this errno.
     case deviceFailed(errno: Int32)
     /// The engine contradicted itself.
@@ -43,6 +53,9 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case .outOfSpace: ENOSPC
     case .notSupported: EOPNOTSUPP
     case .damaged: EIO
+    case .failed: EIO
+    case .inUse: EBUSY
+    case .notAStore, .newerFormat: EINVAL
     case .deviceFailed(let errno): errno
     case .internalFailure: EIO
     }
@@ -50,8 +63,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
 }
 
 extension LacunaError {
-  /// What a store reported about the volume `name`.
-  init(_ error: StoreError, volume name: String) {
+  /// What a store in memory reported.
+  init(_ error: StoreError) {
     let code: Code =
       switch error.code {
       case .outOfSpace: .outOfSpace
@@ -60,6 +73,31 @@ extension LacunaError {
       case .device(let failure): .deviceFailed(errno: failure.errno)
       case .notAllocated, .wrongInode: .internalFailure
       }
-    self.init(code, "volume '\(name)': \(error)")
+    self.init(code, "\(error)")
+  }
+
+  /// What a store on disk reported.
+  init(_ error: ExtentFSError) {
+    let code: Code =
+      switch error.code {
+      case .outOfSpace: .outOfSpace
+      case .damaged: .damaged
+      case .notAStore: .notAStore
+      case .newerFormat: .newerFormat
+      case .inUse: .inUse
+      case .invalidArgument: .invalidParameter
+      case .failed: .failed
+      case .device(let failure): .deviceFailed(errno: failure.errno)
+      }
+    self.init(code, "\(error)")
+  }
+
+  /// What a device reported.
+  init(_ error: DeviceError) { self.init(.deviceFailed(errno: error.errno), "\(error)") }
+
+  /// The same error, which names the volume `name`.
+  func inVolume(_ name: String) -> LacunaError {
+    let prefix = "volume '\(name)'"
+    return description.hasPrefix(prefix) ? self : LacunaError(code, "\(prefix): \(description)")
   }
 }

@@ -1,6 +1,3 @@
-internal import BlockStores
-internal import Bytes
-
 /// What a list of volumes says of one.
 public struct VolumeDescription: Sendable, Hashable {
   /// The volume's name, by which clients ask for it.
@@ -13,71 +10,76 @@ public struct VolumeDescription: Sendable, Hashable {
   public var summary: String
 }
 
-/// An open store: the volumes in it. Safe to use from any thread.
+/// An open store: the volumes in it. Safe to use from any thread, apart from `close`.
 public final class Store: Sendable {
-  private let volume: Volume
+  private enum Contents {
+    case memory(Volume)
+    case disk(DiskStore)
+  }
+
+  private let contents: Contents
 
   /// Opens or makes what `options` ask for.
   ///
-  /// - Throws: `.invalidParameter` where they ask for nothing, or for what cannot be; `.deviceFailed` or `.outOfSpace` where
-  ///   the system has no room for it.
+  /// - Throws: `.invalidParameter` where they ask for nothing, or for what cannot be; `.inUse`, `.notAStore`, `.newerFormat`,
+  ///   `.damaged` for a file that cannot be served; `.deviceFailed` or `.outOfSpace` where the system refuses.
   public init(_ options: StoreOptions) throws(LacunaError) {
-    guard let byteCount = options.memoryByteCount else {
-      throw LacunaError(.invalidParameter, "no size of a disk in memory was given")
-    }
-    guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
-      throw LacunaError(.invalidParameter, "a disk has from 1 to 2^63 - 1 bytes, not \(byteCount)")
-    }
-    let description = VolumeDescription(
-      name: "memory", byteCount: byteCount, isReadOnly: false,
-      summary: "\(byteCount) bytes in memory, engine \(options.engine.rawValue)")
-    do {
-      let contents = try VolumeContents(inMemory: byteCount, engine: options.engine)
-      volume = Volume(description, contents)
-    } catch {
-      throw LacunaError(error, volume: description.name)
+    switch (options.path, options.memoryByteCount) {
+    case (nil, nil): throw LacunaError(.invalidParameter, "neither a store nor a size of a disk in memory was given")
+    case (.some, .some):
+      throw LacunaError(.invalidParameter, "a store and a disk in memory were both asked for; one is served at a time")
+    case (nil, let byteCount?): contents = .memory(try Volume(inMemory: byteCount, engine: options.engine))
+    case (let path?, nil): contents = .disk(try DiskStore(at: path, options))
     }
   }
 
-  /// The volumes that there are, by name.
-  public var volumes: [VolumeDescription] { [volume.description] }
+  /// What the user should know about how the store was found, one line each: what recovery had to drop, for example.
+  public var warnings: [String] {
+    switch contents {
+    case .memory: []
+    case .disk(let store): store.warnings
+    }
+  }
+
+  /// Starts the work in the background, which needs a thread; without it, a store on disk makes writers wait more often.
+  public func startBackgroundWork() throws(LacunaError) {
+    if case .disk(let store) = contents { try store.startBackgroundWork() }
+  }
+
+  /// The volumes that there are.
+  public func volumes() throws(LacunaError) -> [VolumeDescription] {
+    switch contents {
+    case .memory(let volume): [volume.description]
+    case .disk(let store): try store.volumes()
+    }
+  }
 
   /// The name of the volume that the empty name stands for.
-  public var defaultVolumeName: String { volume.description.name }
+  public var defaultVolumeName: String {
+    switch contents {
+    case .memory(let volume): volume.description.name
+    case .disk(let store): store.defaultVolume.description.name
+    }
+  }
 
   /// The volume `name`; the default one for the empty name.
   ///
   /// - Throws: `.noSuchVolume`.
   public func openVolume(named name: String) throws(LacunaError) -> Volume {
-    guard name.isEmpty || name == volume.description.name else {
-      throw LacunaError(.noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(volume.description.name)' is there")
+    let `default`: Volume
+    switch contents {
+    case .memory(let volume): `default` = volume
+    case .disk(let store): `default` = store.defaultVolume
     }
-    return volume
+    if name.isEmpty || name == `default`.description.name { return `default` }
+    if case .disk(let store) = contents, let volume = try store.volume(named: name) { return volume }
+    throw LacunaError(
+      .noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(`default`.description.name)' is there")
   }
-}
 
-extension VolumeContents {
-  /// The most bytes that blocks in memory may take: what a process has addresses for, with room to spare.
-  private static let memoryByteCountMax: UInt64 = 1 << 46
-
-  /// Blocks beyond the volume's own: room for writes that have not replaced the old blocks yet.
-  private static let spareBlockCount: UInt64 = 1 << 18
-
-  fileprivate init(inMemory byteCount: UInt64, engine: MemoryEngine) throws(StoreError) {
-    let inode = Inode(rawValue: 1)
-    let blockSize = BlockSize.standard
-    // Twice the volume, so that each block, also one of reserved zeroes, finds room for its next contents.
-    let wanted = 2 * blockSize.blocks(toHold: byteCount) + Self.spareBlockCount
-    let blockCount = min(wanted, Self.memoryByteCountMax >> blockSize.shift)
-    switch engine {
-    case .extent:
-      self = .extents(try ExtentFile(MemoryExtentStore(blockSize: blockSize, blockCount: blockCount), inode: inode))
-    case .chain:
-      self = .chain(
-        try BlockChainFile(MemoryBlockChainStore(blockSize: blockSize, blockCount: blockCount), inode: inode))
-    case .bytes:
-      self = .bytes(MemoryByteStore(), inode)
-    }
-    try truncate(to: byteCount)
+  /// Tidies up, so that the next opening has less to do. No other call may follow, nor be running. What was acknowledged
+  /// does not depend on it.
+  public func close() throws(LacunaError) {
+    if case .disk(let store) = contents { try store.close() }
   }
 }

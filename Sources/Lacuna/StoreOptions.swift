@@ -12,12 +12,42 @@ public enum MemoryEngine: String, CaseIterable, Sendable {
   }
 }
 
-/// What to open or to make.
+/// What to open or to make: a disk in memory, or a store in a file or on a block device.
 public struct StoreOptions: Sendable {
   /// The size of a disk in memory, in bytes: from 1 to 2^63 - 1.
   public var memoryByteCount: UInt64?
   /// How the disk in memory is held.
   public var engine = MemoryEngine.extent
+
+  /// The file or block device that holds the store.
+  public var path: String?
+  /// The volume to open; nil for the store's default one, which is made with the name `defaultVolumeName`.
+  public var volumeName: String?
+  /// The volume's size in bytes, from 1 to 2^63 - 1: what a volume that is not there yet gets, and what one that is there
+  /// must have.
+  public var byteCount: UInt64?
+  /// Whether a store or a volume that is not there is made.
+  public var createsMissing = true
+  /// The size of a block in bytes, a power of two from 4096 to 65536: what a new store gets, and what one that is there must
+  /// have.
+  public var blockByteCount: UInt64?
+  /// The length of the journal in bytes, a multiple of 65536: what a new store gets, and what one that is there must have.
+  public var journalByteCount: UInt64?
+  /// The length in bytes that the store's file does not grow beyond.
+  public var limitByteCount: UInt64?
+  /// Memory for caches, in bytes.
+  public var cacheByteCount: UInt64 = 64 << 20
+  /// The longest time between two checkpoints while there is something to merge, in seconds.
+  public var checkpointSeconds: UInt32 = 60
+  /// Whether blocks of zeroes that are written become holes.
+  public var detectsZeroes = true
+
+  /// The name of the volume that a new store gets where none is given.
+  public static let defaultVolumeName = "disk"
+  /// The block size of a new store where none is given, in bytes.
+  public static let defaultBlockByteCount: UInt64 = 4096
+  /// The length of a new store's journal where none is given, in bytes.
+  public static let defaultJournalByteCount: UInt64 = 16 << 20
 
   /// The defaults, which name nothing to open yet.
   public init() {}

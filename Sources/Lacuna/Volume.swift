@@ -1,4 +1,3 @@
-internal import BlockStores
 internal import Bytes
 
 /// A stretch of a volume that is of one kind.
@@ -35,7 +34,8 @@ public struct VolumeExtent: Sendable, Hashable {
 /// whole or not at all what it changes in one block; two that overlap in time have no order.
 ///
 /// Durability: what returned before a ``flush()`` began is durable when that returns, whoever did it; what was done
-/// `durably` is so when it returns. A volume in memory has nothing more durable to offer than that.
+/// `durably` is so when it returns. A volume in memory has nothing more durable to offer than that; what a volume on disk has
+/// acknowledged, flushed or not, survives the end of the process, however that ends.
 public final class Volume: Sendable {
   /// Name, size and the like.
   public let description: VolumeDescription
@@ -63,10 +63,7 @@ public final class Volume: Sendable {
     guard let range = Range(offset: offset, byteCount: buffer.count), range.upperBound <= byteCount else {
       throw pastEnd(.outOfRange, offset, UInt64(buffer.count))
     }
-    let count = try onContents { contents throws(StoreError) in try unsafe contents.read(into: buffer, at: offset) }
-    guard count == buffer.count else {
-      throw LacunaError(.internalFailure, "volume '\(description.name)': its contents end before it does")
-    }
+    try onContents { contents throws(LacunaError) in try unsafe contents.read(into: buffer, at: offset) }
   }
 
   /// Writes all of `buffer` at `offset`.
@@ -74,7 +71,7 @@ public final class Volume: Sendable {
     guard let range = Range(offset: offset, byteCount: buffer.count), range.upperBound <= byteCount else {
       throw pastEnd(.outOfSpace, offset, UInt64(buffer.count))
     }
-    try onContents { contents throws(StoreError) in
+    try onContents { contents throws(LacunaError) in
       try unsafe contents.write(buffer, at: offset)
       if durably { try contents.sync() }
     }
@@ -92,7 +89,7 @@ public final class Volume: Sendable {
     if onlyIfFast, !(mayTrim ? contents.zeroesByMapping : contents.reservesZeroes) {
       throw LacunaError(.notSupported, "volume '\(description.name)': these zeroes are no faster than writing them")
     }
-    try onContents { contents throws(StoreError) in
+    try onContents { contents throws(LacunaError) in
       try contents.zero(in: range, keepsSpace: !mayTrim)
       if durably { try contents.sync() }
     }
@@ -102,7 +99,7 @@ public final class Volume: Sendable {
   /// what they hold.
   public func discard(_ range: Range<UInt64>, durably: Bool) throws(LacunaError) {
     guard range.upperBound <= byteCount else { throw pastEnd(.outOfRange, range.lowerBound, range.length) }
-    try onContents { contents throws(StoreError) in
+    try onContents { contents throws(LacunaError) in
       try contents.discard(in: range)
       if durably { try contents.sync() }
     }
@@ -115,7 +112,8 @@ public final class Volume: Sendable {
 
   /// Makes everything that completed before this call durable.
   public func flush() throws(LacunaError) {
-    try onContents { contents throws(StoreError) in try contents.sync() }
+    guard !isReadOnly else { return }
+    try onContents { contents throws(LacunaError) in try contents.sync() }
   }
 
   /// Calls `visit` with maximal extents that cover `range` without gaps, in order and clipped to it, until it returns
@@ -125,30 +123,21 @@ public final class Volume: Sendable {
   ) throws(LacunaError) {
     guard range.upperBound <= byteCount else { throw pastEnd(.outOfRange, range.lowerBound, range.length) }
     guard !range.isEmpty else { return }
-    try contents.forEachExtent(in: range) { bytes, kind throws(LacunaError) in
-      try visit(VolumeExtent(offset: bytes.lowerBound, byteCount: bytes.length, kind: VolumeExtent.Kind(kind)))
+    try onContents { contents throws(LacunaError) in
+      try contents.forEachExtent(in: range) { bytes, kind throws(LacunaError) in
+        try visit(VolumeExtent(offset: bytes.lowerBound, byteCount: bytes.length, kind: kind))
+      }
     }
   }
 
   private func onContents<Result>(
-    _ body: (VolumeContents) throws(StoreError) -> Result
+    _ body: (VolumeContents) throws(LacunaError) -> Result
   ) throws(LacunaError) -> Result {
-    do { return try body(contents) } catch { throw LacunaError(error, volume: description.name) }
+    do { return try body(contents) } catch { throw error.inVolume(description.name) }
   }
 
   private func pastEnd(_ code: LacunaError.Code, _ offset: UInt64, _ count: UInt64) -> LacunaError {
     LacunaError(
       code, "volume '\(description.name)': \(count) bytes at offset \(offset) pass the end at \(byteCount)")
-  }
-}
-
-extension VolumeExtent.Kind {
-  fileprivate init(_ kind: FileExtentKind) {
-    self =
-      switch kind {
-      case .data: .data
-      case .reservedZeroes: .zero
-      case .hole: .hole
-      }
   }
 }

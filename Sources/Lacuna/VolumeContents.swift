@@ -1,4 +1,6 @@
 internal import BlockStores
+internal import Devices
+internal import ExtentFS
 
 /// The bytes of a volume, in whichever store they are: the seam between volumes and stores.
 ///
@@ -7,63 +9,86 @@ enum VolumeContents: Sendable {
   case extents(ExtentFile<MemoryExtentStore>)
   case chain(BlockChainFile<MemoryBlockChainStore>)
   case bytes(MemoryByteStore, Inode)
+  case disk(DiskVolume<FileDevice>)
 
-  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(StoreError) -> Int {
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(LacunaError) {
+    let count =
+      switch self {
+      case .extents(let file): try inMemory { () throws(StoreError) in try unsafe file.read(into: buffer, at: offset) }
+      case .chain(let file): try inMemory { () throws(StoreError) in try unsafe file.read(into: buffer, at: offset) }
+      case .bytes(let bytes, let inode):
+        try inMemory { () throws(StoreError) in try unsafe bytes.read(inode, into: buffer, at: offset) }
+      case .disk(let volume):
+        try onDisk { () throws(ExtentFSError) -> Int in
+          try unsafe volume.read(into: buffer, at: offset)
+          return buffer.count
+        }
+      }
+    guard count == buffer.count else { throw LacunaError(.internalFailure, "its contents end before it does") }
+  }
+
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(LacunaError) {
     switch self {
-    case .extents(let file): try unsafe file.read(into: buffer, at: offset)
-    case .chain(let file): try unsafe file.read(into: buffer, at: offset)
-    case .bytes(let store, let inode): try unsafe store.read(inode, into: buffer, at: offset)
+    case .extents(let file): try inMemory { () throws(StoreError) in try unsafe file.write(bytes, at: offset) }
+    case .chain(let file): try inMemory { () throws(StoreError) in try unsafe file.write(bytes, at: offset) }
+    case .bytes(let array, let inode):
+      try inMemory { () throws(StoreError) in try unsafe array.write(inode, bytes, at: offset) }
+    case .disk(let volume): try onDisk { () throws(ExtentFSError) in try unsafe volume.write(bytes, at: offset) }
     }
   }
 
-  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(StoreError) {
+  func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(LacunaError) {
     switch self {
-    case .extents(let file): try unsafe file.write(bytes, at: offset)
-    case .chain(let file): try unsafe file.write(bytes, at: offset)
-    case .bytes(let store, let inode): try unsafe store.write(inode, bytes, at: offset)
+    case .extents(let file): try inMemory { () throws(StoreError) in try file.zero(in: range, keepsSpace: keepsSpace) }
+    case .chain(let file): try inMemory { () throws(StoreError) in try file.zero(in: range, keepsSpace: keepsSpace) }
+    case .bytes(let bytes, let inode): try inMemory { () throws(StoreError) in try bytes.zero(inode, in: range) }
+    case .disk(let volume):
+      try onDisk { () throws(ExtentFSError) in try volume.zero(in: range, keepsSpace: keepsSpace) }
     }
   }
 
-  func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(StoreError) {
+  func discard(in range: Range<UInt64>) throws(LacunaError) {
     switch self {
-    case .extents(let file): try file.zero(in: range, keepsSpace: keepsSpace)
-    case .chain(let file): try file.zero(in: range, keepsSpace: keepsSpace)
-    case .bytes(let store, let inode): try store.zero(inode, in: range)
+    case .extents(let file): try inMemory { () throws(StoreError) in try file.discard(in: range) }
+    case .chain(let file): try inMemory { () throws(StoreError) in try file.discard(in: range) }
+    case .bytes(let bytes, let inode): try inMemory { () throws(StoreError) in try bytes.zero(inode, in: range) }
+    case .disk(let volume): try onDisk { () throws(ExtentFSError) in try volume.discard(in: range) }
     }
   }
 
-  func discard(in range: Range<UInt64>) throws(StoreError) {
+  /// Makes everything durable that completed before this call.
+  func sync() throws(LacunaError) {
     switch self {
-    case .extents(let file): try file.discard(in: range)
-    case .chain(let file): try file.discard(in: range)
-    case .bytes(let store, let inode): try store.zero(inode, in: range)
-    }
-  }
-
-  func truncate(to byteCount: UInt64) throws(StoreError) {
-    switch self {
-    case .extents(let file): try file.truncate(to: byteCount)
-    case .chain(let file): try file.truncate(to: byteCount)
-    case .bytes(let store, let inode): try store.truncate(inode, to: byteCount)
-    }
-  }
-
-  func sync() throws(StoreError) {
-    switch self {
-    case .extents(let file): try file.sync()
-    case .chain(let file): try file.sync()
+    case .extents(let file): try inMemory { () throws(StoreError) in try file.sync() }
+    case .chain(let file): try inMemory { () throws(StoreError) in try file.sync() }
     case .bytes: break  // In memory; there is nothing more durable.
+    case .disk(let volume): try onDisk { () throws(ExtentFSError) in try volume.flush() }
     }
   }
 
   /// Calls `visit` with maximal ranges of one kind that cover `range`, in order, until it returns false.
-  func forEachExtent<Failure: Error>(
-    in range: Range<UInt64>, _ visit: (Range<UInt64>, FileExtentKind) throws(Failure) -> Bool
-  ) throws(Failure) {
+  func forEachExtent(
+    in range: Range<UInt64>, _ visit: (Range<UInt64>, VolumeExtent.Kind) throws(LacunaError) -> Bool
+  ) throws(LacunaError) {
     switch self {
-    case .extents(let file): try file.forEachExtent(in: range, visit)
-    case .chain(let file): try file.forEachExtent(in: range, visit)
+    case .extents(let file):
+      try file.forEachExtent(in: range) { bytes, kind throws(LacunaError) in try visit(bytes, VolumeExtent.Kind(kind)) }
+    case .chain(let file):
+      try file.forEachExtent(in: range) { bytes, kind throws(LacunaError) in try visit(bytes, VolumeExtent.Kind(kind)) }
     case .bytes: _ = try visit(range, .data)  // The interface tells nothing of holes.
+    case .disk(let volume):
+      var failure: LacunaError?
+      try onDisk { () throws(ExtentFSError) in
+        try volume.forEachExtent(in: range) { bytes, kind throws(ExtentFSError) in
+          do throws(LacunaError) {
+            return try visit(bytes, VolumeExtent.Kind(kind))
+          } catch {
+            failure = error
+            return false
+          }
+        }
+      }
+      if let failure { throw failure }
     }
   }
 
@@ -73,13 +98,14 @@ enum VolumeContents: Sendable {
     case .extents(let file): file.blockSize.byteCount
     case .chain(let file): file.blockSize.byteCount
     case .bytes: 4096  // A page.
+    case .disk(let volume): volume.preferredByteCount
     }
   }
 
   /// Whether zeroing costs no more than O(log n), whatever the length, if space need not be kept.
   var zeroesByMapping: Bool {
     switch self {
-    case .extents, .chain: true
+    case .extents, .chain, .disk: true
     case .bytes: false
     }
   }
@@ -87,8 +113,38 @@ enum VolumeContents: Sendable {
   /// Whether that holds also if space is to be kept.
   var reservesZeroes: Bool {
     switch self {
-    case .extents: true
+    case .extents, .disk: true
     case .chain, .bytes: false
     }
+  }
+}
+
+@inline(__always)
+private func inMemory<Result>(_ body: () throws(StoreError) -> Result) throws(LacunaError) -> Result {
+  do { return try body() } catch { throw LacunaError(error) }
+}
+
+@inline(__always)
+private func onDisk<Result>(_ body: () throws(ExtentFSError) -> Result) throws(LacunaError) -> Result {
+  do { return try body() } catch { throw LacunaError(error) }
+}
+
+extension VolumeExtent.Kind {
+  fileprivate init(_ kind: FileExtentKind) {
+    self =
+      switch kind {
+      case .data: .data
+      case .reservedZeroes: .zero
+      case .hole: .hole
+      }
+  }
+
+  fileprivate init(_ kind: ExtentKind) {
+    self =
+      switch kind {
+      case .data: .data
+      case .reservedZeroes: .zero
+      case .hole: .hole
+      }
   }
 }

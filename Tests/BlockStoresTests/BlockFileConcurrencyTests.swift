@@ -124,16 +124,18 @@ import Testing
 
   // MARK: Parts of blocks
 
-  @Test(arguments: FileStores.all)
-  func `writers of parts of the same blocks never lose each other's bytes`(kind: FileStores.Kind) throws {
-    try partialWrites(kind.make(60))
+  @Test(arguments: FileStores.all, [false, true])
+  func `writers of parts of the same blocks never lose each other's bytes`(
+    kind: FileStores.Kind, overwritesInPlace: Bool
+  ) throws {
+    try partialWrites(kind.make(60), overwritesInPlace)
   }
 
   /// The file is cut into lanes of 75 bytes, so that each block has several and some cross its borders. Each thread has
   /// every fourth lane to itself.
-  private func partialWrites<Store: FileStore>(_ store: Store) throws {
+  private func partialWrites<Store: FileStore>(_ store: Store, _ overwritesInPlace: Bool) throws {
     let (laneByteCount, laneCount, threadCount) = (75, 40, 4)
-    let file = try BlockFile(store.backing, inode: .one)
+    let file = try BlockFile(store.backing, inode: .one, overwritesInPlace: overwritesInPlace)
     try file.truncate(to: UInt64(laneByteCount * laneCount))
     let results = Locked<[Int: ReferenceDisk]>([:])
     try inThreads(threadCount) { thread in
@@ -168,15 +170,15 @@ import Testing
 
   // MARK: Sizes
 
-  @Test(arguments: FileStores.all)
-  func `cutting and lengthening never harm what lies before`(kind: FileStores.Kind) throws {
-    try cutBehind(kind.make(60))
+  @Test(arguments: FileStores.all, [false, true])
+  func `cutting and lengthening never harm what lies before`(kind: FileStores.Kind, overwritesInPlace: Bool) throws {
+    try cutBehind(kind.make(60), overwritesInPlace)
   }
 
   /// Writers change bytes below `border`, others cut the file at and write behind it: in the middle of a block.
-  private func cutBehind<Store: FileStore>(_ store: Store) throws {
+  private func cutBehind<Store: FileStore>(_ store: Store, _ overwritesInPlace: Bool) throws {
     let border = 4 * 512 + 200
-    let file = try BlockFile(store.backing, inode: .one)
+    let file = try BlockFile(store.backing, inode: .one, overwritesInPlace: overwritesInPlace)
     try file.truncate(to: UInt64(border))
     let writersLeft = ManagedAtomic(2)
     try inThreads(4) { thread in

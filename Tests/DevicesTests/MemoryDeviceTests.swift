@@ -1,5 +1,6 @@
 import Devices
 import Glibc
+import LacunaTestSupport
 import Testing
 
 @Suite struct MemoryDeviceTests {
@@ -74,7 +75,7 @@ import Testing
 @Suite struct MemoryDeviceConcurrencyTests {
   @Test func `a growth that another one overtakes is not lost`() throws {
     let device = try MemoryDevice(byteCount: 0, maximumByteCount: 1 << 30)
-    inParallel(4) { thread in
+    try inThreads(4) { thread in
       var shortCount = 0
       for _ in 0..<20_000 {
         // Always a little more, so that all threads get in each other's way.

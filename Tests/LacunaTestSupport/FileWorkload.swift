@@ -16,6 +16,7 @@ package struct FileWorkload<Store: FileStore> {
   private var generator: SeededGenerator
   private var nextInode: UInt64 = 1
   private let byteCountMax: Int
+  private let overwritesInPlace: Bool
   /// Bytes to take writes from, and room to read into.
   private let source: [UInt8]
   private var buffer: [UInt8]
@@ -23,8 +24,11 @@ package struct FileWorkload<Store: FileStore> {
   private static var fileCountMax: Int { 3 }
 
   /// Begins with one empty file. No file becomes larger than `byteCountMax` bytes.
-  package init(_ store: Store, byteCountMax: Int, _ generator: SeededGenerator) throws {
-    (self.store, self.byteCountMax, self.generator) = (store, byteCountMax, generator)
+  package init(
+    _ store: Store, byteCountMax: Int, overwritesInPlace: Bool = false, _ generator: SeededGenerator
+  ) throws {
+    (self.store, self.byteCountMax, self.overwritesInPlace) = (store, byteCountMax, overwritesInPlace)
+    self.generator = generator
     source = self.generator.nonZeroBytes(2 * byteCountMax)
     buffer = Array(repeating: 0, count: byteCountMax)
     try addFile()
@@ -137,7 +141,7 @@ package struct FileWorkload<Store: FileStore> {
     nextInode += 1
     let model = ReferenceFile(
       blockByteCount: store.backing.blockSize.byteCount, reservesZeroes: Store.Backing.Map.holdsReservedZeroes)
-    files.append(File(inode: inode, file: try BlockFile(store.backing, inode: inode), model: model))
+    files.append(File(inode: inode, file: try BlockFile(store.backing, inode: inode, overwritesInPlace: overwritesInPlace), model: model))
   }
 
   private mutating func clone(_ index: Int) throws {
@@ -156,6 +160,7 @@ package struct FileWorkload<Store: FileStore> {
 
   private mutating func reopen() throws {
     store = try store.reopened()
-    for index in files.indices { files[index].file = try BlockFile(store.backing, inode: files[index].inode) }
+    for index in files.indices { files[index].file = try BlockFile(
+        store.backing, inode: files[index].inode, overwritesInPlace: overwritesInPlace) }
   }
 }

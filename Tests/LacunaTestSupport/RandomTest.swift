@@ -15,7 +15,7 @@ package struct RandomTestFailure: Error, CustomStringConvertible {
   package var description: String { "\(cause) (to repeat it: LACUNA_SEED=\(seedOfThisRun))" }
 }
 
-private let seedOfThisRun: UInt64 = {
+let seedOfThisRun: UInt64 = {
   let given = getenv("LACUNA_SEED").flatMap { UInt64(String(cString: $0)) }
   let seed = given ?? UInt64.random(in: 0..<1 << 48)
   print("The random tests of this run: LACUNA_SEED=\(seed)")

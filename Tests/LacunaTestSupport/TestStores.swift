@@ -49,6 +49,8 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
     try base.setExtents(extents, of: inode, changed: changed)
   }
 
+  package func isShared(_ run: PhysicalRun) -> Bool { base.isShared(run) }
+
   package func removeExtents(of inode: Inode) throws(StoreError) {
     try faults.step("removeExtents")
     try base.removeExtents(of: inode)

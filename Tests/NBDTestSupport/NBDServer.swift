@@ -1,3 +1,4 @@
+import Bytes
 import Glibc
 
 /// What nbdkit is to serve: a plugin, its parameters, and options such as filters.
@@ -9,6 +10,9 @@ package struct NBDServerCommand: Sendable {
   package var parameters: [String]
   /// Options of nbdkit itself, such as `-r` or `--filter=log`.
   package var options: [String]
+
+  /// A program, with its arguments, that starts nbdkit; such as setpriv(1).
+  package var launcher: [String] = []
 
   package init(plugin: String, parameters: [String], options: [String] = []) {
     self.plugin = plugin
@@ -40,6 +44,7 @@ package final class NBDServer: Sendable {
 
   private let directory: PrivateDirectory
   private let process: ChildProcess
+  private let wasKilled = Locked(false)
 
   /// Where clients connect.
   package var socketPath: String { directory.file("nbd.sock") }
@@ -65,9 +70,11 @@ package final class NBDServer: Sendable {
     } catch {
       let diedAlone = server.exitStatus
       let status = server.stop()
+      if server.wasKilled.withLock({ $0 }) { throw error }
       if diedAlone == nil && status == .exited(0) { throw error }
       throw server.failure("\(status) while or after a test failed with: \(error)")
     }
+    if server.wasKilled.withLock({ $0 }) { return result }
     if let status = server.exitStatus { throw server.failure("\(status) before it was told to end") }
     let status = server.stop()
     guard status == .exited(0) else { throw server.failure("\(status) when told to end") }
@@ -75,11 +82,14 @@ package final class NBDServer: Sendable {
   }
 
   /// Runs nbdkit with these arguments until it ends by itself.
-  package static func runToEnd(_ arguments: [String], secondsMax: Double = 30) throws -> FinishedCommand {
+  package static func runToEnd(
+    _ arguments: [String], launcher: [String] = [], secondsMax: Double = 30
+  ) throws -> FinishedCommand {
     let directory = try PrivateDirectory()
     defer { directory.remove() }
     let process = try ChildProcess(
-      ["nbdkit"] + arguments, standardOutput: directory.file("stdout"), standardError: directory.file("stderr"),
+      launcher + ["nbdkit"] + arguments, standardOutput: directory.file("stdout"),
+      standardError: directory.file("stderr"),
       lifetimeSecondsMax: secondsMax + 10)
     let status = process.waitForEnd(seconds: secondsMax)
     return FinishedCommand(
@@ -96,7 +106,7 @@ package final class NBDServer: Sendable {
     let fixed = ["-f", "--exit-with-parent", "-U", directory.file("nbd.sock"), "-P", directory.file("pid")]
     do {
       process = try ChildProcess(
-        ["nbdkit"] + fixed + command.options + [command.plugin] + parameters,
+        command.launcher + ["nbdkit"] + fixed + command.options + [command.plugin] + parameters,
         standardOutput: directory.file("stdout"), standardError: directory.file("stderr"),
         lifetimeSecondsMax: lifetimeSecondsMax)
     } catch {
@@ -114,6 +124,17 @@ package final class NBDServer: Sendable {
       directory.remove()
       throw failure
     }
+  }
+
+  /// Kills the server, as `kill -9` does, and waits until it is gone. That it did not end well is no failure then.
+  ///
+  /// - Throws: `NBDServerError` where it had died before.
+  package func kill() throws {
+    if let status = exitStatus { throw failure("\(status) before it was killed") }
+    wasKilled.withLock { $0 = true }
+    process.send(SIGKILL)
+    let status = process.waitForEnd(seconds: NBDServer.stopSecondsMax)
+    guard status == .killed(signal: SIGKILL) else { throw failure("\(status) when it was killed") }
   }
 
   private func stop() -> ExitStatus {

@@ -1,20 +1,20 @@
 import Glibc
 
-/// A fresh directory that only this user may enter, for one server's socket and output.
-final class PrivateDirectory: Sendable {
-  let path: String
+/// A fresh directory that only this user may enter, for one server's socket and output, or for files of a test.
+package final class PrivateDirectory: Sendable {
+  package let path: String
 
-  init() throws {
+  package init() throws {
     // Not below TMPDIR's every possible value: a Unix socket's path has at most 107 bytes.
     var template = Array("/tmp/lacuna-nbd-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw SystemError(call: "mkdtemp", code: errno) }
     path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
-  func file(_ name: String) -> String { "\(path)/\(name)" }
+  package func file(_ name: String) -> String { "\(path)/\(name)" }
 
   /// The text of a file in the directory; empty where there is none.
-  func text(of name: String) -> String {
+  package func text(of name: String) -> String {
     guard let file = fopen(file(name), "re") else { return "" }
     defer { fclose(file) }
     var bytes: [UInt8] = []
@@ -27,8 +27,15 @@ final class PrivateDirectory: Sendable {
     return String(decoding: bytes, as: UTF8.self)
   }
 
+  /// Hands a fresh directory to `body`, and removes it afterwards.
+  package static func run<Result>(_ body: (PrivateDirectory) throws -> Result) throws -> Result {
+    let directory = try PrivateDirectory()
+    defer { directory.remove() }
+    return try body(directory)
+  }
+
   /// Removes the directory and the plain files in it.
-  func remove() {
+  package func remove() {
     guard let directory = opendir(path) else { return }
     var names: [String] = []
     while let entry = readdir(directory) {

@@ -1,7 +1,7 @@
 import NBDTestSupport
 import Testing
 
-/// The store interfaces that the plugin can serve from memory, and what each promises of block status.
+/// What the plugin can serve a disk from, and what each promises of block status.
 enum Engine: String, CaseIterable, Sendable, CustomTestStringConvertible {
   /// Extents: gaps are holes, and a range can be reserved as zeroes.
   case extent
@@ -9,15 +9,20 @@ enum Engine: String, CaseIterable, Sendable, CustomTestStringConvertible {
   case chain
   /// Bytes: the interface has no holes.
   case bytes
+  /// A store in a file.
+  case disk
 
   var testDescription: String { "engine=\(rawValue)" }
 
   /// The engines whose interface can leave a hole.
-  static let withHoles: [Engine] = [.extent, .chain]
+  static let withHoles: [Engine] = [.extent, .chain, .disk]
+
+  /// The engines in memory: the values of the parameter `engine`.
+  static let inMemory: [Engine] = [.extent, .chain, .bytes]
 
   /// Whether block status must tell holes from data, block by block.
   var tracksHoles: Bool { self != .bytes }
 
   /// What block status says of whole blocks that were zeroed with no-hole, where `tracksHoles`.
-  var stateAfterZeroWithoutHole: AllocationState { self == .extent ? .zero : .data }
+  var stateAfterZeroWithoutHole: AllocationState { self == .chain ? .data : .zero }
 }

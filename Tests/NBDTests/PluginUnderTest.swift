@@ -3,10 +3,10 @@ import NBDTestSupport
 
 /// The plugin that the suites serve: the one place that knows its file and its parameters.
 enum PluginUnderTest {
-  /// The bytes of one block of the plugin's stores in memory.
+  /// The bytes of one block of the plugin's stores, unless they are told otherwise.
   static let blockBytes: UInt64 = 4096
 
-  /// A server of one volume of `size` in memory.
+  /// A server of one new volume of `size`, which goes with the server.
   static func command(
     _ engine: Engine, size: String = "64M", options: [String] = [], filterParameters: [String] = []
   ) throws -> NBDServerCommand {
@@ -15,7 +15,13 @@ enum PluginUnderTest {
   }
 
   private static func parameters(_ engine: Engine, size: String) -> [String] {
-    ["memory=\(size)", "engine=\(engine.rawValue)"]
+    engine == .disk
+      ? ["{directory}/disk.lacuna", "size=\(size)"] : ["memory=\(size)", "engine=\(engine.rawValue)"]
+  }
+
+  /// A server of a store in a file.
+  static func command(store: String, _ parameters: [String] = [], options: [String] = []) throws -> NBDServerCommand {
+    NBDServerCommand(plugin: try path(), parameters: ["store=\(store)"] + parameters, options: options)
   }
 
   /// LACUNA_PLUGIN, else the library beside the running test program.

@@ -14,7 +14,7 @@ check "dump-plugin lists the engines" has_line lacuna_engines=extent,chain,bytes
 
 help=$(timeout 20 nbdkit "$plugin" --help 2>&1)
 help_shows() { grep -qF -e "$1" <<<"$help"; }
-for word in memory= engine= "${engines[@]}"; do check "the help shows $word" help_shows "$word"; done
+for word in memory= engine= "${memory_engines[@]}"; do check "the help shows $word" help_shows "$word"; done
 
 # refuse NAME PARAMETER...: one line on standard error, the plugin's or nbdkit's own, and status 1.
 refuse() {
@@ -43,7 +43,7 @@ for size in '' 10X 0 0K -1 -1G 1.5G ' 64M ' 0x10000000000000000 8E 9223372036854
 done
 
 # The smallest and the largest sizes; the largest may be more than the machine has addresses for, said in one line.
-for engine in "${engines[@]}"; do
+for engine in "${memory_engines[@]}"; do
   check "engine=$engine serves 1 byte" timeout 20 nbdkit -U - "$plugin" memory=1 "engine=$engine" --run true
   for size in 1P 7E 9223372036854775807; do
     timeout 20 nbdkit -U - "$plugin" "memory=$size" "engine=$engine" --run true 2>"$work/refusal"

@@ -39,7 +39,8 @@ for engine in "${engines[@]}"; do
 
   # From one server to another.
   rm -f "$work/second.sock" "$work/second.pid"
-  nbdkit -f -U "$work/second.sock" -P "$work/second.pid" "$plugin" "memory=$size" "engine=$engine" \
+  engine_parameters "$engine" "$size" second
+  nbdkit -f -U "$work/second.sock" -P "$work/second.pid" "$plugin" "${parameters[@]}" \
     2>"$work/second.log" &
   second_pid=$!
   if wait_until 20 test -s "$work/second.pid"; then

@@ -123,8 +123,10 @@ run_engine() {
   if [ "$engine" != bytes ]; then
     check_at_most "filesystem $engine: deleting and trimming frees four fifths" $((full_bytes / 5)) "$empty_bytes"
   fi
-  check_at_most "filesystem $engine: nbdkit's memory in KiB falls by a third at least" \
-    $((full_memory * 2 / 3)) "$empty_memory"
+  if [ "$engine" != disk ]; then
+    check_at_most "filesystem $engine: nbdkit's memory in KiB falls by a third at least" \
+      $((full_memory * 2 / 3)) "$empty_memory"
+  fi
   printf '# filesystem %s: %s -> %s bytes of data, %s -> %s KiB resident\n' \
     "$engine" "$full_bytes" "$empty_bytes" "$full_memory" "$empty_memory"
 }

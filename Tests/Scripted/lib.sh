@@ -18,7 +18,10 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/lacuna-scripted-XXXXXX")
 passed=0 failed=0 skipped=0
 server_pid='' server_socket='' uri=''
 # shellcheck disable=SC2034  # For the tests that source this file.
-engines=(extent chain bytes)
+memory_engines=(extent chain bytes)
+# What a disk can be served from.
+# shellcheck disable=SC2034 # used by the scripts that read this file
+engines=("${memory_engines[@]}" disk)
 
 ok() {
   passed=$((passed + 1))
@@ -102,11 +105,24 @@ start_server() {
   return 1
 }
 
+# engine_parameters ENGINE SIZE NAME: sets `parameters`, which make a new disk; one on disk is called NAME in $work.
+engine_parameters() {
+  case $1 in
+    disk)
+      rm -f "$work/$3.lacuna"
+      parameters=("store=$work/$3.lacuna" "size=$2")
+      ;;
+    *) parameters=("memory=$2" "engine=$1") ;;
+  esac
+}
+
 # start_engine ENGINE SIZE [NBDKIT-OPTION...]
 start_engine() {
   local engine=$1 size=$2
   shift 2
-  start_server "$@" "$plugin" "memory=$size" "engine=$engine"
+  local parameters=()
+  engine_parameters "$engine" "$size" served
+  start_server "$@" "$plugin" "${parameters[@]}"
 }
 
 # stop_server NAME: ok if it ends by itself with status 0 when told to.

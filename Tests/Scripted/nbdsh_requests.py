@@ -109,7 +109,7 @@ def zero_and_trim_leave_what_they_promise():
         expect((block, h.pread(BLOCK, base + block * BLOCK)), (block, (b"\0" if is_zero else b"\xaa") * BLOCK))
     if not HAS_HOLES:
         return
-    kept = ZERO if engine == "extent" else DATA
+    kept = ZERO if engine in ("extent", "disk") else DATA
     runs = [(8, DATA), (8, HOLE | ZERO), (8, DATA), (8, kept), (8, DATA), (8, HOLE | ZERO), (16, DATA)]
     merged = []
     for count, state in runs:

@@ -1,4 +1,5 @@
 import CNBDKit
+import Glibc
 import Lacuna
 
 // The one door between nbdkit and Swift: every callback that can fail goes through `answer`, which turns a thrown error
@@ -108,6 +109,13 @@ private func report(_ error: some ReportableError) {
     }
   }
   nbdkit_set_error(error.errno > 0 ? error.errno : EIO)
+}
+
+/// Tells the user something that is no failure, on one line.
+func warn(_ message: String) {
+  // Not through nbdkit, which would call it an error or say it only with -v.
+  let line = Array("nbdkit: lacuna: warning: \(oneLine(message))\n".utf8)
+  _ = unsafe write(STDERR_FILENO, line, line.count)
 }
 
 /// `text` with its control characters made visible, so that a name sent by a client cannot forge lines in the log.

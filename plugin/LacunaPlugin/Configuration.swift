@@ -1,9 +1,18 @@
 import CNBDKit
+import Glibc
 import Lacuna
 
 /// A parameter on nbdkit's command line, `name=value`.
 enum Parameter: String, CaseIterable {
+  case store, volume, size, create, limit, cache
+  case blockSize = "block-size"
+  case journal
+  case checkpointInterval = "checkpoint-interval"
+  case detectZeroes = "detect-zeroes"
   case memory, engine
+
+  /// The parameter that a bare argument is the value of.
+  static let bare = Parameter.store
 
   /// What `nbdkit lacuna --help` says of all parameters.
   static var help: String { allCases.map(\.help).joined(separator: "\n") }
@@ -11,13 +20,31 @@ enum Parameter: String, CaseIterable {
   /// The names of all parameters, for messages.
   static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
+  /// Whether it says something about a disk in memory, rather than about a store.
+  var isForMemory: Bool { self == .memory || self == .engine }
+
   private var help: String {
     switch self {
+    case .store:
+      return "store=<PATH>      File or block device that holds the store; the name may be left out:\n"
+        + "                    nbdkit lacuna disk.lacuna size=100G"
+    case .volume: return "volume=<NAME>     Volume to serve (default: the store's default one)."
+    case .size: return "size=<SIZE>       Size of the disk, such as 100G; needed to make a store or a volume."
+    case .create: return "create=<BOOL>     Make a store or a volume that is not there (default true)."
+    case .limit: return "limit=<SIZE>      Size that the store's file does not grow beyond (default: none)."
+    case .cache: return "cache=<SIZE>      Memory for caches (default 64M)."
+    case .blockSize: return "block-size=<SIZE> Block size of a new store, 4096 to 65536 (default 4096)."
+    case .journal: return "journal=<SIZE>    Journal of a new store, a multiple of 64K (default 16M)."
+    case .checkpointInterval:
+      return "checkpoint-interval=<SECONDS>\n                  Longest time between two checkpoints (default 60)."
+    case .detectZeroes:
+      return "detect-zeroes=<BOOL>\n                  Make holes of zeroes that are written (default on)."
     case .memory:
-      return "memory=<SIZE>     (required) Size of the disk, which is held in memory, such as 10G."
+      return "memory=<SIZE>     Size of a disk that is held in memory, instead of store=."
     case .engine:
       let engines = MemoryEngine.allCases.map { "\n                    \($0.rawValue): \($0.summary)" }
-      return "engine=<ENGINE>   How the disk is held (default \(StoreOptions().engine.rawValue)):" + engines.joined()
+      return "engine=<ENGINE>   How it is held in memory (default \(StoreOptions().engine.rawValue)):"
+        + engines.joined()
     }
   }
 }
@@ -25,42 +52,108 @@ enum Parameter: String, CaseIterable {
 /// What the command line has said so far. Parameters come one at a time, in any order, each at most once.
 struct Configuration {
   private var options = StoreOptions()
-  private var given: Set<Parameter> = []
+  /// The parameters so far, in their order.
+  private var given: [Parameter] = []
 
   /// Takes in one `name=value` of the command line.
   mutating func set(_ name: String, to value: String) throws(PluginError) {
-    let parameter = try Self.parameter(named: name, value: value)
-    guard given.insert(parameter).inserted else {
+    guard let parameter = Parameter(rawValue: name) else {
+      throw PluginError("unknown parameter '\(name)'; the parameters of lacuna are: \(Parameter.names)")
+    }
+    guard !given.contains(parameter) else {
       throw PluginError("\(name)=\(value): the parameter \(name) may be given only once")
     }
+    given.append(parameter)
     switch parameter {
-    case .memory: options.memoryByteCount = try Self.byteCount(value)
+    case .store: options.path = try Self.path(value)
+    case .volume: options.volumeName = try Self.volumeName(value)
+    case .size: options.byteCount = try Self.byteCount(name, value)
+    case .create: options.createsMissing = try Self.boolean(value)
+    case .limit: options.limitByteCount = try Self.byteCount(name, value)
+    case .cache: options.cacheByteCount = try Self.byteCount(name, value)
+    case .blockSize: options.blockByteCount = try Self.blockByteCount(value)
+    case .journal: options.journalByteCount = try Self.journalByteCount(value)
+    case .checkpointInterval: options.checkpointSeconds = try Self.seconds(value)
+    case .detectZeroes: options.detectsZeroes = try Self.boolean(value)
+    case .memory: options.memoryByteCount = try Self.byteCount(name, value)
     case .engine: options.engine = try Self.engine(value)
     }
   }
 
   /// The store that the whole command line asks for.
   func complete() throws(PluginError) -> StoreOptions {
-    guard given.contains(.memory) else {
-      throw PluginError("the parameter memory=SIZE is missing: it says how large a disk to serve from memory")
+    let basis: Parameter
+    switch (given.contains(.store), given.contains(.memory)) {
+    case (true, true): throw PluginError("store= and memory= exclude each other")
+    case (true, false): basis = .store
+    case (false, true): basis = .memory
+    case (false, false):
+      throw PluginError(
+        "either store=PATH or memory=SIZE is needed: the store to serve, or how large a disk to serve from memory")
+    }
+    if let stranger = given.first(where: { $0.isForMemory != basis.isForMemory }) {
+      throw PluginError("\(stranger.rawValue)= means nothing together with \(basis.rawValue)=")
     }
     return options
   }
 
-  private static func parameter(named name: String, value: String) throws(PluginError) -> Parameter {
-    if let parameter = Parameter(rawValue: name) { return parameter }
-    // nbdkit hands over a first argument that has no name as the value of "script".
-    if name == "script" {
-      throw PluginError("'\(value)' is not NAME=VALUE; the parameters of lacuna are: \(Parameter.names)")
+  /// An absolute path, since nbdkit goes to another folder before it serves, without symbolic links as far as it exists.
+  private static func path(_ value: String) throws(PluginError) -> String {
+    guard !value.isEmpty else { throw PluginError("store=: the path of the store is missing") }
+    // Both allocate what they return.
+    let path: UnsafeMutablePointer<CChar>?
+    if let real = unsafe realpath(value, nil) {
+      unsafe path = real
+    } else {
+      // What does not exist yet, or cannot be looked at, which opening it will tell.
+      unsafe path = nbdkit_absolute_path(value)
     }
-    throw PluginError("unknown parameter '\(name)'; the parameters of lacuna are: \(Parameter.names)")
+    guard let path = unsafe path else { throw .alreadyReported }
+    defer { unsafe free(path) }
+    return unsafe String(cString: path)
   }
 
-  private static func byteCount(_ value: String) throws(PluginError) -> UInt64 {
+  private static func volumeName(_ value: String) throws(PluginError) -> String {
+    guard !value.isEmpty else { throw PluginError("volume=: the name of the volume is missing") }
+    return value
+  }
+
+  private static func byteCount(_ name: String, _ value: String) throws(PluginError) -> UInt64 {
     // nbdkit itself says what is wrong with a size, in one line.
     guard let byteCount = unsafe UInt64(exactly: nbdkit_parse_size(value)) else { throw .alreadyReported }
-    guard byteCount > 0 else { throw PluginError("memory=\(value): the disk must have at least 1 byte") }
+    guard byteCount > 0 else { throw PluginError("\(name)=\(value): it must be at least 1 byte") }
     return byteCount
+  }
+
+  private static func blockByteCount(_ value: String) throws(PluginError) -> UInt64 {
+    let byteCount = try byteCount("block-size", value)
+    guard (4096...65536).contains(byteCount), byteCount & (byteCount - 1) == 0 else {
+      throw PluginError("block-size=\(value): a block has 4096, 8192, 16384, 32768 or 65536 bytes")
+    }
+    return byteCount
+  }
+
+  private static func journalByteCount(_ value: String) throws(PluginError) -> UInt64 {
+    let byteCount = try byteCount("journal", value)
+    guard byteCount % 65536 == 0, byteCount <= 1 << 40 else {
+      throw PluginError("journal=\(value): the size of a journal is a multiple of 64K, and 1T at most")
+    }
+    return byteCount
+  }
+
+  private static func seconds(_ value: String) throws(PluginError) -> UInt32 {
+    guard value.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }), let seconds = UInt32(value),
+      (1...86_400).contains(seconds)
+    else { throw PluginError("checkpoint-interval=\(value): it is a number of seconds from 1 to 86400") }
+    return seconds
+  }
+
+  private static func boolean(_ value: String) throws(PluginError) -> Bool {
+    switch unsafe nbdkit_parse_bool(value) {
+    case 0: false
+    case 1: true
+    default: throw .alreadyReported
+    }
   }
 
   private static func engine(_ value: String) throws(PluginError) -> MemoryEngine {

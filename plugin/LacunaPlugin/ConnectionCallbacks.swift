@@ -26,7 +26,7 @@ extension nbdkit_plugin {
   private mutating func addExportCallbacks() {
     unsafe list_exports = { _, _, exports in
       answer { () throws(PluginError) in
-        for volume in try Server.shared.store().volumes {
+        for volume in try allVolumes() {
           guard unsafe nbdkit_add_export(exports, volume.name, volume.summary) == 0 else { throw .alreadyReported }
         }
       }
@@ -85,6 +85,11 @@ extension nbdkit_plugin {
     // A flush on one connection covers what completed on all of them.
     unsafe can_multi_conn = { _ in 1 }
   }
+}
+
+private func allVolumes() throws(PluginError) -> [VolumeDescription] {
+  let store = try Server.shared.store()
+  do { return try store.volumes() } catch { throw PluginError(error) }
 }
 
 private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection {

@@ -4,11 +4,11 @@ import Lacuna
 extension nbdkit_plugin {
   /// From the command line to the end of the process: configure, open the store, tell of its volumes, let go.
   ///
-  /// `load`, `after_fork` and `unload` stay empty: a store in memory needs no threads, and `cleanup` is the last call
-  /// that any state needs.
+  /// `load` and `unload` stay empty: `cleanup` is the last call that any state needs.
   mutating func addLifecycleCallbacks() {
     unsafe dump_plugin = {
       print("lacuna_version=\(Lacuna.version)")
+      print("lacuna_parameters=\(Parameter.allCases.map(\.rawValue).joined(separator: ","))")
       print("lacuna_engines=\(MemoryEngine.allCases.map(\.rawValue).joined(separator: ","))")
     }
 
@@ -28,6 +28,13 @@ extension nbdkit_plugin {
       answer { () throws(PluginError) in try Server.shared.openStore() }
     }
 
-    unsafe cleanup = { Server.shared.close() }
+    // Threads would not survive the fork before.
+    unsafe after_fork = {
+      answer { () throws(PluginError) in try Server.shared.startBackgroundWork() }
+    }
+
+    unsafe cleanup = {
+      _ = answer { () throws(PluginError) in try Server.shared.close() }
+    }
   }
 }

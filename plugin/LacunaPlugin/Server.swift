@@ -40,6 +40,7 @@ final class Server: Sendable {
     let options = try options()
     let store: Store
     do { store = try Store(options) } catch { throw PluginError(error) }
+    for warning in store.warnings { warn(warning) }
     phase.withLock { $0 = .serving(store) }
   }
 
@@ -51,9 +52,19 @@ final class Server: Sendable {
     }
   }
 
+  /// Starts what the store does beside serving.
+  func startBackgroundWork() throws(PluginError) {
+    let store = try store()
+    do { try store.startBackgroundWork() } catch { throw PluginError(error) }
+  }
+
   /// Lets go of the store.
-  func close() {
-    phase.withLock { $0 = .closed }
+  func close() throws(PluginError) {
+    let store = phase.withLock { phase -> Store? in
+      defer { phase = .closed }
+      return if case .serving(let store) = phase { store } else { nil }
+    }
+    do { try store?.close() } catch { throw PluginError(error) }
   }
 
   /// nbdkit never calls in this order; said rather than trapped on.

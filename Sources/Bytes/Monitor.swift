@@ -1,0 +1,73 @@
+internal import Glibc
+
+/// A lock with the state it guards, on which threads can wait for the state to become something.
+///
+/// It is ``Locked`` with a POSIX condition variable: waiting threads sleep. The same rules hold.
+@safe public final class Monitor<State>: @unchecked Sendable {
+  // Sendable because `state` is touched only with `mutex` held.
+  private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  private let changed: UnsafeMutablePointer<pthread_cond_t>
+  private var state: State
+
+  /// Makes an unlocked monitor around `state`.
+  public init(_ state: sending State) {
+    self.state = state
+    unsafe mutex = .allocate(capacity: 1)
+    unsafe changed = .allocate(capacity: 1)
+    let status = unsafe pthread_mutex_init(mutex, nil)
+    precondition(status == 0, "pthread_mutex_init failed with errno \(status)")
+    let conditionStatus = unsafe pthread_cond_init(changed, nil)
+    precondition(conditionStatus == 0, "pthread_cond_init failed with errno \(conditionStatus)")
+  }
+
+  deinit {
+    unsafe pthread_cond_destroy(changed)
+    unsafe pthread_mutex_destroy(mutex)
+    unsafe changed.deallocate()
+    unsafe mutex.deallocate()
+  }
+
+  /// Runs `body` with the lock held, then lets every waiting thread look at the state again.
+  public func change<Result: ~Copyable, Failure: Error>(
+    _ body: (inout State) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    // Safe: mutex and condition are initialised and live as long as the object.
+    unsafe pthread_mutex_lock(mutex)
+    defer {
+      unsafe pthread_cond_broadcast(changed)
+      unsafe pthread_mutex_unlock(mutex)
+    }
+    return try body(&state)
+  }
+
+  /// Waits up to `seconds` for `body`, run with the lock held after every change, to return something; nil after that time.
+  public func wait<Result, Failure: Error>(
+    seconds: UInt32, until body: (inout State) throws(Failure) -> Result?
+  ) throws(Failure) -> Result? {
+    var deadline = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &deadline)
+    deadline.tv_sec += Int(seconds)
+    // Safe: as above.
+    unsafe pthread_mutex_lock(mutex)
+    defer { unsafe pthread_mutex_unlock(mutex) }
+    while true {
+      if let result = try body(&state) { return result }
+      if unsafe pthread_cond_timedwait(changed, mutex, &deadline) == ETIMEDOUT { return try body(&state) }
+    }
+  }
+
+  /// Runs `body` with the lock held, again after every change, until it returns something or throws.
+  ///
+  /// `body` may change the state where it does not return nil; waiting threads do not learn of that.
+  public func wait<Result, Failure: Error>(
+    until body: (inout State) throws(Failure) -> Result?
+  ) throws(Failure) -> Result {
+    // Safe: as above. The wait lets go of the mutex, and returns with it held.
+    unsafe pthread_mutex_lock(mutex)
+    defer { unsafe pthread_mutex_unlock(mutex) }
+    while true {
+      if let result = try body(&state) { return result }
+      unsafe pthread_cond_wait(changed, mutex)
+    }
+  }
+}

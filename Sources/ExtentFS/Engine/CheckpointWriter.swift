@@ -1,0 +1,91 @@
+internal import BlockStores
+internal import Devices
+
+/// Where one checkpoint's merges write their nodes, and what they give up.
+///
+/// One thread uses it. What it `released` may be used again when the checkpoint is durable and no view maps it.
+final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
+  let generation: UInt64
+  /// Blocks of the old trees that the new ones do not reach, nodes and data.
+  private(set) var released: [PhysicalRun] = []
+  private let engine: Engine<Device>
+  /// Blocks that a plan has taken for the nodes of the space tree.
+  private var planned: [UInt64] = []
+  private var isMergingPlanned = false
+
+  init(_ engine: Engine<Device>, generation: UInt64) {
+    self.engine = engine
+    self.generation = generation
+  }
+
+  func allocateBlock() throws(ExtentFSError) -> UInt64 {
+    if isMergingPlanned {
+      guard let block = planned.popLast() else {
+        throw ExtentFSError(.damaged, "the space tree needs more nodes than were planned")
+      }
+      return block
+    }
+    let run = try engine.space.allocate(upTo: 1, near: nil, purpose: .metadata)
+    try engine.space.commit(run)
+    return run.block
+  }
+
+  func write(_ node: Node) throws(ExtentFSError) {
+    do throws(DeviceError) {
+      try unsafe node.withBytes { bytes throws(DeviceError) in
+        try unsafe engine.device.write(bytes, at: engine.blockSize.offset(of: node.pointer.block))
+      }
+    } catch {
+      throw ExtentFSError(error)
+    }
+    engine.nodes.insert(node)
+  }
+
+  func released(_ block: UInt64) throws(ExtentFSError) {
+    if !isMergingPlanned { try giveUp(PhysicalRun(block: block, count: 1)) }
+  }
+
+  func replaced(_ run: PhysicalRun) throws(ExtentFSError) { try giveUp(run) }
+
+  private func giveUp(_ run: PhysicalRun) throws(ExtentFSError) {
+    try engine.space.release(run)
+    released.append(run)
+  }
+
+  /// Takes the blocks and gives up the nodes that a merge of records of `groups` into the space tree will need and replace.
+  func plan(_ root: TreeRoot, _ groups: [UInt64]) throws(ExtentFSError) {
+    let plan = SpacePlan(generation: generation)
+    let edits = groups.map { KeyedEdit(key: $0, value: [UInt8](repeating: 0, count: NodeKind.space.valueByteCount)) }
+    _ = try TreeMerge(cache: engine.nodes, writer: plan).mergeKeyed(root: root, kind: .space, edits: edits)
+    // A plan for more groups needs no fewer nodes, and gives up no fewer.
+    let known = Set(released.map(\.block))
+    for block in plan.released where !known.contains(block) { try giveUp(PhysicalRun(block: block, count: 1)) }
+    while planned.count < plan.allocatedCount { planned.append(try allocateBlock()) }
+  }
+
+  /// Merges `records` into the space tree, with the nodes of the last plan.
+  func mergePlanned(_ root: TreeRoot, _ records: [KeyedEdit]) throws(ExtentFSError) -> TreeRoot {
+    isMergingPlanned = true
+    defer { isMergingPlanned = false }
+    let root = try TreeMerge(cache: engine.nodes, writer: self).mergeKeyed(root: root, kind: .space, edits: records)
+    guard planned.isEmpty else { throw ExtentFSError(.damaged, "the space tree needs fewer nodes than were planned") }
+    return root
+  }
+}
+
+/// Counts what a merge would need and replace, without doing it.
+private final class SpacePlan: TreeWriter {
+  let generation: UInt64
+  private(set) var allocatedCount = 0
+  private(set) var released: [UInt64] = []
+
+  init(generation: UInt64) { self.generation = generation }
+
+  func allocateBlock() throws(ExtentFSError) -> UInt64 {
+    allocatedCount += 1
+    return UInt64(allocatedCount)
+  }
+  func write(_ node: Node) throws(ExtentFSError) {}
+  func released(_ block: UInt64) throws(ExtentFSError) { released.append(block) }
+  func replaced(_ run: PhysicalRun) throws(ExtentFSError) {}
+}

@@ -1,0 +1,82 @@
+internal import Atomics
+internal import Bytes
+internal import Glibc
+
+/// The thread that runs checkpoints in the background.
+///
+/// It runs one when it is woken, and when the time between two has passed. Any thread may call it.
+final class Checkpointer: Sendable {
+  private struct State {
+    var isRunning = false
+    var isWoken = false
+    var isStopping = false
+  }
+
+  private let state = Monitor(State())
+  /// Whether a wake is on its way to the thread, so that no other needs to take the lock for one.
+  private let isWakePending = ManagedAtomic(false)
+
+  /// Starts the thread, which calls `work` each time, with whether the time has passed rather than it was woken. Once in the
+  /// life of the object at most.
+  func start(seconds: UInt32, _ work: @escaping @Sendable (_ timeHasPassed: Bool) -> Void) throws(ExtentFSError) {
+    let (state, isWakePending) = (state, isWakePending)
+    state.change { $0.isRunning = true }
+    let body = ThreadBody {
+      while true {
+        let isStopping = state.wait(seconds: seconds) { state -> Bool? in
+          guard state.isWoken || state.isStopping else { return nil }
+          state.isWoken = false
+          return state.isStopping
+        }
+        if isStopping == true { break }
+        // Before the work, so that whoever sees a reason for more while it runs is heard. It orders nothing else: what the
+        // work looks at has locks of its own.
+        isWakePending.store(false, ordering: .relaxed)
+        work(isStopping == nil)
+      }
+      state.change { $0.isRunning = false }
+    }
+    let status = body.startDetached()
+    guard status == 0 else {
+      state.change { $0.isRunning = false }
+      throw ExtentFSError(.failed, "no thread for checkpoints could be made: error \(status)")
+    }
+  }
+
+  /// Asks for a checkpoint soon. Costs next to nothing where one was asked for already.
+  func wake() {
+    guard !isWakePending.load(ordering: .relaxed), !isWakePending.exchange(true, ordering: .relaxed) else { return }
+    state.change { $0.isWoken = true }
+  }
+
+  /// Whether the thread is to end.
+  var isStopping: Bool { state.wait { $0.isStopping } }
+
+  /// Ends the thread, after the checkpoint that it is in.
+  func stop() {
+    state.change { $0.isStopping = true }
+    state.wait { $0.isRunning ? nil : () }
+  }
+}
+
+/// What a thread runs.
+private final class ThreadBody: Sendable {
+  private let run: @Sendable () -> Void
+
+  init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+
+  /// Starts a thread that nobody joins; 0, or the error number.
+  func startDetached() -> Int32 {
+    let retained = unsafe Unmanaged.passRetained(self)
+    var thread = pthread_t()
+    // Safe: the thread takes over the reference that was retained for it.
+    let status = unsafe pthread_create(
+      &thread, nil,
+      { context in
+        if let context = unsafe context { unsafe Unmanaged<ThreadBody>.fromOpaque(context).takeRetainedValue().run() }
+        return nil
+      }, retained.toOpaque())
+    if status == 0 { pthread_detach(thread) } else { unsafe retained.release() }
+    return status
+  }
+}

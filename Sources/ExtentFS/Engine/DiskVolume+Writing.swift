@@ -1,0 +1,230 @@
+internal import Atomics
+internal import BlockStores
+internal import Bytes
+internal import Devices
+internal import Glibc
+
+extension DiskVolume {
+  /// Writes all of `bytes` at `offset`. When it returns, data and journal record are in the kernel's hands.
+  ///
+  /// Whole blocks never read anything. Whole blocks of zeroes become holes, where the store is set so.
+  ///
+  /// - Throws: `.invalidArgument` where the range passes the volume's end; `.outOfSpace`, `.device`, `.failed`: each block is
+  ///   then as it was, or as written.
+  package func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
+    let range = try checkedRange(offset, bytes.count, in: current.load(ordering: .acquiring))
+    guard !range.isEmpty else { return }
+    let whole = blockSize.blocks(inside: range)
+    for edge in BlockEdges(of: range, blockSize) where !whole.contains(edge) {
+      let part = blockSize.bytes(of: edge..<edge + 1, within: range)
+      // Safe: `part` lies in `range`, which is as long as `bytes`.
+      let source = unsafe UnsafeRawBufferPointer(
+        rebasing: bytes[Int(part.lowerBound - offset)..<Int(part.upperBound - offset)])
+      try unsafe writePart(source, of: edge, skip: Int(part.lowerBound - blockSize.offset(of: edge)))
+    }
+    guard !whole.isEmpty else { return }
+    let start = Int(blockSize.offset(of: whole.lowerBound) - offset)
+    // Safe: the whole blocks lie in `range`.
+    let source = unsafe UnsafeRawBufferPointer(
+      rebasing: bytes[start..<start + Int(whole.length) * blockSize.byteCount])
+    try unsafe writeBlocks(source, at: whole)
+  }
+
+  /// Makes `range` read as zeroes: whole blocks become holes, or keep the promise of space, and cost the same however many
+  /// they are; what is left at the ends is written.
+  package func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(ExtentFSError) {
+    let view = current.load(ordering: .acquiring)
+    guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
+    guard !range.isEmpty else { return }
+    let whole = wholeBlocks(in: range, view)
+    for edge in BlockEdges(of: range, blockSize) where !whole.contains(edge) {
+      let part = blockSize.bytes(of: edge..<edge + 1, within: range)
+      if !keepsSpace, try current.load(ordering: .acquiring).place(of: edge, engine.nodes) == .hole { continue }
+      try unsafe engine.withScratchBlock { scratch throws(ExtentFSError) in
+        unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0)
+        try unsafe writePart(
+          UnsafeRawBufferPointer(rebasing: scratch[..<Int(part.length)]), of: edge,
+          skip: Int(part.lowerBound - blockSize.offset(of: edge)))
+      }
+    }
+    try map(whole, to: keepsSpace ? .reservedZeroes : .hole)
+  }
+
+  /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
+  package func discard(in range: Range<UInt64>) throws(ExtentFSError) {
+    let view = current.load(ordering: .acquiring)
+    guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
+    try map(wholeBlocks(in: range, view), to: .hole)
+  }
+
+  private func passesEnd(_ range: Range<UInt64>, _ view: View) -> ExtentFSError {
+    ExtentFSError(
+      .invalidArgument,
+      "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
+  }
+
+  /// The blocks that lie wholly in `range`; the volume's last block counts as if the volume filled it.
+  private func wholeBlocks(in range: Range<UInt64>, _ view: View) -> Range<UInt64> {
+    guard range.upperBound == view.byteCount else { return blockSize.blocks(inside: range) }
+    let first = blockSize.blocks(toHold: range.lowerBound)
+    return first..<max(first, blockSize.blocks(toHold: range.upperBound))
+  }
+}
+
+extension DiskVolume {
+  /// Writes whole blocks; those that are all zeroes become holes where the store is set so.
+  private func writeBlocks(_ bytes: UnsafeRawBufferPointer, at blocks: Range<UInt64>) throws(ExtentFSError) {
+    guard engine.options.detectsZeroes else { return try unsafe storeBlocks(bytes, at: blocks) }
+    let size = blockSize.byteCount
+    var first = 0
+    let count = Int(blocks.length)
+    while first < count {
+      // Safe: block `index` lies in `bytes` for every index below `count`.
+      func isZero(_ index: Int) -> Bool {
+        unsafe UnsafeRawBufferPointer(rebasing: bytes[index * size..<(index + 1) * size]).isAllZero
+      }
+      let kind = isZero(first)
+      var end = first + 1
+      while end < count, isZero(end) == kind { end += 1 }
+      let part = blocks.lowerBound + UInt64(first)..<blocks.lowerBound + UInt64(end)
+      if kind {
+        try map(part, to: .hole)
+      } else {
+        try unsafe storeBlocks(UnsafeRawBufferPointer(rebasing: bytes[first * size..<end * size]), at: part)
+      }
+      first = end
+    }
+  }
+
+  /// Stores whole blocks in as few runs as there is room for.
+  private func storeBlocks(_ bytes: UnsafeRawBufferPointer, at blocks: Range<UInt64>) throws(ExtentFSError) {
+    var next = blocks
+    while !next.isEmpty {
+      let run = try engine.allocate(min(next.length, Engine<Device>.recordBlocksMax), for: self)
+      let start = Int(next.lowerBound - blocks.lowerBound) * blockSize.byteCount
+      // Safe: the part from `start` on holds the blocks of `next`, of which the run takes no more than there are.
+      let part = unsafe UnsafeRawBufferPointer(
+        rebasing: bytes[start..<start + Int(run.count) * blockSize.byteCount])
+      let logical = next.lowerBound..<next.lowerBound + run.count
+      do throws(ExtentFSError) {
+        _ = try unsafe storeAndPublish(part, at: logical, in: run, ifAsIn: nil)
+      } catch {
+        try engine.giveBack(run)
+        throw error
+      }
+      next = logical.upperBound..<next.upperBound
+    }
+  }
+
+  /// Writes `bytes` into the block `block`, `skip` bytes behind its start, and keeps the rest of it.
+  private func writePart(_ bytes: UnsafeRawBufferPointer, of block: UInt64, skip: Int) throws(ExtentFSError) {
+    let run = try engine.allocate(1, for: self)
+    do throws(ExtentFSError) {
+      try unsafe engine.withScratchBlock { scratch throws(ExtentFSError) in
+        while true {
+          // The view keeps the old block from being used for anything else while it is read.
+          let basis = current.load(ordering: .acquiring)
+          defer { withExtendedLifetime(basis) {} }
+          if case .physical(let old) = try basis.place(of: block, engine.nodes) {
+            try unsafe engine.readChecked(scratch, from: old, for: self, at: block)
+          } else {
+            unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0)
+          }
+          unsafe UnsafeMutableRawBufferPointer(rebasing: scratch[skip...]).copyMemory(from: bytes)
+          // Where another write changed the block meanwhile, that one has succeeded, and this one looks again.
+          let bytes = UnsafeRawBufferPointer(scratch)
+          if try unsafe storeAndPublish(bytes, at: block..<block + 1, in: run, ifAsIn: basis) { return }
+        }
+      }
+    } catch {
+      try engine.giveBack(run)
+      throw error
+    }
+  }
+
+  /// Writes `bytes` into `run` and maps `logical` to it, in the journal and in the view; where a `basis` is given, only if the
+  /// first block is mapped as there.
+  private func storeAndPublish(
+    _ bytes: UnsafeRawBufferPointer, at logical: Range<UInt64>, in run: PhysicalRun, ifAsIn basis: View?
+  ) throws(ExtentFSError) -> Bool {
+    try unsafe engine.withChecksums(of: bytes) { sums throws(ExtentFSError) in
+      try unsafe engine.store(bytes, sums, in: run)
+      return try change(logical, to: .physical(run.block), ifAsIn: basis) { () throws(ExtentFSError) in
+        try unsafe engine.journal.appendMap(
+          inode: inode, logical: logical.lowerBound, physical: run.block, checksums: sums) != nil
+      }
+    }
+  }
+
+  /// Makes `blocks` zeroes of the given kind.
+  private func map(_ blocks: Range<UInt64>, to target: DeltaTarget) throws(ExtentFSError) {
+    guard !blocks.isEmpty else { return }
+    _ = try change(blocks, to: target, ifAsIn: nil) { () throws(ExtentFSError) in
+      target == .reservedZeroes
+        ? try engine.journal.appendReserve(inode: inode, logical: blocks) != nil
+        : try engine.journal.appendUnmap(inode: inode, logical: blocks) != nil
+    }
+  }
+
+  /// Appends a record and publishes what it says, as one step for all other writers. Waits for a checkpoint where the journal
+  /// has no room for the record.
+  private func change(
+    _ blocks: Range<UInt64>, to target: DeltaTarget, ifAsIn basis: View?,
+    _ append: () throws(ExtentFSError) -> Bool
+  ) throws(ExtentFSError) -> Bool {
+    while true {
+      var old: View?  // Leaves the lock before it goes, since blocks may be set free with it.
+      var supersededCount: UInt64 = 0
+      let outcome = try writers.withLock { writer throws(ExtentFSError) -> Bool? in
+        let now = current.load(ordering: .relaxed)  // Stored only under this lock.
+        old = now
+        if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return false }
+        guard try append() else { return nil }
+        var active = now.active
+        now.active.forEachRun(in: blocks) { run in
+          if let block = run.value.physicalBlock {
+            writer.superseded.append(PhysicalRun(block: block, count: run.positions.length))
+            writer.supersededCount += run.positions.length
+          }
+          return true
+        }
+        supersededCount = writer.supersededCount
+        active.replace(blocks, with: target)
+        publish(now.replacing(active: active, frozen: now.frozen))
+        return true
+      }
+      withExtendedLifetime(old) {}
+      if let outcome {
+        engine.wakeCheckpointer(supersededCount: supersededCount)
+        return outcome
+      }
+      try engine.waitForJournalRoom()
+    }
+  }
+}
+
+extension View {
+  /// Whether `block` is certainly mapped as in `other`.
+  fileprivate func maps(_ block: UInt64, as other: View) -> Bool {
+    switch (changed(block), other.changed(block)) {
+    case (nil, nil): base == other.base
+    case let (mine?, theirs?): mine == theirs
+    default: false
+    }
+  }
+
+  /// Where the deltas say that `block` is; nil where they say nothing.
+  private func changed(_ block: UInt64) -> DeltaTarget? {
+    let run = active.run(at: block) ?? frozen?.run(at: block)
+    return run.map { $0.value.advanced(by: block - $0.positions.lowerBound) }
+  }
+}
+
+extension UnsafeRawBufferPointer {
+  /// Whether all bytes are zero. There are at least eight.
+  fileprivate var isAllZero: Bool {
+    guard let start = baseAddress, unsafe start.loadUnaligned(as: UInt64.self) == 0 else { return false }
+    // All bytes are zero if the first eight are, and each byte equals the one eight places before it.
+    return unsafe memcmp(start, start + 8, count - 8) == 0
+  }
+}

@@ -1,0 +1,93 @@
+internal import BlockStores
+internal import Bytes
+internal import Devices
+
+extension Engine {
+  /// Takes up to `count` blocks together for a volume's data. Where there are none, it waits for one checkpoint, which frees
+  /// what was overwritten, and tries once more.
+  func allocate(_ count: UInt64, for volume: DiskVolume<Device>) throws(ExtentFSError) -> PhysicalRun {
+    try journal.requireUsable()
+    do {
+      return try volume.openRun.take(count)
+    } catch {
+      guard error.code == .outOfSpace else { throw error }
+    }
+    // What other volumes have taken beforehand is free as well.
+    for other in state.withLock({ Array($0.volumes.values) }) { try other.openRun.returnRest() }
+    try checkpoint()
+    do {
+      return try volume.openRun.take(count)
+    } catch {
+      guard error.code == .outOfSpace else { throw error }
+      throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
+    }
+  }
+
+  /// Gives back a run that nothing maps.
+  func giveBack(_ run: PhysicalRun) throws(ExtentFSError) { try space.returnUnused(run) }
+
+  /// Writes `bytes`, whole blocks with the given checksums, into `run`.
+  func store(
+    _ bytes: UnsafeRawBufferPointer, _ sums: UnsafeBufferPointer<UInt32>, in run: PhysicalRun
+  ) throws(ExtentFSError) {
+    do {
+      try unsafe device.write(bytes, at: blockSize.offset(of: run.block))
+    } catch {
+      throw ExtentFSError(error)
+    }
+    unsafe checksums.set(run, sums)
+  }
+
+  /// Reads whole blocks from `block` on into `buffer` and compares each with its checksum.
+  func readChecked(
+    _ buffer: UnsafeMutableRawBufferPointer, from block: UInt64, for volume: DiskVolume<Device>, at logical: UInt64
+  ) throws(ExtentFSError) {
+    do {
+      try unsafe device.read(into: buffer, at: blockSize.offset(of: block))
+    } catch {
+      throw ExtentFSError(error)
+    }
+    let size = blockSize.byteCount
+    for index in 0..<buffer.count / size {
+      // Safe: the block lies in the buffer.
+      let found = unsafe CRC32C.checksum(UnsafeRawBufferPointer(rebasing: buffer[index * size..<(index + 1) * size]))
+      let expected = try checksums.checksum(of: block + UInt64(index))
+      guard found == expected else {
+        throw ExtentFSError(
+          .damaged,
+          "volume '\(volume.name)', offset \(blockSize.offset(of: logical + UInt64(index))): block \(block + UInt64(index)) "
+            + "has the checksum \(found), and \(expected) was expected")
+      }
+    }
+  }
+
+  /// Runs `body` with room for one block.
+  func withScratchBlock<Result>(
+    _ body: (UnsafeMutableRawBufferPointer) throws(ExtentFSError) -> Result
+  ) throws(ExtentFSError) -> Result {
+    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 4096)
+    defer { unsafe scratch.deallocate() }
+    return try unsafe body(scratch)
+  }
+
+  /// Runs `body` with the checksums of the whole blocks in `bytes`.
+  func withChecksums<Result>(
+    of bytes: UnsafeRawBufferPointer, _ body: (UnsafeBufferPointer<UInt32>) throws(ExtentFSError) -> Result
+  ) throws(ExtentFSError) -> Result {
+    let size = blockSize.byteCount
+    let count = bytes.count / size
+    if count == 1 {
+      var sum = unsafe CRC32C.checksum(bytes)
+      return try unsafe withUnsafePointer(to: &sum) { pointer throws(ExtentFSError) in
+        try unsafe body(UnsafeBufferPointer(start: pointer, count: 1))
+      }
+    }
+    let sums = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: count)
+    defer { unsafe sums.deallocate() }
+    for index in 0..<count {
+      // Safe: the block lies in `bytes`, and there is a place for each block.
+      unsafe sums[index] = CRC32C.checksum(UnsafeRawBufferPointer(rebasing: bytes[index * size..<(index + 1) * size]))
+    }
+    return try unsafe body(UnsafeBufferPointer(sums))
+  }
+}

@@ -1,0 +1,45 @@
+internal import Bytes
+internal import Devices
+
+extension Engine {
+  /// Makes everything durable that completed before this call, on all volumes: at most one sync of the device.
+  package func commit() throws(ExtentFSError) { try commits.commit() }
+
+  /// Waits until the journal has room: runs a checkpoint, unless one that another thread ran has made room meanwhile.
+  func waitForJournalRoom() throws(ExtentFSError) {
+    try checkpoints.withLock { () throws(ExtentFSError) in
+      try journal.requireUsable()
+      guard journal.usedByteCount > journal.byteCount / 2 else { return }
+      let (frozen, cut) = freeze()
+      do throws(ExtentFSError) {
+        try merge(frozen, cut)
+      } catch {
+        journal.fail("a checkpoint failed: \(error)")
+        throw error
+      }
+    }
+  }
+
+  /// Ends the engine: merges what is left. No other call may follow, nor be running.
+  package func close() throws(ExtentFSError) {
+    checkpointer.stop()
+    let failure: ExtentFSError?
+    do throws(ExtentFSError) {
+      try checkpoint()
+      failure = nil
+    } catch {
+      failure = error
+    }
+    for volume in letGoOfVolumes() { try volume.openRun.returnRest() }
+    if let failure { throw failure }
+  }
+
+  /// Volumes and engine refer to each other; this ends that.
+  @discardableResult
+  func letGoOfVolumes() -> [DiskVolume<Device>] {
+    state.withLock { state in
+      defer { state.volumes = [:] }
+      return Array(state.volumes.values)
+    }
+  }
+}

@@ -1,0 +1,60 @@
+internal import Bytes
+internal import Devices
+
+/// What a new store is to be like.
+package struct FormatOptions: Sendable {
+  /// The size of its blocks in bytes: a power of two from 4096 to 65536 (tests use 1024).
+  package var blockByteCount = 4096
+  /// The length of its journal in bytes: a multiple of 65536.
+  package var journalByteCount: UInt64 = 16 << 20
+  /// Seconds since 1970.
+  package var createdSeconds: UInt64 = 0
+  /// Which store it is to be; nil for a random one.
+  package var uuid: StoreUUID?
+
+  /// The defaults.
+  package init() {}
+}
+
+extension Engine {
+  /// Makes an empty store on `device`, which grows as far as needed. What the device held is lost.
+  ///
+  /// The superblock comes last: a crash before it is durable leaves something that is no store.
+  package static func format(_ device: Device, _ options: FormatOptions) throws(ExtentFSError) {
+    guard let blockSize = BlockSize(byteCount: options.blockByteCount) else {
+      throw ExtentFSError(.invalidArgument, "a store cannot have blocks of \(options.blockByteCount) bytes")
+    }
+    let geometry = try StoreGeometry(blockSize: blockSize, journalByteCount: options.journalByteCount)
+    let headByteCount = blockSize.offset(of: geometry.headBlockCount)
+    do throws(DeviceError) {
+      if device.byteCount < headByteCount { try device.grow(to: headByteCount) }
+      // The journal is written once beforehand, so that its blocks are there: a sync is then about twice as fast.
+      try device.writeZeroes(0..<headByteCount)
+      try device.sync()
+    } catch {
+      throw ExtentFSError(error)
+    }
+    let blockCount = device.byteCount >> blockSize.shift
+    var superblock = Superblock(
+      uuid: options.uuid ?? .random(), geometry: geometry, generation: 1, blockCount: blockCount)
+    superblock.groupCount = geometry.groupCount(inDeviceOf: blockCount)
+    superblock.createdSeconds = options.createdSeconds
+    try device.writeSuperblock(superblock, slot: 0)
+    do { try device.sync() } catch { throw ExtentFSError(error) }
+  }
+}
+
+extension BlockDevice {
+  fileprivate func writeZeroes(_ range: Range<UInt64>) throws(DeviceError) {
+    let zeroes = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+    defer { unsafe zeroes.deallocate() }
+    unsafe zeroes.initializeMemory(as: UInt8.self, repeating: 0)
+    var next = range.lowerBound
+    while next < range.upperBound {
+      let count = Int(min(UInt64(zeroes.count), range.upperBound - next))
+      // Safe: `count` is at most the buffer's.
+      try unsafe write(UnsafeRawBufferPointer(rebasing: zeroes[..<count]), at: next)
+      next += UInt64(count)
+    }
+  }
+}

@@ -1,0 +1,106 @@
+internal import Atomics
+internal import BlockStores
+package import Bytes
+package import Devices
+
+/// How an engine behaves; nothing of it is stored.
+package struct EngineOptions: Sendable {
+  /// Memory for nodes of trees and for checksums, in bytes.
+  package var cacheByteCount: UInt64 = 64 << 20
+  /// The length that the device is not grown beyond, in bytes; nil where only the host sets a limit.
+  package var limitByteCount: UInt64?
+  /// Whether whole blocks of zeroes that are written become holes.
+  package var detectsZeroes = true
+  /// The longest time between two checkpoints while there is something to merge, in seconds.
+  package var checkpointSeconds: UInt32 = 60
+  /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
+  /// trusts what may never have reached the device.
+  package var verifiesRecoveredData = true
+
+  /// The defaults.
+  package init() {}
+}
+
+/// An open store on a device, for writing.
+///
+/// Invariants:
+/// 1. No block that the durable superblock's trees or the live journal lead to is overwritten.
+/// 2. What a volume's view maps is in its tree, or in a record of the live journal; views and records change in one order.
+/// 3. A block that is set free is used again only when the checkpoint that freed it is durable and no view maps it.
+/// 4. After a failed sync or a failed checkpoint nothing more is written, until the store is opened again.
+///
+/// Thread safety: any thread. Lock order: `checkpoints` (one checkpoint at a time), a volume's `writers` in the order of their
+/// inodes, `state`, then those of the parts.
+package final class Engine<Device: BlockDevice>: Sendable {
+  package let options: EngineOptions
+  let device: Device
+  let geometry: StoreGeometry
+  let nodes: NodeCache<Device>
+  let space: SpaceMap<Device>
+  let checksums: ChecksumTable<Device>
+  let spaceRoot: Locked<TreeRoot>
+  let journal: JournalRing<Device>
+  let commits: GroupCommit<Device>
+  let checkpoints = Lock()
+  let checkpointer = Checkpointer()
+  let state: Locked<State>
+
+  struct State {
+    /// The newest durable superblock.
+    var superblock: Superblock
+    /// The slot it is in.
+    var slot: Int
+    /// The open volumes by inode.
+    var volumes: [UInt64: DiskVolume<Device>] = [:]
+    /// What the catalog says of the open volumes.
+    var inodes: [UInt64: InodeRecord] = [:]
+    /// The epoch that new views belong to.
+    var epoch: Epoch
+    /// How many blocks the trees of all volumes map.
+    var mappedBlockCount: UInt64 = 0
+  }
+
+  /// The most blocks that one record of the journal maps.
+  static var recordBlocksMax: UInt64 { 1024 }
+
+  package var blockSize: BlockSize { geometry.blockSize }
+
+  /// The length of the journal in bytes.
+  package var journalByteCount: UInt64 { geometry.journalByteCount }
+
+  init(_ parts: EngineParts<Device>, options: EngineOptions) {
+    self.options = options
+    device = parts.device
+    geometry = parts.superblock.geometry
+    nodes = parts.nodes
+    space = parts.space
+    checksums = parts.checksums
+    spaceRoot = parts.spaceRoot
+    journal = parts.journal
+    commits = GroupCommit(device: parts.device, ring: parts.journal)
+    let space = parts.space
+    let journal = parts.journal
+    let epoch = Epoch { runs in
+      do throws(ExtentFSError) {
+        for run in runs { try space.reuse(run) }
+      } catch {
+        // The space map contradicts itself. Nothing is lost yet, and nothing more is written.
+        journal.fail("blocks could not be set free: \(error)")
+      }
+    }
+    state = Locked(State(superblock: parts.superblock, slot: parts.slot, epoch: epoch))
+  }
+}
+
+/// What recovery hands to a new engine.
+struct EngineParts<Device: BlockDevice> {
+  var device: Device
+  var superblock: Superblock
+  var slot: Int
+  var nodes: NodeCache<Device>
+  var space: SpaceMap<Device>
+  var checksums: ChecksumTable<Device>
+  /// The durable space tree, where the groups' records are looked up.
+  var spaceRoot: Locked<TreeRoot>
+  var journal: JournalRing<Device>
+}

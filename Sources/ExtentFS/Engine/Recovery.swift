@@ -1,0 +1,193 @@
+internal import BlockStores
+internal import Bytes
+internal import Devices
+
+/// What a journal says has changed since the superblock, of one volume.
+struct RecoveredVolume {
+  var record: InodeRecord
+  var delta = Delta()
+  /// Blocks that records mapped and later records superseded.
+  var superseded: [PhysicalRun] = []
+}
+
+/// Reads a store's superblock and journal, and makes of them the parts of an engine. It writes nothing.
+struct Recovery<Device: BlockDevice> {
+  let device: Device
+  let options: EngineOptions
+  let superblock: Superblock
+  let slot: Int
+  let nodes: NodeCache<Device>
+  let spaceRoot: Locked<TreeRoot>
+  let space: SpaceMap<Device>
+  let checksums: ChecksumTable<Device>
+  private(set) var volumes: [UInt64: RecoveredVolume] = [:]
+  /// What the user should know: records that were dropped.
+  private(set) var warnings: [String] = []
+
+  init(_ device: Device, _ options: EngineOptions) throws(ExtentFSError) {
+    self.device = device
+    self.options = options
+    (superblock, slot) = try device.newestSuperblock()
+    let geometry = superblock.geometry
+    let deviceBlockCount = device.byteCount >> geometry.blockSize.shift
+    guard superblock.blockCount <= deviceBlockCount else {
+      throw ExtentFSError(
+        .damaged, "the store has \(superblock.blockCount) blocks, but its device only \(deviceBlockCount)")
+    }
+    let half = Int(clamping: options.cacheByteCount / 2)
+    let nodes = NodeCache(device: device, blockSize: geometry.blockSize, byteLimit: half)
+    let root = Locked(superblock.space)
+    self.nodes = nodes
+    spaceRoot = root
+    let records = GroupRecords { group throws(ExtentFSError) in
+      let reader = TreeReader(cache: nodes, root: root.withLock { $0 }, kind: .space)
+      return try reader.find(group)?.withValue { value throws(ExtentFSError) in
+        try GroupRecord(decoding: value, at: 0)
+      }
+    }
+    space = try SpaceMap(
+      device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
+      growingUpTo: (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift, records: records)
+    checksums = ChecksumTable(space: space, byteBudget: half)
+  }
+
+  private var region: Range<UInt64> {
+    StoreGeometry.journalOffset..<StoreGeometry.journalOffset + superblock.geometry.journalByteCount
+  }
+
+  /// Reads the journal, twice: once to learn what a completed sync had made durable, then to do it again in memory. Records
+  /// of later data count only if that data reached the device, which its checksums tell; it was never promised.
+  mutating func replay() throws(ExtentFSError) -> JournalPosition {
+    let journal = try JournalReplay(
+      device: device, region: region,
+      identity: JournalIdentity(storeTag: superblock.uuid.tag, epoch: superblock.journalEpoch),
+      tail: JournalPosition(offset: superblock.journalTailOffset, sequence: superblock.journalTailSequence))
+    let end = try journal.forEach { _ throws(ExtentFSError) in }
+    if let lost = try journal.lostDurableSequence(after: end) {
+      throw ExtentFSError(
+        .damaged,
+        "the journal ends at record \(end.lastSequence), but record \(lost) was durable: the device lost what it had synced")
+    }
+    _ = try journal.forEach { record throws(ExtentFSError) in
+      try apply(record, isDurable: record.sequence <= end.durableSequence)
+    }
+    return journal.nextStart
+  }
+
+  private mutating func apply(_ record: JournalRecord, isDurable: Bool) throws(ExtentFSError) {
+    switch record.change {
+    case .map(let inode, let logical, let physical, let sums):
+      let run = PhysicalRun(block: physical, count: UInt64(sums.count))
+      let isThere = isDurable || !options.verifiesRecoveredData ? true : try holds(run, sums)
+      guard isThere else {
+        warnings.append("record \(record.sequence): its data did not reach the device, and was never promised to")
+        return
+      }
+      try space.claim(run)
+      unsafe sums.withUnsafeBufferPointer { unsafe checksums.set(run, $0) }
+      try change(inode, logical..<logical + run.count, to: .physical(physical))
+    case .unmap(let inode, let blocks):
+      try change(inode, blocks, to: .hole)
+    case .reserve(let inode, let blocks):
+      try change(inode, blocks, to: .reservedZeroes)
+    case .commitMarker:
+      break
+    }
+  }
+
+  private mutating func change(
+    _ inode: UInt64, _ blocks: Range<UInt64>, to target: DeltaTarget
+  ) throws(ExtentFSError) {
+    if volumes[inode] == nil {
+      let catalog = Catalog(nodes: nodes, superblock: superblock)
+      guard let record = try catalog.record(of: inode) else {
+        throw ExtentFSError(.damaged, "the journal changes inode \(inode), which is not there")
+      }
+      volumes[inode] = RecoveredVolume(record: record)
+    }
+    guard var volume = volumes.removeValue(forKey: inode) else { return }
+    defer { volumes[inode] = volume }
+    guard blocks.upperBound <= superblock.geometry.blockSize.blocks(toHold: volume.record.byteCount) else {
+      throw ExtentFSError(.damaged, "the journal changes blocks \(blocks) of inode \(inode), which has fewer")
+    }
+    volume.delta.forEachRun(in: blocks) { run in
+      if let block = run.value.physicalBlock {
+        volume.superseded.append(PhysicalRun(block: block, count: run.positions.length))
+      }
+      return true
+    }
+    volume.delta.replace(blocks, with: target)
+  }
+
+  /// Whether the blocks of `run` hold what has these checksums. Blocks behind the device's end hold nothing: a device that
+  /// grew without a sync may be short again after a power cut.
+  private func holds(_ run: PhysicalRun, _ sums: [UInt32]) throws(ExtentFSError) -> Bool {
+    let blockSize = superblock.geometry.blockSize
+    let end = run.block.addingReportingOverflow(run.count)
+    guard !end.overflow, end.partialValue <= device.byteCount >> blockSize.shift else { return false }
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 4096)
+    defer { unsafe buffer.deallocate() }
+    for (index, sum) in sums.enumerated() {
+      do throws(DeviceError) {
+        try unsafe device.read(into: buffer, at: blockSize.offset(of: run.block + UInt64(index)))
+      } catch {
+        throw ExtentFSError(error)
+      }
+      if unsafe CRC32C.checksum(UnsafeRawBufferPointer(buffer)) != sum { return false }
+    }
+    return true
+  }
+
+  /// The parts of an engine whose journal begins at `start` in a new epoch.
+  func parts(journalAt start: JournalPosition) throws(ExtentFSError) -> EngineParts<Device> {
+    let identity = JournalIdentity(storeTag: superblock.uuid.tag, epoch: superblock.journalEpoch &+ 1)
+    return EngineParts(
+      device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
+      spaceRoot: spaceRoot,
+      journal: try JournalRing(device: device, region: region, identity: identity, start: start))
+  }
+}
+
+extension Engine {
+  /// Opens the store on `device`: the newest superblock, and what the journal says has changed since.
+  ///
+  /// For writing, one checkpoint then merges that and begins a new epoch of the journal. Nothing is written before all has
+  /// been read, and a crash at any point leaves a store that opens the same way again.
+  ///
+  /// - Parameter readOnly: nothing is written at all, now or later.
+  /// - Returns: the engine, and what the user should be told.
+  /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.outOfSpace` where there is no room for the checkpoint.
+  package static func open(
+    _ device: Device, _ options: EngineOptions, readOnly: Bool = false
+  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
+    var recovery = try Recovery(device, options)
+    if !readOnly, recovery.superblock.mustStayUnchanged {
+      throw ExtentFSError(.newerFormat, "the store has features unknown to this program: it can only be read")
+    }
+    let start = try recovery.replay()
+    if !readOnly {
+      // What was read may be in the kernel alone, such as a superblock that a process wrote and died. It has to be durable
+      // before anything is written to blocks that are free by it, and in use by the superblock before it (R1).
+      do { try device.sync() } catch { throw ExtentFSError(error) }
+    }
+    let engine = Engine(try recovery.parts(journalAt: start), options: options)
+    for (inode, recovered) in recovery.volumes {
+      let volume = engine.adopt(inode, recovered.record, delta: recovered.delta)
+      volume.writers.withLock { $0.superseded = recovered.superseded }
+    }
+    if readOnly {
+      engine.journal.fail("the store was opened for reading only")
+    } else {
+      let (frozen, cut) = engine.freeze()
+      do throws(ExtentFSError) {
+        try engine.countMappedBlocks()
+        try engine.merge(frozen, cut) { $0.journalEpoch &+= 1 }
+      } catch {
+        engine.journal.fail("opening failed: \(error)")
+        engine.letGoOfVolumes()
+        throw error
+      }
+    }
+    return (engine, recovery.warnings)
+  }
+}

@@ -1,0 +1,41 @@
+public import Devices
+
+/// Why the engine on disk could not do what was asked.
+public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// What to branch on.
+  public enum Code: Sendable, Equatable {
+    /// No block is free, and the store may not grow.
+    case outOfSpace
+    /// A checksum, a bound or an invariant of what is stored does not hold.
+    case damaged
+    /// The device holds something that is no store.
+    case notAStore
+    /// The store has features that this version does not know.
+    case newerFormat
+    /// Another process has the store open.
+    case inUse
+    /// The caller asked for what cannot be.
+    case invalidArgument
+    /// An earlier failure left the store refusing writes until it is opened again.
+    case failed
+    /// The device failed.
+    case device(DeviceError)
+  }
+
+  /// What to branch on.
+  public var code: Code
+  /// The facts, in words.
+  public var facts: String
+
+  /// Makes an error.
+  public init(_ code: Code, _ facts: String) {
+    self.code = code
+    self.facts = facts
+  }
+
+  /// The error for a failed call on the device.
+  public init(_ error: DeviceError) { self.init(.device(error), "\(error)") }
+
+  /// One line of text.
+  public var description: String { facts }
+}

@@ -1,0 +1,208 @@
+internal import Bytes
+
+/// The start of everything: which store this is, and where its trees and its journal begin.
+///
+/// Two slots are written in turn; the valid one with the greater generation counts.
+///
+/// ```
+///   0    8  magic "LACUNA\r\n"
+///   8  u32  version               1
+///  12  u32  checksum              CRC32C of the 4096 bytes with this field zero
+///  16  u64  compatible features   may be unknown
+///  24  u64  readOnlyCompatible    unknown ones allow reading alone
+///  32  u64  incompatible          unknown ones allow nothing
+///  40   16  UUID
+///  56  u32  blockSize             in bytes
+///  60  u32  zero
+///  64  u64  generation
+///  72  u64  blockCount            of the device, as far as the store knows of it
+///  80  u64  journalByteCount
+///  88  u64  journalTailOffset     in bytes from the ring's start
+///  96  u64  journalTailSequence   the next one expected there
+/// 104  u64  journalEpoch
+/// 112  u64  nextInode
+/// 120  u64  defaultInode
+/// 128  u64  usedBlockCount
+/// 136  u64  groupCount
+/// 144  u64  createdSeconds        since 1970
+/// 152   32  TreeRoot of inodes
+/// 184   32  TreeRoot of names
+/// 216   32  TreeRoot of space
+/// 248   32  TreeRoot of shared runs
+/// 280       zero up to 4096
+/// ```
+package struct Superblock: Sendable, Equatable {
+  /// Features that may be unknown.
+  package var compatibleFeatures: UInt64 = 0
+  /// Features of which unknown ones allow reading alone.
+  package var readOnlyCompatibleFeatures: UInt64 = 0
+  /// Features that must be known.
+  package var incompatibleFeatures: UInt64 = 0
+  /// Which store this is.
+  package var uuid: StoreUUID
+  /// Where everything is.
+  package var geometry: StoreGeometry
+  /// Of the checkpoint that wrote this superblock; rises by one with each.
+  package var generation: UInt64
+  /// How many blocks of the device the store knows of.
+  package var blockCount: UInt64
+  /// Where in the ring the journal's live part begins, in bytes.
+  package var journalTailOffset: UInt64 = 0
+  /// The sequence number expected there.
+  package var journalTailSequence: UInt64 = 1
+  /// Told apart from records of other openings.
+  package var journalEpoch: UInt64 = 1
+  /// The number of the next inode made.
+  package var nextInode: UInt64 = 1
+  /// The inode that the empty export name means; 0 for none.
+  package var defaultInode: UInt64 = 0
+  /// How many blocks are in use.
+  package var usedBlockCount: UInt64 = 0
+  /// How many groups a device of `blockCount` blocks has.
+  package var groupCount: UInt64 = 0
+  /// When the store was made, in seconds since 1970.
+  package var createdSeconds: UInt64 = 0
+  /// The tree of inodes.
+  package var inodes: TreeRoot = .empty
+  /// The tree of names.
+  package var names: TreeRoot = .empty
+  /// The tree of groups.
+  package var space: TreeRoot = .empty
+  /// The tree of shared runs.
+  package var shared: TreeRoot = .empty
+
+  /// The size of an encoded superblock, in bytes.
+  package static let encodedByteCount = StoreGeometry.superblockByteCount
+  /// The version of the format that this code writes, and the newest that it reads.
+  package static let version: UInt32 = 1
+  /// "LACUNA\r\n" as a little-endian integer.
+  package static let magic: UInt64 = 0x0A0D_414E_5543_414C
+  /// The features that this code knows, of each class.
+  package static let knownReadOnlyCompatibleFeatures: UInt64 = 0
+  /// The features that this code knows.
+  package static let knownIncompatibleFeatures: UInt64 = 0
+
+  /// The superblock of a store with nothing in it.
+  package init(uuid: StoreUUID, geometry: StoreGeometry, generation: UInt64, blockCount: UInt64) {
+    self.uuid = uuid
+    self.geometry = geometry
+    self.generation = generation
+    self.blockCount = blockCount
+  }
+
+  /// Whether the store has features that allow reading alone.
+  package var mustStayUnchanged: Bool {
+    readOnlyCompatibleFeatures & ~Self.knownReadOnlyCompatibleFeatures != 0
+  }
+
+  /// Decodes the superblock in the first 4096 bytes of `bytes`.
+  ///
+  /// - Throws: `ExtentFSError` with `notAStore` where the magic is missing or there are too few bytes, `newerFormat`
+  ///   for an unknown version or incompatible feature, and `damaged` for a wrong checksum or fields that cannot be.
+  package init(decoding bytes: RawSpan) throws(ExtentFSError) {
+    guard bytes.byteCount >= Self.encodedByteCount, bytes.uint64(at: 0) == Self.magic else {
+      throw ExtentFSError(.notAStore, "there is no Lacuna store here: the first bytes are not its mark")
+    }
+    let checksum = Self.checksum(bytes)
+    guard bytes.uint32(at: 12) == checksum else {
+      throw ExtentFSError(.damaged, "a superblock's checksum is \(bytes.uint32(at: 12)) and should be \(checksum)")
+    }
+    try Self.checkFeatures(bytes)
+    compatibleFeatures = bytes.uint64(at: 16)
+    readOnlyCompatibleFeatures = bytes.uint64(at: 24)
+    incompatibleFeatures = bytes.uint64(at: 32)
+    uuid = StoreUUID(decoding: bytes, at: 40)
+    geometry = try Self.geometry(bytes)
+    generation = bytes.uint64(at: 64)
+    blockCount = bytes.uint64(at: 72)
+    journalTailOffset = bytes.uint64(at: 88)
+    journalTailSequence = bytes.uint64(at: 96)
+    journalEpoch = bytes.uint64(at: 104)
+    nextInode = bytes.uint64(at: 112)
+    defaultInode = bytes.uint64(at: 120)
+    usedBlockCount = bytes.uint64(at: 128)
+    groupCount = bytes.uint64(at: 136)
+    createdSeconds = bytes.uint64(at: 144)
+    inodes = try TreeRoot(decoding: bytes, at: 152)
+    names = try TreeRoot(decoding: bytes, at: 184)
+    space = try TreeRoot(decoding: bytes, at: 216)
+    shared = try TreeRoot(decoding: bytes, at: 248)
+    try checkBounds()
+  }
+
+  private static func checkFeatures(_ bytes: RawSpan) throws(ExtentFSError) {
+    let version = bytes.uint32(at: 8)
+    guard version == Self.version else {
+      // Version 0 was never written, and is as unknown as those to come.
+      throw ExtentFSError(.newerFormat, "the store has format version \(version); this program knows \(Self.version)")
+    }
+    let unknown = bytes.uint64(at: 32) & ~knownIncompatibleFeatures
+    guard unknown == 0 else {
+      let bits = (0..<64).filter { unknown >> UInt64($0) & 1 == 1 }.map(String.init).joined(separator: ", ")
+      throw ExtentFSError(.newerFormat, "the store has features unknown to this program: bits \(bits)")
+    }
+  }
+
+  private static func geometry(_ bytes: RawSpan) throws(ExtentFSError) -> StoreGeometry {
+    let byteCount = bytes.uint32(at: 56)
+    guard let blockSize = BlockSize(byteCount: Int(byteCount)) else {
+      throw ExtentFSError(.damaged, "a superblock has the block size \(byteCount)")
+    }
+    do throws(ExtentFSError) {
+      return try StoreGeometry(blockSize: blockSize, journalByteCount: bytes.uint64(at: 80))
+    } catch {
+      throw ExtentFSError(.damaged, "a superblock has an impossible geometry: \(error.facts)")
+    }
+  }
+
+  private func checkBounds() throws(ExtentFSError) {
+    guard blockCount >= geometry.headBlockCount, blockCount <= UInt64(Int64.max) >> geometry.blockSize.shift,
+      groupCount <= geometry.groupCount(inDeviceOf: blockCount), usedBlockCount <= blockCount,
+      journalTailOffset < geometry.journalByteCount
+    else {
+      throw ExtentFSError(
+        .damaged,
+        "a superblock has \(blockCount) blocks, \(usedBlockCount) of them used, \(groupCount) groups, and the journal at \(journalTailOffset)"
+      )
+    }
+  }
+
+  /// Encodes the superblock into the first 4096 bytes of `bytes`, all of which it sets.
+  package func encode(into bytes: inout MutableRawSpan) {
+    bytes.zero(0..<Self.encodedByteCount)
+    bytes.store(Self.magic, at: 0)
+    bytes.store(Self.version, at: 8)
+    bytes.store(compatibleFeatures, at: 16)
+    bytes.store(readOnlyCompatibleFeatures, at: 24)
+    bytes.store(incompatibleFeatures, at: 32)
+    uuid.encode(into: &bytes, at: 40)
+    bytes.store(UInt32(geometry.blockSize.byteCount), at: 56)
+    bytes.store(generation, at: 64)
+    bytes.store(blockCount, at: 72)
+    bytes.store(geometry.journalByteCount, at: 80)
+    bytes.store(journalTailOffset, at: 88)
+    bytes.store(journalTailSequence, at: 96)
+    bytes.store(journalEpoch, at: 104)
+    bytes.store(nextInode, at: 112)
+    bytes.store(defaultInode, at: 120)
+    bytes.store(usedBlockCount, at: 128)
+    bytes.store(groupCount, at: 136)
+    bytes.store(createdSeconds, at: 144)
+    inodes.encode(into: &bytes, at: 152)
+    names.encode(into: &bytes, at: 184)
+    space.encode(into: &bytes, at: 216)
+    shared.encode(into: &bytes, at: 248)
+    bytes.store(Self.checksum(bytes.bytes), at: 12)
+  }
+
+  /// The CRC32C of the first 4096 bytes with the checksum field taken as zero.
+  private static func checksum(_ bytes: RawSpan) -> UInt32 {
+    // Safe: both buffers live during their calls, and callers give 4096 bytes or more.
+    unsafe bytes.withUnsafeBytes { buffer in
+      let before = unsafe CRC32C.checksum(UnsafeRawBufferPointer(rebasing: buffer[0..<12]))
+      let field = unsafe withUnsafeBytes(of: UInt32(0)) { unsafe CRC32C.checksum($0, continuing: before) }
+      let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[16..<encodedByteCount])
+      return unsafe CRC32C.checksum(rest, continuing: field)
+    }
+  }
+}

@@ -1,0 +1,102 @@
+internal import Bytes
+package import Devices
+
+/// Makes what was written durable, with one sync for everyone who asks meanwhile.
+///
+/// Who comes while no sync runs leads one; who comes while one runs waits for it and, where that began too early, for the
+/// next, which one of those waiting leads. A failed sync is final: nothing succeeds after it.
+///
+/// Locks: its own, never held together with the ring's, nor during a sync.
+package final class GroupCommit<Device: BlockDevice>: Sendable {
+  private let device: Device
+  private let ring: JournalRing<Device>
+  private let monitor: Monitor<State>
+
+  private struct State {
+    var isSyncing = false
+    /// How many syncs began, and how many succeeded: the last one to begin is the only one that may be running.
+    var begunCount: UInt64 = 0
+    var completedCount: UInt64 = 0
+    var durableSequence: UInt64 = 0
+    /// Why no sync will succeed any more.
+    var failure: String?
+  }
+
+  private enum Role { case leader, served }
+
+  /// Makes the one group commit of `ring`, which is on `device`.
+  package init(device: Device, ring: JournalRing<Device>) {
+    self.device = device
+    self.ring = ring
+    monitor = Monitor(State())
+  }
+
+  /// Returns when every record appended before the call is durable, with its data: a flush. Costs nothing where they are.
+  ///
+  /// - Throws: `.device` where this call's own sync failed, `.failed` for everyone else from then on.
+  package func commit() throws(ExtentFSError) { try commit(through: ring.lastSequence) }
+
+  /// Returns when every record up to the number `sequence`, which was appended, is durable, with its data.
+  ///
+  /// - Throws: as for `commit()`.
+  package func commit(through sequence: UInt64) throws(ExtentFSError) {
+    try ring.requireUsable()
+    try sync { $0.durableSequence >= sequence }
+  }
+
+  /// Returns when everything that was written to the device before the call is durable, journalled or not: for checkpoints.
+  ///
+  /// - Throws: as for `commit()`.
+  package func barrier() throws(ExtentFSError) {
+    try ring.requireUsable()
+    var ticket: UInt64?
+    try sync { state in
+      // A sync that runs already began too early.
+      let needed = ticket ?? state.begunCount + 1
+      ticket = needed
+      return state.completedCount >= needed
+    }
+  }
+
+  /// How many syncs were begun.
+  package var syncCount: UInt64 { monitor.wait { $0.begunCount } }
+
+  private func sync(unless isServed: (State) -> Bool) throws(ExtentFSError) {
+    let role: Role = try monitor.wait { state throws(ExtentFSError) in
+      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
+      if isServed(state) { return .served }
+      if state.isSyncing { return nil }
+      state.isSyncing = true
+      state.begunCount += 1
+      return .leader
+    }
+    guard role == .leader else { return }
+    let outcome = syncDevice()
+    monitor.change { state in
+      state.isSyncing = false
+      switch outcome {
+      case .success(let sequence):
+        state.completedCount += 1
+        state.durableSequence = sequence
+      case .failure(let error):
+        state.failure = "making data durable failed earlier: \(error)"
+      }
+    }
+    _ = try outcome.get()
+  }
+
+  /// Syncs, and returns the number of the last record that is durable now.
+  private func syncDevice() -> Result<UInt64, ExtentFSError> {
+    do throws(ExtentFSError) {
+      let sequence = try ring.beginSync()
+      do throws(DeviceError) { try device.sync() } catch {
+        ring.fail("making data durable failed earlier: \(error)")
+        throw ExtentFSError(error)
+      }
+      ring.endSync(through: sequence)
+      return .success(sequence)
+    } catch {
+      return .failure(error)
+    }
+  }
+}

@@ -1,0 +1,167 @@
+package import Devices
+
+/// Where a journal ended, as found by reading it.
+package struct JournalEnd: Sendable, Equatable {
+  /// The number of the last record; the one before the tail's where there is none.
+  package var lastSequence: UInt64
+  /// The greatest durable sequence number that any record told; the one before the tail's where none told more.
+  ///
+  /// Data of records up to this one was durable. That of later records is to be verified against their checksums.
+  package var durableSequence: UInt64
+  /// How many bytes of the ring the records take, from the tail on.
+  package var usedByteCount: UInt64
+
+  package init(lastSequence: UInt64, durableSequence: UInt64, usedByteCount: UInt64) {
+    self.lastSequence = lastSequence
+    self.durableSequence = durableSequence
+    self.usedByteCount = usedByteCount
+  }
+}
+
+/// Reads the live part of a journal, from the tail to the first record that is not there. It writes nothing.
+///
+/// Records of other stores, other epochs and earlier laps end the journal, as torn ones do (R3, R4).
+package struct JournalReplay<Device: BlockDevice> {
+  private let device: Device
+  private let region: Range<UInt64>
+  private let identity: JournalIdentity
+  private let tail: JournalPosition
+
+  /// Prepares to read the journal in the bytes `region` of `device` from `tail` on.
+  ///
+  /// - Throws: `.damaged` where region or tail are none.
+  package init(
+    device: Device, region: Range<UInt64>, identity: JournalIdentity, tail: JournalPosition
+  ) throws(ExtentFSError) {
+    try JournalRing.check(region: region, start: tail, on: device)
+    self.device = device
+    self.region = region
+    self.identity = identity
+    self.tail = tail
+  }
+
+  private var ringByteCount: UInt64 { region.upperBound - region.lowerBound }
+
+  /// Where the next life of the store begins its journal: in a new epoch, with a number above any that may ever have been
+  /// written in this one, whatever was lost.
+  package var nextStart: JournalPosition {
+    JournalPosition(offset: 0, sequence: tail.sequence + ringByteCount / UInt64(JournalFormat.headerByteCount) + 1)
+  }
+
+  /// Hands each record to `body`, in order, and returns where they end. It may be run any number of times.
+  ///
+  /// - Throws: what `body` throws; `.device` where the ring cannot be read; `.damaged` for a record with a right checksum and
+  ///   fields that cannot be.
+  package func forEach(
+    _ body: (JournalRecord) throws(ExtentFSError) -> Void
+  ) throws(ExtentFSError) -> JournalEnd {
+    let window = JournalWindow(device: device, region: region)
+    var end = JournalEnd(
+      lastSequence: tail.sequence - 1, durableSequence: tail.sequence - 1, usedByteCount: 0)
+    while let (start, checked) = try nextRecord(after: end, window) {
+      let record = try checked.decoded()
+      end.lastSequence = record.sequence
+      end.durableSequence = max(end.durableSequence, record.durableSequence)
+      end.usedByteCount = start + UInt64(checked.byteCount)
+      try body(record)
+    }
+    return end
+  }
+
+  /// Looks behind `end` for a record that says that one which is missing was durable, and returns the number it tells.
+  ///
+  /// A power cut cannot cause that: the device forgot what it had promised to keep, or the medium decayed. Nil where there is
+  /// no such record. It reads the whole ring.
+  package func lostDurableSequence(after end: JournalEnd) throws(ExtentFSError) -> UInt64? {
+    let window = JournalWindow(device: device, region: region)
+    var found = end.lastSequence
+    // Whatever was appended after a sync began in a fresh block, so that looking at the starts of blocks is enough.
+    var distance = JournalFormat.roundedUp(end.usedByteCount)
+    while distance < ringByteCount {
+      if let record = try window.record(at: offset(distance), identity), record.sequence > end.lastSequence {
+        found = max(found, record.durableSequence)
+      }
+      distance += JournalFormat.blockByteCount
+    }
+    return found > end.lastSequence ? found : nil
+  }
+
+  /// The record behind `end`, and how far behind the tail it starts; nil where it is in none of the places it could be in.
+  private func nextRecord(
+    after end: JournalEnd, _ window: JournalWindow<Device>
+  ) throws(ExtentFSError) -> (UInt64, CheckedJournalRecord)? {
+    let next = end.usedByteCount
+    let freshBlock = JournalFormat.roundedUp(next)
+    if let record = try record(at: next, after: end, window) { return (next, record) }
+    if freshBlock != next, let record = try record(at: freshBlock, after: end, window) { return (freshBlock, record) }
+    let ringStart = ringByteCount - tail.offset
+    // It goes to the ring's start only where it might not fit the rest.
+    guard next < ringStart, ringStart - freshBlock < UInt64(JournalFormat.recordByteCountMax),
+      freshBlock != ringStart
+    else { return nil }
+    return try record(at: ringStart, after: end, window).map { (ringStart, $0) }
+  }
+
+  private func record(
+    at distance: UInt64, after end: JournalEnd, _ window: JournalWindow<Device>
+  ) throws(ExtentFSError) -> CheckedJournalRecord? {
+    // The writer always leaves a block free, so that the journal never comes round to its tail.
+    let limit = ringByteCount - JournalFormat.blockByteCount
+    guard distance < limit, let record = try window.record(at: offset(distance), identity),
+      record.sequence == end.lastSequence + 1, distance + UInt64(record.byteCount) <= limit
+    else { return nil }
+    return record
+  }
+
+  private func offset(_ distance: UInt64) -> UInt64 {
+    let offset = tail.offset + distance
+    return offset < ringByteCount ? offset : offset - ringByteCount
+  }
+}
+
+/// A piece of the ring in memory. Not for more than one thread.
+@safe private final class JournalWindow<Device: BlockDevice> {
+  private let device: Device
+  private let region: Range<UInt64>
+  private let bytes: UnsafeMutableRawBufferPointer
+  private static var byteCount: UInt64 { 1 << 18 }
+  /// What of the ring is in `bytes`.
+  private var held: Range<UInt64> = 0..<0
+
+  init(device: Device, region: Range<UInt64>) {
+    self.device = device
+    self.region = region
+    unsafe bytes = .allocate(byteCount: Int(Self.byteCount), alignment: 8)
+  }
+
+  deinit { unsafe bytes.deallocate() }
+
+  /// The record of `identity` at `offset` in the ring, which is a multiple of 8; nil where there is none.
+  ///
+  /// What it returns is good until the next call.
+  func record(at offset: UInt64, _ identity: JournalIdentity) throws(ExtentFSError) -> CheckedJournalRecord? {
+    let ringByteCount = region.upperBound - region.lowerBound
+    let wanted = offset..<min(offset + UInt64(JournalFormat.recordByteCountMax), ringByteCount)
+    if wanted.lowerBound < held.lowerBound || wanted.upperBound > held.upperBound { try load(from: offset) }
+    let start = Int(offset - held.lowerBound)
+    let count = Int(wanted.upperBound - wanted.lowerBound)
+    // Safe: the wanted bytes are among those held, and those are in the buffer.
+    return unsafe CheckedJournalRecord(
+      UnsafeRawBufferPointer(rebasing: bytes[start..<start + count]), identity)
+  }
+
+  private func load(from offset: UInt64) throws(ExtentFSError) {
+    let ringByteCount = region.upperBound - region.lowerBound
+    let range = offset..<min(offset + Self.byteCount, ringByteCount)
+    held = 0..<0
+    do throws(DeviceError) {
+      // Safe: the range is no longer than the buffer.
+      try unsafe device.read(
+        into: UnsafeMutableRawBufferPointer(rebasing: bytes[..<Int(range.upperBound - range.lowerBound)]),
+        at: region.lowerBound + range.lowerBound)
+    } catch {
+      throw ExtentFSError(error)
+    }
+    held = range
+  }
+}

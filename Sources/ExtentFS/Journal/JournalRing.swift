@@ -1,0 +1,214 @@
+internal import Atomics
+internal import Bytes
+package import Devices
+
+/// The journal: a ring of records on a device, of which the newest part is live.
+///
+/// What a caller may rely on:
+///
+/// 1. When `append` returns a number, the record is in the kernel's hands, and so is every record with a lower number.
+/// 2. A block of 4096 bytes that held a record when a sync began is not written again while that record is live.
+/// 3. Nothing from the tail on is overwritten.
+/// 4. After a failed write nothing more is written: what the ring holds behind the last record is not known then.
+///
+/// Locks: one, for the state and for the buffer that records are built in. It is held during the device's write, so that
+/// records reach the kernel in the order of their numbers; that write is a copy into memory which the kernel has.
+@safe package final class JournalRing<Device: BlockDevice>: @unchecked Sendable {
+  // Sendable because `image` is touched only with the lock held, and the rest is constant, locked or atomic.
+  private let device: Device
+  private let region: Range<UInt64>
+  private let identity: JournalIdentity
+  private let image: UnsafeMutableRawPointer
+  private let state: Locked<State>
+  private let publishedUsedByteCount: ManagedAtomic<UInt64>
+
+  private struct State {
+    var space: JournalSpace
+    var nextSequence: UInt64
+    var durableSequence: UInt64
+    /// Why nothing may be written any more.
+    var failure: String?
+  }
+
+  /// Blocks that only a commit marker may take, besides the one that nothing takes.
+  private static var markerBlockCount: UInt64 { 1 }
+
+  /// Makes an empty ring in the bytes `region` of `device`, whose first record comes at `start`.
+  ///
+  /// A superblock with `identity` and `start` must be durable, and no record with this identity may ever have been written.
+  ///
+  /// - Throws: `.damaged` where region or start are none.
+  package init(
+    device: Device, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition
+  ) throws(ExtentFSError) {
+    try Self.check(region: region, start: start, on: device)
+    self.device = device
+    self.region = region
+    self.identity = identity
+    unsafe image = .allocate(byteCount: Self.imageByteCount, alignment: Int(JournalFormat.blockByteCount))
+    state = Locked(
+      State(
+        space: JournalSpace(byteCount: region.upperBound - region.lowerBound, start: start.offset),
+        nextSequence: start.sequence, durableSequence: start.sequence - 1))
+    publishedUsedByteCount = ManagedAtomic(0)
+  }
+
+  deinit { unsafe image.deallocate() }
+
+  /// The longest record, and zeroes to the end of its last block.
+  private static var imageByteCount: Int { JournalFormat.recordByteCountMax + Int(JournalFormat.blockByteCount) }
+
+  /// The length of the ring in bytes.
+  package var byteCount: UInt64 { region.upperBound - region.lowerBound }
+
+  /// How much of the ring is in use, in bytes; of any recent moment. No lock.
+  package var usedByteCount: UInt64 { publishedUsedByteCount.load(ordering: .relaxed) }
+
+  /// The number of the last record; the one before the first where there is none.
+  package var lastSequence: UInt64 { state.withLock { $0.nextSequence - 1 } }
+
+  /// The number of the last record that a completed sync made durable.
+  package var durableSequence: UInt64 { state.withLock { $0.durableSequence } }
+}
+
+// MARK: Appending
+
+extension JournalRing {
+  /// Appends: the blocks from `logical` on are those from `physical` on, whose bytes are in the kernel's hands.
+  ///
+  /// - Parameter checksums: the CRC-32C of each block; at most `JournalFormat.mapBlockCountMax`, at least one.
+  /// - Returns: the record's number; nil where the ring is full, and then a checkpoint makes room.
+  /// - Throws: `.device` where the device failed just now, `.failed` ever after.
+  package func appendMap(
+    inode: UInt64, logical: UInt64, physical: UInt64, checksums: UnsafeBufferPointer<UInt32>
+  ) throws(ExtentFSError) -> UInt64? {
+    precondition((1...JournalFormat.mapBlockCountMax).contains(checksums.count), "a map record of so many blocks")
+    return try append(.map, JournalFormat.mapByteCount(blockCount: checksums.count)) { builder in
+      // Safe: the caller's buffer lives as long as the call.
+      unsafe builder.putMap(inode: inode, logical: logical, physical: physical, checksums: checksums)
+    }
+  }
+
+  /// Appends: `logical` became a hole. Results and errors as for `appendMap`.
+  package func appendUnmap(inode: UInt64, logical: Range<UInt64>) throws(ExtentFSError) -> UInt64? {
+    try appendRange(.unmap, inode, logical)
+  }
+
+  /// Appends: `logical` became reserved zeroes. Results and errors as for `appendMap`.
+  package func appendReserve(inode: UInt64, logical: Range<UInt64>) throws(ExtentFSError) -> UInt64? {
+    try appendRange(.reserve, inode, logical)
+  }
+
+  /// Appends a record that says no more than what is durable. It has a little room that no other record may take.
+  package func appendCommitMarker() throws(ExtentFSError) -> UInt64? {
+    try append(.commitMarker, JournalFormat.headerByteCount) { _ in }
+  }
+
+  private func appendRange(
+    _ kind: JournalFormat.Kind, _ inode: UInt64, _ logical: Range<UInt64>
+  ) throws(ExtentFSError) -> UInt64? {
+    precondition(!logical.isEmpty, "a record of no blocks")
+    return try append(kind, JournalFormat.rangeByteCount) { $0.putRange(inode: inode, logical: logical) }
+  }
+
+  @inline(__always)
+  private func append(
+    _ kind: JournalFormat.Kind, _ recordByteCount: Int, _ putBody: (JournalRecordBuilder) -> Void
+  ) throws(ExtentFSError) -> UInt64? {
+    try state.withLock { state throws(ExtentFSError) in
+      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
+      let leaving = 1 + (kind == .commitMarker ? 0 : Self.markerBlockCount)
+      guard let place = state.space.place(recordByteCount, leaving: leaving) else { return nil }
+      let sequence = state.nextSequence
+      // Safe: the record and its zeroes fit the image, which is this thread's while the lock is held.
+      let builder = unsafe JournalRecordBuilder(
+        UnsafeMutableRawBufferPointer(start: image, count: recordByteCount))
+      putBody(builder)
+      builder.seal(kind, identity, sequence: sequence, durableSequence: state.durableSequence)
+      try write(recordByteCount, to: place, &state)
+      state.space.didWrite(recordByteCount, to: place)
+      state.nextSequence = sequence + 1
+      publishedUsedByteCount.store(state.space.usedByteCount, ordering: .relaxed)
+      return sequence
+    }
+  }
+
+  /// Hands the image to the device: the one place to change for a ring in a shared mapping.
+  @inline(__always)
+  private func write(
+    _ recordByteCount: Int, to place: JournalSpace.Place, _ state: inout State
+  ) throws(ExtentFSError) {
+    do throws(DeviceError) {
+      // Safe: both counts are inside the image.
+      unsafe (image + recordByteCount).initializeMemory(
+        as: UInt8.self, repeating: 0, count: place.writtenByteCount - recordByteCount)
+      try unsafe device.write(
+        UnsafeRawBufferPointer(start: image, count: place.writtenByteCount), at: region.lowerBound + place.offset)
+    } catch {
+      state.failure = "writing the journal failed earlier: \(error)"
+      throw ExtentFSError(error)
+    }
+  }
+}
+
+// MARK: Checkpoints and commits
+
+extension JournalRing {
+  /// Ends the part of the journal that a checkpoint is to cover: later records come at or after the position returned.
+  package func cut() -> JournalPosition {
+    state.withLock { state in
+      state.space.closeBlock()
+      return JournalPosition(offset: state.space.head, sequence: state.nextSequence)
+    }
+  }
+
+  /// Frees what lies before `position`, which came from `cut` and which a durable superblock names as the tail.
+  package func advanceTail(to position: JournalPosition) {
+    let isInside = state.withLock { state in
+      let isInside = state.space.advanceTail(to: position.offset)
+      publishedUsedByteCount.store(state.space.usedByteCount, ordering: .relaxed)
+      return isInside
+    }
+    precondition(isInside, "the tail moves forward to a position that cut() returned")
+  }
+
+  /// Throws `.failed` where nothing may be written any more.
+  package func requireUsable() throws(ExtentFSError) {
+    try state.withLock { state throws(ExtentFSError) in
+      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
+    }
+  }
+
+  /// Refuses every later record; the first reason given stays.
+  package func fail(_ reason: String) {
+    state.withLock { if $0.failure == nil { $0.failure = reason } }
+  }
+
+  /// Begins a sync: later records go into a fresh block. Returns the number of the last record that it will cover.
+  func beginSync() throws(ExtentFSError) -> UInt64 {
+    try state.withLock { state throws(ExtentFSError) in
+      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
+      state.space.closeBlock()
+      return state.nextSequence - 1
+    }
+  }
+
+  /// Takes note that everything up to the record `sequence` is durable.
+  func endSync(through sequence: UInt64) {
+    state.withLock { $0.durableSequence = max($0.durableSequence, sequence) }
+  }
+
+  /// Refuses a region or a start, read from a superblock, that cannot be.
+  static func check(region: Range<UInt64>, start: JournalPosition, on device: Device) throws(ExtentFSError) {
+    let block = JournalFormat.blockByteCount
+    let byteCount = region.upperBound - region.lowerBound
+    guard region.upperBound <= device.byteCount, region.lowerBound % block == 0, byteCount % block == 0,
+      byteCount >= JournalFormat.regionByteCountMin,
+      start.offset < byteCount, start.offset % block == 0,
+      (1...JournalFormat.startSequenceMax).contains(start.sequence)
+    else {
+      throw ExtentFSError(
+        .damaged, "a journal in the bytes \(region) cannot start at byte \(start.offset), record \(start.sequence)")
+    }
+  }
+}

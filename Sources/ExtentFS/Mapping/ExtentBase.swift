@@ -1,0 +1,112 @@
+internal import BlockStores
+internal import Devices
+
+/// A volume's mapping as of a checkpoint: up to four extents in its inode record, or a tree of them.
+struct ExtentBase: Sendable, Hashable {
+  /// The extents, in order, where there is no tree.
+  var inline: [ExtentRecord] = []
+  /// The tree, where there is one.
+  var root = TreeRoot.empty
+
+  /// Calls `body` with pieces that cover `blocks`, in order, until it returns false; false then.
+  func forEachPiece<Device>(
+    in blocks: Range<UInt64>, _ nodes: NodeCache<Device>, owner: UInt64,
+    _ body: (Range<UInt64>, Place) throws(ExtentFSError) -> Bool
+  ) throws(ExtentFSError) -> Bool {
+    var next = blocks.lowerBound
+    var goesOn = true
+    func pass(_ extent: ExtentRecord) throws(ExtentFSError) -> Bool {
+      if extent.logical > next { goesOn = try body(next..<extent.logical, .hole) }
+      next = extent.blocks.upperBound
+      if goesOn {
+        goesOn = try body(extent.blocks, extent.target.physicalBlock.map { .physical($0) } ?? .reservedZeroes)
+      }
+      return goesOn
+    }
+    if root.isEmpty {
+      for extent in inline {
+        if goesOn, let part = extent.clipped(to: blocks) { _ = try pass(part) }
+      }
+    } else {
+      try TreeReader(cache: nodes, root: root, kind: .extents, owner: owner).forEachExtent(in: blocks, pass)
+    }
+    if goesOn, next < blocks.upperBound { goesOn = try body(next..<blocks.upperBound, .hole) }
+    return goesOn
+  }
+
+  /// This mapping with `delta` merged into it, and by how much the numbers of mapped and reserved blocks changed. What is no
+  /// longer mapped is reported to `writer`.
+  func merging<Device>(
+    _ delta: Delta, owner: UInt64, _ nodes: NodeCache<Device>, _ writer: CheckpointWriter<Device>
+  ) throws(ExtentFSError) -> (base: ExtentBase, mapped: Int64, reserved: Int64) {
+    let edits = delta.runs.map { ExtentEdit($0.positions, BlockTarget($0.value)) }
+    let merge = TreeMerge(cache: nodes, writer: writer)
+    if root.isEmpty, let merged = try merging(edits, writer) { return merged }
+    // What was inline comes first: the edits then cut it as they cut a tree.
+    let old = inline.map { ExtentEdit($0.blocks, $0.target) }
+    let start = root.isEmpty ? try merge.mergeExtents(root: root, owner: owner, edits: old).root : root
+    let result = try merge.mergeExtents(root: start, owner: owner, edits: edits)
+    return (ExtentBase(inline: [], root: result.root), result.mappedBlocks, result.reservedBlocks)
+  }
+
+  /// The merge within the inode record; nil where the result has no room there.
+  private func merging<Device>(
+    _ edits: [ExtentEdit], _ writer: CheckpointWriter<Device>
+  ) throws(ExtentFSError) -> (base: ExtentBase, mapped: Int64, reserved: Int64)? {
+    guard edits.count <= 4 * ExtentRecord.inlineEditFactor else { return nil }
+    var map = RunMap<BlockTarget>()
+    for extent in inline { map.replace(extent.blocks, with: extent.target) }
+    let before = map
+    for edit in edits { map.replace(edit.blocks, with: edit.target) }
+    let runs = map.runs
+    guard runs.count <= InodeRecord.maximumInlineExtentCount,
+      runs.allSatisfy({ $0.positions.upperBound - $0.positions.lowerBound <= UInt64(UInt32.max) })
+    else { return nil }
+    for edit in edits {
+      try before.forEachRun(in: edit.blocks) { run throws(ExtentFSError) in
+        guard let block = run.value.physicalBlock else { return true }
+        let target = edit.target?.advanced(by: run.positions.lowerBound - edit.blocks.lowerBound)
+        if target != run.value {
+          try writer.replaced(PhysicalRun(block: block, count: run.positions.upperBound - run.positions.lowerBound))
+        }
+        return true
+      }
+    }
+    let base = ExtentBase(
+      inline: runs.map {
+        ExtentRecord(
+          logical: $0.positions.lowerBound, length: UInt32($0.positions.upperBound - $0.positions.lowerBound),
+          target: $0.value)
+      })
+    let (mappedBefore, reservedBefore) = Self.count(before)
+    let (mappedAfter, reservedAfter) = Self.count(map)
+    return (base, mappedAfter - mappedBefore, reservedAfter - reservedBefore)
+  }
+
+  private static func count(_ map: RunMap<BlockTarget>) -> (mapped: Int64, reserved: Int64) {
+    var (mapped, reserved): (Int64, Int64) = (0, 0)
+    for run in map.runs {
+      let length = Int64(run.positions.upperBound - run.positions.lowerBound)
+      if run.value.physicalBlock == nil { reserved += length } else { mapped += length }
+    }
+    return (mapped, reserved)
+  }
+}
+
+extension ExtentRecord {
+  /// How many edits per inline extent are tried before a tree is made.
+  fileprivate static var inlineEditFactor: Int { 4 }
+}
+
+extension BlockTarget {
+  /// What a tree says of a change; nil for a hole.
+  fileprivate init?(_ target: DeltaTarget) {
+    if let block = target.physicalBlock {
+      self = .physical(block)
+    } else if target == .reservedZeroes {
+      self = .reservedZeroes
+    } else {
+      return nil
+    }
+  }
+}

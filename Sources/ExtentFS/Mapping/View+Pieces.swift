@@ -1,0 +1,60 @@
+internal import BlockStores
+
+/// Where a piece of a volume is.
+enum Place: Equatable {
+  /// Contiguous blocks on the medium, from this one on.
+  case physical(UInt64)
+  /// Zeroes that are promised space.
+  case reservedZeroes
+  /// Nothing; reads as zeroes.
+  case hole
+}
+
+extension View {
+  /// Calls `body` with consecutive pieces that cover `blocks`, in order, until it returns false. Takes no lock, but may read
+  /// nodes of the tree from the device, where neither delta says anything.
+  func forEachPiece<Device>(
+    in blocks: Range<UInt64>, _ nodes: NodeCache<Device>,
+    _ body: (Range<UInt64>, Place) throws(ExtentFSError) -> Bool
+  ) throws(ExtentFSError) {
+    var goesOn = true
+    try active.forEachPiece(in: blocks) { piece, target throws(ExtentFSError) in
+      if let target {
+        goesOn = try body(piece, Place(target))
+      } else if let frozen {
+        try frozen.forEachPiece(in: piece) { piece, target throws(ExtentFSError) in
+          if let target {
+            goesOn = try body(piece, Place(target))
+          } else {
+            goesOn = try base.forEachPiece(in: piece, nodes, owner: inode, body)
+          }
+          return goesOn
+        }
+      } else {
+        goesOn = try base.forEachPiece(in: piece, nodes, owner: inode, body)
+      }
+      return goesOn
+    }
+  }
+
+  /// Where the one block `block` is.
+  func place<Device>(of block: UInt64, _ nodes: NodeCache<Device>) throws(ExtentFSError) -> Place {
+    var found = Place.hole
+    try forEachPiece(in: block..<block + 1, nodes) { _, place in
+      found = place
+      return false
+    }
+    return found
+  }
+}
+
+extension Place {
+  fileprivate init(_ target: DeltaTarget) {
+    self =
+      if let block = target.physicalBlock {
+        .physical(block)
+      } else {
+        target == .hole ? .hole : .reservedZeroes
+      }
+  }
+}

@@ -1,0 +1,49 @@
+internal import Bytes
+internal import Devices
+internal import Glibc
+
+extension BlockDevice {
+  /// Reads a block whose ``MetadataChecksum`` is in its parent, and hands its bytes to `body` where that is right.
+  ///
+  /// - Throws: `ExtentFSError` with `damaged` where it is not, and with `device` where the device fails.
+  func withMetadataBlock<Result>(
+    _ block: UInt64, _ blockSize: BlockSize, checksum: UInt32, _ body: (UnsafeRawBufferPointer) -> Result
+  ) throws(ExtentFSError) -> Result {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 64)
+    defer { unsafe buffer.deallocate() }
+    do throws(DeviceError) {
+      try unsafe read(into: buffer, at: blockSize.offset(of: block))
+    } catch {
+      throw ExtentFSError(error)
+    }
+    // Safe: the buffer lives until the function returns.
+    let bytes = UnsafeRawBufferPointer(buffer)
+    let found = unsafe MetadataChecksum.checksum(bytes, block: block)
+    guard found == checksum else {
+      throw ExtentFSError(.damaged, "block \(block) has checksum \(found), and its parent says \(checksum)")
+    }
+    return unsafe body(bytes)
+  }
+
+  /// Writes a block that `fill` makes, and returns its ``MetadataChecksum``.
+  func writeMetadataBlock(
+    _ block: UInt64, _ blockSize: BlockSize, _ fill: (UnsafeMutableRawBufferPointer) -> Void
+  ) throws(ExtentFSError) -> UInt32 {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 64)
+    defer { unsafe buffer.deallocate() }
+    unsafe fill(buffer)
+    // Safe: as above.
+    let bytes = UnsafeRawBufferPointer(buffer)
+    do throws(DeviceError) {
+      try unsafe write(bytes, at: blockSize.offset(of: block))
+    } catch {
+      throw ExtentFSError(error)
+    }
+    return unsafe MetadataChecksum.checksum(bytes, block: block)
+  }
+}
+
+extension DeviceError {
+  /// Whether the device, or the file system below it, has no room or cannot be longer.
+  var isLackOfSpace: Bool { errno == ENOSPC || errno == EDQUOT || errno == EFBIG || errno == EOPNOTSUPP }
+}

@@ -1,0 +1,141 @@
+/// The bitmaps of one group in memory, by position in the group. Guarded by the lock of the space map.
+///
+/// Invariants:
+/// 1. `inUse` holds every position of `committed` and of `durable`, and every position from `usableEnd` on.
+/// 2. `freeCount` is the number of positions that are not in `inUse`.
+/// 3. No run of free positions is longer than `longestRun`.
+final class SpaceGroup {
+  let number: UInt64
+  /// The block at position 0.
+  let firstBlock: UInt64
+  /// What the next superblock will say is taken.
+  private(set) var committed: Bitmap
+  /// What the last durable superblock says is taken, where the running checkpoint has changed that.
+  private(set) var durable: Bitmap?
+  /// Whether `committed` has changed since it was last written.
+  private(set) var needsWriting = false
+  private(set) var inUse: Bitmap
+  private(set) var freeCount: Int
+  private(set) var longestRun: Int
+  /// The positions from here on lie past the device's end.
+  private(set) var usableEnd: Int
+
+  /// The group whose durable bitmap is `committed`.
+  init(number: UInt64, firstBlock: UInt64, committed: Bitmap, usableEnd: Int) {
+    self.number = number
+    self.firstBlock = firstBlock
+    self.committed = committed
+    self.usableEnd = usableEnd
+    inUse = committed
+    inUse.insert(usableEnd..<inUse.count)
+    freeCount = inUse.count - inUse.setCount
+    longestRun = freeCount
+  }
+
+  /// The device has grown: the positions below `end` may be used.
+  func extend(to end: Int) {
+    guard end > usableEnd else { return }
+    clear(usableEnd..<end)
+    usableEnd = end
+  }
+
+  /// The first free run of at least `wanted` positions from `start` on, else the longest there.
+  func findFree(_ wanted: Int, from start: Int) -> Range<Int>? {
+    guard freeCount > 0 else { return nil }
+    var longest: Range<Int>?
+    var position = start
+    while let lower = inUse.firstClear(from: position, before: usableEnd) {
+      let upper = inUse.firstSet(from: lower, before: usableEnd) ?? usableEnd
+      if upper - lower > longest?.count ?? 0 { longest = lower..<upper }
+      if upper - lower >= wanted { return longest }
+      position = upper
+    }
+    if start == 0 { longestRun = longest?.count ?? 0 }
+    return longest
+  }
+
+  /// Up to `wanted` free positions from `start` on, which is free; nil where it is not.
+  func free(at start: Int, upTo wanted: Int) -> Range<Int>? {
+    guard start < usableEnd, !inUse.contains(start) else { return nil }
+    let end = min(usableEnd, start + wanted)
+    return start..<(inUse.firstSet(from: start, before: end) ?? end)
+  }
+
+  func isFree(_ positions: Range<Int>) -> Bool {
+    positions.upperBound <= usableEnd && !inUse.containsAny(of: positions)
+  }
+
+  func isInUse(allOf positions: Range<Int>) -> Bool {
+    positions.upperBound <= usableEnd && inUse.containsAll(of: positions)
+  }
+
+  /// Whether the trees of the next superblock, or of the last durable one, reach any of the blocks.
+  func isCommitted(anyOf positions: Range<Int>) -> Bool {
+    committed.containsAny(of: positions) || (durable?.containsAny(of: positions) ?? false)
+  }
+
+  /// Whether the blocks were handed out and are reached by no tree.
+  func isUncommitted(_ positions: Range<Int>) -> Bool { isInUse(allOf: positions) && !isCommitted(anyOf: positions) }
+
+  /// The blocks at `positions`.
+  func blocks(_ positions: Range<Int>) -> Range<UInt64> {
+    firstBlock + UInt64(positions.lowerBound)..<firstBlock + UInt64(positions.upperBound)
+  }
+
+  /// The positions of `blocks`, which lie in the group.
+  func positions(_ blocks: Range<UInt64>) -> Range<Int> {
+    Int(blocks.lowerBound - firstBlock)..<Int(blocks.upperBound - firstBlock)
+  }
+
+  /// Takes positions of which some may be in use already.
+  func claim(_ positions: Range<Int>) {
+    inUse.insert(positions)
+    freeCount = inUse.count - inUse.setCount
+  }
+
+  /// Takes free positions.
+  func take(_ positions: Range<Int>) {
+    inUse.insert(positions)
+    freeCount -= positions.count
+  }
+
+  /// Makes positions free that are in use.
+  func clear(_ positions: Range<Int>) {
+    inUse.remove(positions)
+    freeCount += positions.count
+    // The run that now holds them is no longer than what it was made of.
+    longestRun = min(freeCount, max(longestRun, 0) * 2 + positions.count)
+  }
+
+  func commit(_ positions: Range<Int>) {
+    keepDurable()
+    committed.insert(positions)
+  }
+
+  func release(_ positions: Range<Int>) {
+    keepDurable()
+    committed.remove(positions)
+  }
+
+  /// Hands out what has to be written, once.
+  func takeForWriting() -> Bitmap? {
+    guard needsWriting else { return nil }
+    needsWriting = false
+    return committed
+  }
+
+  func didCommit() {
+    durable = nil
+    needsWriting = false
+  }
+
+  func didFail() {
+    if let durable { committed = durable }
+    didCommit()
+  }
+
+  private func keepDurable() {
+    if durable == nil { durable = committed }
+    needsWriting = true
+  }
+}

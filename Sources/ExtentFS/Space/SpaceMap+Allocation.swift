@@ -1,0 +1,164 @@
+package import BlockStores
+internal import Devices
+
+extension SpaceMap {
+  /// Takes up to `count` free blocks together, at least one.
+  ///
+  /// Data comes from `near` on where that block is free, else from the next run that has `count` blocks, else from
+  /// the longest one. It reads no bitmap while a group in memory has a free block; when none has, it reads the next
+  /// group, and when none is left, the device grows.
+  ///
+  /// - Throws: `ExtentFSError` with `outOfSpace` where only the reserve is left, which changes nothing; `damaged` or
+  ///   `device` where a bitmap cannot be read, or the device not grown for another reason than a lack of space.
+  package func allocate(
+    upTo count: UInt64, near: UInt64? = nil, purpose: SpacePurpose
+  ) throws(ExtentFSError) -> PhysicalRun {
+    guard count > 0 else { throw ExtentFSError(.invalidArgument, "no blocks were asked for") }
+    if let run = state.withLock({ $0.take(upTo: count, near: near, purpose) }) { return run }
+    return try slowPath.withLock { _ throws(ExtentFSError) in
+      while true {
+        if let run = state.withLock({ $0.take(upTo: count, near: near, purpose) }) { return run }
+        if try readNextGroup() { continue }
+        if try grow() { continue }
+        throw ExtentFSError(.outOfSpace, "the store is full: no block of \(blockCount) is free")
+      }
+    }
+  }
+
+  /// Gives back blocks that were allocated, and that neither a tree nor a record of the journal leads to.
+  ///
+  /// - Throws: `ExtentFSError` with `damaged` where they were not allocated, or are committed.
+  package func returnUnused(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, wasWritten: false) }
+
+  /// Makes blocks free that were released, or that were replaced before they were ever committed.
+  ///
+  /// To be called when the checkpoint that released them is durable and no reader's view leads to them.
+  ///
+  /// - Throws: `ExtentFSError` with `damaged` where they are free already, or are committed.
+  package func reuse(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, wasWritten: true) }
+
+  /// Marks blocks as allocated that a record of the journal names. Claiming a block twice changes nothing.
+  ///
+  /// - Throws: `ExtentFSError` with `damaged` where a block is no block for data, or is committed.
+  package func claim(_ run: PhysicalRun) throws(ExtentFSError) {
+    try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
+      guard !group.isCommitted(anyOf: positions) else {
+        throw ExtentFSError(.damaged, "the journal names blocks \(run.blocks), which the store's trees reach")
+      }
+      let before = group.freeCount
+      group.claim(positions)
+      state.freeCount = state.freeCount.minusOrZero(UInt64(before - group.freeCount))
+    }
+  }
+
+  private func free(_ run: PhysicalRun, wasWritten: Bool) throws(ExtentFSError) {
+    try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
+      guard group.isUncommitted(positions) else {
+        throw ExtentFSError(.damaged, "blocks \(run.blocks) are given back, and are free or still reached by a tree")
+      }
+      group.clear(positions)
+      state.freeCount += UInt64(positions.count)
+      state.cursor = min(state.cursor, run.block)
+      if wasWritten { state.markForTrim(positions, of: group) }
+    }
+  }
+
+  /// Reads groups until those in memory have `blockCount` free blocks, or all are in memory: for a thread in the
+  /// background, so that allocation finds large runs.
+  package func readAhead(_ blockCount: UInt64) throws(ExtentFSError) {
+    try slowPath.withLock { _ throws(ExtentFSError) in
+      while state.withLock({ $0.ordered.reduce(0) { $0 + UInt64($1.freeCount) } < blockCount }) {
+        guard try readNextGroup() else { return }
+      }
+    }
+  }
+}
+
+extension SpaceState {
+  /// Blocks kept together for nodes of trees at once, at most.
+  private static var metadataRunLength: UInt64 { 256 }
+
+  /// Takes from the groups in memory; nil where they have nothing, or only the reserve is left.
+  mutating func take(upTo count: UInt64, near: UInt64?, _ purpose: SpacePurpose) -> PhysicalRun? {
+    let room = purpose == .data ? freeCount.minusOrZero(reserve) : freeCount
+    let wanted = min(count, room)
+    guard wanted > 0 else { return nil }
+    switch purpose {
+    case .metadata: return takeMetadata(upTo: wanted)
+    case .data:
+      if let near, let run = takeNear(near, upTo: wanted) ?? takeNext(upTo: wanted) { return run }
+      if near == nil, let run = takeNext(upTo: wanted) { return run }
+      // The last free blocks may be those kept for nodes.
+      guard !metadataRun.isEmpty else { return nil }
+      freeMetadataRun()
+      return takeNext(upTo: wanted)
+    }
+  }
+
+  private mutating func takeMetadata(upTo wanted: UInt64) -> PhysicalRun? {
+    if metadataRun.isEmpty {
+      guard let run = findNext(Self.metadataRunLength) else { return nil }
+      let part = run.positions.prefix(Int(Self.metadataRunLength))
+      run.group.take(part)
+      metadataRun = run.group.blocks(part)
+    }
+    let taken = metadataRun.lowerBound..<metadataRun.lowerBound + min(wanted, metadataRun.length)
+    metadataRun = taken.upperBound..<metadataRun.upperBound
+    freeCount = freeCount.minusOrZero(taken.length)
+    return PhysicalRun(block: taken.lowerBound, count: taken.length)
+  }
+
+  private mutating func freeMetadataRun() {
+    guard let number = geometry.group(of: metadataRun.lowerBound), let group = groups[number] else { return }
+    let start = Int(geometry.indexInGroup(of: metadataRun.lowerBound))
+    group.clear(start..<start + Int(metadataRun.length))
+    metadataRun = 0..<0
+  }
+
+  private mutating func takeNear(_ block: UInt64, upTo wanted: UInt64) -> PhysicalRun? {
+    guard let number = geometry.group(of: block), let group = groups[number],
+      let positions = group.free(at: Int(geometry.indexInGroup(of: block)), upTo: clipped(wanted))
+    else { return nil }
+    return take(positions, of: group)
+  }
+
+  private mutating func takeNext(upTo wanted: UInt64) -> PhysicalRun? {
+    guard let (group, positions) = findNext(wanted) else { return nil }
+    let run = take(positions.prefix(clipped(wanted)), of: group)
+    cursor = run.block + run.count
+    return run
+  }
+
+  private mutating func take(_ positions: Range<Int>, of group: SpaceGroup) -> PhysicalRun {
+    group.take(positions)
+    freeCount = freeCount.minusOrZero(UInt64(positions.count))
+    return PhysicalRun(block: group.blocks(positions).lowerBound, count: UInt64(positions.count))
+  }
+
+  /// The first free run of at least `wanted` blocks from the cursor on and then from the start, else the longest one.
+  private func findNext(_ wanted: UInt64) -> (group: SpaceGroup, positions: Range<Int>)? {
+    let wanted = clipped(wanted)
+    let first = geometry.group(of: cursor) ?? 0
+    let start = ordered.index(ofGroup: first)
+    var longest: (group: SpaceGroup, positions: Range<Int>)?
+    // The group of the cursor comes twice: from the cursor on, and in the end from its start.
+    for step in 0...ordered.count where !ordered.isEmpty {
+      let group = ordered[(start + step) % ordered.count]
+      guard group.longestRun > longest?.positions.count ?? 0 else { continue }
+      let isCursors = step == 0 && group.number == first && cursor >= group.firstBlock
+      guard let found = group.findFree(wanted, from: isCursors ? Int(geometry.indexInGroup(of: cursor)) : 0)
+      else { continue }
+      if found.count > longest?.positions.count ?? 0 { longest = (group, found) }
+      if found.count >= wanted { break }
+    }
+    return longest
+  }
+
+  /// A number of blocks, as a count within one group.
+  private func clipped(_ count: UInt64) -> Int { Int(min(count, geometry.blocksPerGroup)) }
+}
+
+extension Range<Int> {
+  /// The first `count` positions, or all where there are fewer.
+  func prefix(_ count: Int) -> Range<Int> { lowerBound..<Swift.min(upperBound, lowerBound + count) }
+}

@@ -1,0 +1,169 @@
+internal import BlockStores
+internal import Bytes
+package import Devices
+
+/// What space is asked for.
+package enum SpacePurpose: Sendable {
+  /// Blocks of volumes. They leave the reserve alone.
+  case data
+  /// Nodes of trees. They come from places of their own and may use the reserve.
+  case metadata
+}
+
+/// Which blocks of the device are free, and who gets them.
+///
+/// For each group in memory it knows two sets of blocks. *Committed* are those that the next superblock's trees reach;
+/// *in use* are those, what the last durable superblock's trees reach, what was handed out since, and what was given up
+/// but may not be used again yet. Allocation looks at the second set only, so that no block that a durable superblock
+/// or a reader's view leads to is handed out. The life of a block:
+///
+/// ```
+///        allocate          commit                release               reuse
+///  free ----------> in use ------> in use and -----------> in use ----------------> free
+///        <----------               committed               (no longer committed)
+///        returnUnused
+/// ```
+///
+/// Groups are read when they are first needed. As long as a group in memory has a free block, allocation reads nothing.
+///
+/// Rules of the checkpoint thread, of which there is one at a time: `commit` and `release` change what the checkpoint
+/// will say; `writeDirty` writes it; `didCommit` or `didFail` ends it. After `didFail` the committed sets are those of
+/// the last durable superblock again, and what was allocated for the checkpoint is the caller's to return.
+///
+/// Thread safety: any thread. Lock order: `slowPath`, under which groups are read and the device grows, before `state`, under
+/// which nothing waits.
+package final class SpaceMap<Device: BlockDevice>: Sendable {
+  package let geometry: StoreGeometry
+  let device: Device
+  let records: GroupRecords
+  let state: Locked<SpaceState>
+  let slowPath = Locked(())
+  /// The length in blocks that the device is never grown beyond; nil for none.
+  let limit: UInt64?
+
+  /// The space of a store on `device`.
+  ///
+  /// - Parameters:
+  ///   - blockCount: the device's length in blocks: at least the superblock's, more where it grew before a crash.
+  ///   - usedBlockCount: the superblock's: how many blocks its trees reach.
+  ///   - limit: the length in blocks up to which the device is grown; nil to never grow it.
+  ///   - records: the groups' records.
+  package init(
+    device: Device, geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64, growingUpTo limit: UInt64?,
+    records: GroupRecords
+  ) throws(ExtentFSError) {
+    guard blockCount <= UInt64(Int64.max) >> geometry.blockSize.shift else {
+      throw ExtentFSError(.damaged, "a device cannot have \(blockCount) blocks")
+    }
+    let usable = geometry.usableBlockCount(inDeviceOf: blockCount)
+    guard usedBlockCount <= usable else {
+      throw ExtentFSError(.damaged, "\(usedBlockCount) blocks are in use on a device that has \(usable)")
+    }
+    self.device = device
+    self.geometry = geometry
+    self.records = records
+    self.limit = limit.map { min($0, UInt64(Int64.max) >> geometry.blockSize.shift) }
+    state = Locked(SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount))
+  }
+
+  /// The device's length in blocks, as the store uses it: the superblock's `blockCount`.
+  package var blockCount: UInt64 { state.withLock { $0.blockCount } }
+
+  /// How many groups there are: the superblock's `groupCount`.
+  package var groupCount: UInt64 { state.withLock { $0.groupCount } }
+
+  /// How many blocks the trees of the next superblock reach: its `usedBlockCount`.
+  package var usedBlockCount: UInt64 { state.withLock { $0.usedCount } }
+
+  /// How many blocks are free now, the reserve included, before the device grows.
+  package var freeBlockCount: UInt64 { state.withLock { $0.freeCount } }
+
+  /// How many blocks data could have now, the growth of the device included.
+  package var availableBlockCount: UInt64 {
+    state.withLock { state in
+      let grown = Swift.max(limit ?? 0, state.blockCount)
+      let growth =
+        geometry.usableBlockCount(inDeviceOf: grown) - geometry.usableBlockCount(inDeviceOf: state.blockCount)
+      return (state.freeCount + growth).minusOrZero(state.reserve)
+    }
+  }
+
+  /// Sets how many free blocks data must leave: what the next checkpoint needs, and what reserved zeroes are promised.
+  package func setReserve(_ blockCount: UInt64) { state.withLock { $0.reserve = blockCount } }
+}
+
+/// What the lock of a space map guards.
+struct SpaceState {
+  let geometry: StoreGeometry
+  var blockCount: UInt64
+  /// Free blocks of all groups, read or not, those of `metadataRun` included.
+  var freeCount: UInt64
+  var usedCount: UInt64
+  /// `usedCount` before the running checkpoint changed it.
+  var durableUsedCount: UInt64?
+  var reserve: UInt64 = 0
+
+  /// The groups in memory, by number, and in the order of their numbers.
+  private(set) var groups: [UInt64: SpaceGroup] = [:]
+  private(set) var ordered: ContiguousArray<SpaceGroup> = []
+  /// Groups that the running checkpoint has changed.
+  var changed: ContiguousArray<SpaceGroup> = []
+
+  /// Where the search for data begins: a block.
+  var cursor: UInt64 = 0
+  /// Blocks set in `inUse`, kept together for nodes of trees.
+  var metadataRun: Range<UInt64> = 0..<0
+  /// The groups below this number are in memory, or had nothing free when they were looked at.
+  var nextGroupToRead: UInt64 = 0
+  /// Free pieces that the host has not got back.
+  var trims = RunMap<TrimMark>()
+
+  init(geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64) {
+    self.geometry = geometry
+    self.blockCount = blockCount
+    usedCount = usedBlockCount
+    freeCount = geometry.usableBlockCount(inDeviceOf: blockCount) - usedBlockCount
+  }
+
+  var groupCount: UInt64 { geometry.groupCount(inDeviceOf: blockCount) }
+
+  /// The first position of `group` that lies past the device's end.
+  func usableEnd(ofGroup group: UInt64) -> Int {
+    Int(min(geometry.blocksPerGroup, blockCount.minusOrZero(geometry.firstBlock(ofGroup: group))))
+  }
+
+  mutating func insert(_ group: SpaceGroup) {
+    groups[group.number] = group
+    let index = ordered.index(ofGroup: group.number)
+    ordered.insert(group, at: index)
+  }
+}
+
+extension ContiguousArray<SpaceGroup> {
+  /// The index of the first group whose number is at least `number`.
+  func index(ofGroup number: UInt64) -> Int {
+    var low = 0
+    var high = count
+    while low < high {
+      let middle = (low + high) / 2
+      if self[middle].number >= number { high = middle } else { low = middle + 1 }
+    }
+    return low
+  }
+}
+
+extension UInt64 {
+  /// The difference, 0 where it would be negative.
+  @inline(__always)
+  func minusOrZero(_ other: UInt64) -> UInt64 { self > other ? self - other : 0 }
+}
+
+extension StoreGeometry {
+  /// How many blocks a device of `blockCount` blocks has for data and nodes.
+  package func usableBlockCount(inDeviceOf blockCount: UInt64) -> UInt64 {
+    let groups = groupCount(inDeviceOf: blockCount)
+    guard groups > 0 else { return 0 }
+    let end = min(blockCount, firstBlock(ofGroup: groups))
+    return end - headBlockCount - groups * Self.metadataBlocksPerGroup
+  }
+}

@@ -1,0 +1,220 @@
+internal import Devices
+internal import ExtentFS
+internal import Glibc
+internal import SystemPackage
+
+/// An open store in a file or on a block device.
+final class DiskStore: Sendable {
+  /// What the user should know.
+  let warnings: [String]
+  /// The volume that the empty name stands for.
+  let defaultVolume: Volume
+  private let engine: Engine<FileDevice>
+  private let isReadOnly: Bool
+
+  /// Opens the store at `path`; makes it where nothing is there, and the volume as well, as far as `options` say so.
+  ///
+  /// What is there and is no store is never written to.
+  init(at path: String, _ options: StoreOptions) throws(LacunaError) {
+    let opening = try Opening(at: FilePath(path), options)
+    do throws(LacunaError) {
+      let (engine, warnings) = try opening.openEngine()
+      self.engine = engine
+      isReadOnly = opening.isReadOnly
+      self.warnings = opening.warnings + warnings
+      do throws(LacunaError) {
+        try opening.checkShape(of: engine)
+        defaultVolume = Volume(try opening.findOrMakeVolume(in: engine), isReadOnly: opening.isReadOnly)
+      } catch {
+        // So that the file is let go of; what is wrong is known already.
+        try? engine.close()
+        throw error
+      }
+    } catch {
+      opening.undo()
+      throw error
+    }
+  }
+
+  /// Starts the thread for checkpoints.
+  func startBackgroundWork() throws(LacunaError) {
+    guard !isReadOnly else { return }
+    do { try engine.startCheckpoints() } catch { throw LacunaError(error) }
+  }
+
+  /// All volumes.
+  func volumes() throws(LacunaError) -> [VolumeDescription] {
+    do {
+      return try engine.volumeRecords().map { _, record in
+        VolumeDescription(onDisk: record.name, byteCount: record.byteCount, isReadOnly: isReadOnly)
+      }
+    } catch {
+      throw LacunaError(error)
+    }
+  }
+
+  /// The volume `name`; nil where there is none.
+  func volume(named name: String) throws(LacunaError) -> Volume? {
+    do {
+      return try engine.volume(named: name).map { Volume($0, isReadOnly: isReadOnly) }
+    } catch {
+      throw LacunaError(error)
+    }
+  }
+
+  /// Merges what is left in the journal.
+  func close() throws(LacunaError) {
+    do {
+      try engine.close()
+    } catch {
+      // A store that is only read has nothing to merge, and the engine refuses to.
+      if !isReadOnly { throw LacunaError(error) }
+    }
+  }
+}
+
+extension Volume {
+  convenience init(_ volume: DiskVolume<FileDevice>, isReadOnly: Bool) {
+    self.init(
+      VolumeDescription(onDisk: volume.name, byteCount: volume.byteCount, isReadOnly: isReadOnly), .disk(volume))
+  }
+}
+
+extension VolumeDescription {
+  fileprivate init(onDisk name: String, byteCount: UInt64, isReadOnly: Bool) {
+    self.init(
+      name: name, byteCount: byteCount, isReadOnly: isReadOnly,
+      summary: "\(byteCount) bytes, thin\(isReadOnly ? ", read-only" : "")")
+  }
+}
+
+/// The steps from a path to an engine.
+private struct Opening {
+  let path: FilePath
+  let options: StoreOptions
+  let device: FileDevice
+  /// Whether the file was made just now, and goes again where a later step fails.
+  let isNew: Bool
+  let isReadOnly: Bool
+  let warnings: [String]
+
+  init(at path: FilePath, _ options: StoreOptions) throws(LacunaError) {
+    self.path = path
+    self.options = options
+    do throws(DeviceError) {
+      device = try FileDevice(opening: path)
+      (isNew, isReadOnly, warnings) = (false, false, [])
+    } catch {
+      switch (error.operation, error.errno) {
+      case (.open, ENOENT) where options.createsMissing:
+        device = try Self.create(path, options)
+        (isNew, isReadOnly, warnings) = (true, false, [])
+      case (.open, EACCES), (.open, EPERM), (.open, EROFS):
+        do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+        (isNew, isReadOnly) = (false, true)
+        warnings = ["\(path) cannot be opened for writing, so it is served for reading only"]
+      default: throw Self.failure(error, path)
+      }
+    }
+  }
+
+  private static func create(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> FileDevice {
+    guard let byteCount = options.byteCount else {
+      throw LacunaError(
+        .invalidParameter, "there is no store \(path) yet; to make one, say how large its disk is to be, with size=")
+    }
+    guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
+      throw LacunaError(.invalidParameter, "a disk has from 1 to 2^63 - 1 bytes, not \(byteCount)")
+    }
+    var format = FormatOptions()
+    format.blockByteCount = Int(clamping: options.blockByteCount ?? StoreOptions.defaultBlockByteCount)
+    format.journalByteCount = options.journalByteCount ?? StoreOptions.defaultJournalByteCount
+    format.createdSeconds = UInt64(max(time(nil), 0))
+    let device: FileDevice
+    do { device = try FileDevice(creating: path, byteCount: 0) } catch { throw failure(error, path) }
+    do {
+      try Engine.format(device, format)
+    } catch {
+      unsafe unlink("\(path)")
+      throw LacunaError(error)
+    }
+    return device
+  }
+
+  /// Takes a file away that was made just now.
+  func undo() {
+    if isNew { unsafe unlink("\(path)") }
+  }
+
+  func openEngine() throws(LacunaError) -> (Engine<FileDevice>, [String]) {
+    guard device.byteCount > 0 else {
+      throw LacunaError(
+        .notAStore, "\(path) is an empty file, not a store; remove it, and a store is made in its place")
+    }
+    var engineOptions = EngineOptions()
+    engineOptions.cacheByteCount = options.cacheByteCount
+    engineOptions.limitByteCount = options.limitByteCount
+    engineOptions.detectsZeroes = options.detectsZeroes
+    engineOptions.checkpointSeconds = options.checkpointSeconds
+    do throws(ExtentFSError) {
+      return try Engine.open(device, engineOptions, readOnly: isReadOnly)
+    } catch {
+      var failure = LacunaError(error)
+      failure.description = "\(path): \(error)"
+      throw failure
+    }
+  }
+
+  /// Refuses a store that is not what the options say it is.
+  func checkShape(of engine: Engine<FileDevice>) throws(LacunaError) {
+    if let wanted = options.blockByteCount, wanted != UInt64(engine.blockSize.byteCount) {
+      throw LacunaError(
+        .invalidParameter, "the store \(path) has blocks of \(engine.blockSize.byteCount) bytes, not of \(wanted)")
+    }
+    if let wanted = options.journalByteCount, wanted != engine.journalByteCount {
+      throw LacunaError(
+        .invalidParameter, "the store \(path) has a journal of \(engine.journalByteCount) bytes, not of \(wanted)")
+    }
+  }
+
+  func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) -> DiskVolume<FileDevice> {
+    do {
+      let name = try wantedName(in: engine)
+      if let volume = try engine.volume(named: name) {
+        if let wanted = options.byteCount, wanted != volume.byteCount {
+          throw LacunaError(
+            .invalidParameter,
+            "the volume '\(name)' in \(path) has \(volume.byteCount) bytes, not the \(wanted) that size= says; "
+              + "leave size= out to serve it as it is")
+        }
+        return volume
+      }
+      guard let byteCount = options.byteCount, options.createsMissing, !isReadOnly else {
+        throw LacunaError(
+          .noSuchVolume,
+          "there is no volume '\(name)' in \(path)"
+            + (options.createsMissing && !isReadOnly ? "; to make it, say how large it is to be, with size=" : ""))
+      }
+      return try engine.createVolume(named: name, byteCount: byteCount, createdSeconds: UInt64(max(time(nil), 0)))
+    } catch let error as LacunaError {
+      throw error
+    } catch let error as ExtentFSError {
+      throw LacunaError(error)
+    } catch {
+      throw LacunaError(.internalFailure, "\(error)")
+    }
+  }
+
+  /// The volume that was asked for; else the store's default one.
+  private func wantedName(in engine: Engine<FileDevice>) throws(ExtentFSError) -> String {
+    if let name = options.volumeName { return name }
+    guard let inode = engine.defaultInode else { return StoreOptions.defaultVolumeName }
+    return try engine.volumeRecords().first { $0.inode == inode }?.record.name ?? StoreOptions.defaultVolumeName
+  }
+
+  private static func failure(_ error: DeviceError, _ path: FilePath) -> LacunaError {
+    guard error.operation == .lock else { return LacunaError(error) }
+    let holder = LockHolder.find(of: path).map { " by process \($0)" } ?? ""
+    return LacunaError(.inUse, "\(path) is in use\(holder)")
+  }
+}

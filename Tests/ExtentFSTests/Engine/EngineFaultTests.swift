@@ -1,0 +1,225 @@
+import Devices
+import ExtentFS
+import Glibc
+import LacunaTestSupport
+import Testing
+
+@Suite struct EngineFaultTests {
+  private typealias Faulty = FaultyDevice<CrashDevice>
+
+  private static let isLong = getenv("LACUNA_HUNT_SEEDS") != nil
+
+  private static let shape = CrashShape(
+    name: "faults", stepCount: 60, unit: 512, diskByteCount: 100 * 1024, volumeCount: 2, longestByteCount: 12 << 10,
+    mayBeFull: true, mayFail: true)
+
+  /// What a workload on a device with `faults` came to.
+  private struct Outcome {
+    var counts: DeviceCallCounts
+    var base: CrashDevice
+    var ledgers: CrashLedgers
+  }
+
+  /// Runs the workload to its end, or until the store cannot be opened.
+  private static func run(_ fault: DeviceFault?, seed: UInt64) throws -> Outcome {
+    let base = CrashDevice(MediumImage(byteCount: 0), maximumByteCount: shape.limitByteCount)
+    try FaultStore.format(base, shape)
+    let device = Faulty(base, faults: fault.map { [$0] } ?? [])
+    let ledgers = CrashLedgers(shape) { base.callCount }
+    var generator = SeededGenerator(seed: seed)
+    guard var store = try open(device) else { return Outcome(counts: device.counts, base: base, ledgers: ledgers) }
+    for _ in 0..<shape.stepCount {
+      do {
+        try store.step(ledgers, &generator)
+      } catch let error as ExtentFSError where error.isOfDevice || error.code == .outOfSpace {
+        // Only opening anew can end a step like this. Its engine is that of a dead process.
+        guard let again = try open(device) else {
+          return Outcome(counts: device.counts, base: base, ledgers: ledgers)
+        }
+        store = again
+      }
+      // The ledger takes no note of what such a sync lost.
+      if let fault, case .dropsUnsynced = fault.effect, device.counts.syncs > fault.call {
+        return Outcome(counts: device.counts, base: base, ledgers: ledgers)
+      }
+    }
+    // What was acknowledged is read, or the error is told.
+    do {
+      try store.checkVolumes(ledgers.expectation())
+    } catch let error as ExtentFSError where error.isOfDevice {}
+    store.close()
+    return Outcome(counts: device.counts, base: base, ledgers: ledgers)
+  }
+
+  /// Opens, in a few attempts.
+  private static func open(_ device: Faulty) throws -> FaultStore<Faulty>? {
+    for _ in 0..<3 {
+      do { return try FaultStore(opening: device, shape) } catch let error as ExtentFSError {
+        guard error.isOfDevice || error.code == .outOfSpace else { throw error }
+      }
+    }
+    return nil
+  }
+
+  /// All faults of one kind of call, or some of them, spread.
+  private static func faults(
+    _ operation: DeviceError.Operation, _ count: Int, _ effects: [DeviceFault.Effect], most: Int
+  ) -> [DeviceFault] {
+    let step = isLong ? 1 : max(1, count / most)
+    let first = step == 1 ? 0 : Int.random(in: 0..<step)
+    return stride(from: first, to: count, by: step).flatMap { call in
+      effects.flatMap { effect in
+        [(EIO, false), (EIO, true), (ENOSPC, false), (ENOSPC, true)].map { errno, lasts in
+          DeviceFault(operation, call: call, errno: errno, lasts: lasts, effect: effect)
+        }
+      }
+    }
+  }
+
+  /// Tries each fault; then the store opens without faults, and has what it must.
+  private func tryFaults(
+    of operation: DeviceError.Operation, effects: [DeviceFault.Effect] = [.nothing], most: Int = 12
+  ) throws {
+    try withSeededGenerator { generator in
+      let seed = generator.next() >> 16
+      let counts = try Self.run(nil, seed: seed).counts
+      let faults = Self.faults(operation, counts[operation], effects, most: most)
+      for fault in faults {
+        do {
+          let outcome = try Self.run(fault, seed: seed)
+          let store = try FaultStore(opening: outcome.base, Self.shape)
+          // Syncs that drop what is dirty are as good as a power cut; else the kernel has all that was acknowledged.
+          if case .dropsUnsynced = fault.effect {
+            try store.check(outcome.ledgers.expectation(at: .max))
+          } else {
+            try store.check(outcome.ledgers.expectation())
+          }
+          store.close()
+        } catch {
+          throw CheckFailure("\(fault): \(error)")
+        }
+      }
+      print("\(operation): \(faults.count) faults of \(counts[operation]) calls")
+    }
+  }
+
+  @Test func `a failed read does no harm`() throws { try tryFaults(of: .read, effects: [.nothing, .half]) }
+
+  @Test func `a failed write loses nothing that was acknowledged`() throws {
+    try tryFaults(of: .write, effects: [.nothing, .half, .all])
+  }
+
+  @Test func `after a failed sync nothing more succeeds until the store is opened anew`() throws {
+    try tryFaults(of: .sync, effects: [.nothing, .all])
+  }
+
+  @Test func `a failed sync that loses what was dirty loses nothing that was flushed`() throws {
+    try tryFaults(of: .sync, effects: [.dropsUnsynced(visibly: true)])
+  }
+
+  @Test func `a device that cannot grow does no harm`() throws {
+    try tryFaults(of: .grow, effects: [.nothing, .half, .all])
+  }
+
+  @Test func `nothing but reads succeeds after a failed sync`() throws {
+    let base = CrashDevice(MediumImage(byteCount: 0), maximumByteCount: 3 << 20)
+    var shape = Self.shape
+    shape.volumeCount = 1
+    try FaultStore.format(base, shape)
+    let device = Faulty(base)
+    let store = try FaultStore(opening: device, shape)
+    let volume = store.volumes[0]
+    let bytes = [UInt8](repeating: 7, count: 2048)
+    try bytes.withUnsafeBytes { try volume.write($0, at: 0) }
+    device.inject(DeviceFault(.sync, call: device.counts.syncs))
+    #expect(throws: ExtentFSError.self) { try volume.flush() }
+    let before = base.callCount
+    for _ in 0..<2 {
+      #expect(fails(with: .failed) { try volume.flush() })
+      #expect(fails(with: .failed) { try bytes.withUnsafeBytes { try volume.write($0, at: 1) } })
+      #expect(fails(with: .failed) { try volume.zero(in: 0..<1024, keepsSpace: false) })
+      #expect(fails(with: .failed) { try volume.discard(in: 0..<1024) })
+      #expect(fails(with: .failed) { try store.engine.checkpoint() })
+      #expect(fails(with: .failed) { _ = try store.engine.createVolume(named: "b", byteCount: 1, createdSeconds: 0) })
+    }
+    var found = [UInt8](repeating: 0, count: 2048)
+    try found.withUnsafeMutableBytes { try volume.read(into: $0, at: 0) }
+    #expect(found == bytes)
+    store.close()
+    #expect(base.callCount == before, "something was written")
+  }
+
+  private func fails(with code: ExtentFSError.Code, _ body: () throws -> Void) -> Bool {
+    do { try body() } catch { return (error as? ExtentFSError)?.code == code }
+    return false
+  }
+
+  @Test func `a store that could not be opened lets go of its device`() throws {
+    let base = CrashDevice(MediumImage(byteCount: 0), maximumByteCount: 3 << 20)
+    try FaultStore.format(base, Self.shape)
+    weak var gone: Faulty?
+    do {
+      let device = Faulty(base)
+      gone = device
+      let store = try FaultStore(opening: device, Self.shape)
+      try [UInt8](repeating: 7, count: 2048).withUnsafeBytes { try store.volumes[0].write($0, at: 0) }
+      store.close()
+    }
+    #expect(gone == nil, "a closed engine keeps its device")
+    let writer = try FaultStore(opening: base, Self.shape)
+    try [UInt8](repeating: 7, count: 2048).withUnsafeBytes { try writer.volumes[0].write($0, at: 0) }
+    do {
+      let device = Faulty(base, faults: [DeviceFault(.write, call: 0, lasts: true)])
+      gone = device
+      #expect(throws: ExtentFSError.self) { _ = try FaultStore(opening: device, Self.shape) }
+    }
+    #expect(gone == nil, "an engine that could not be opened keeps its device")
+  }
+
+  // MARK: Full
+
+  @Test func `a full store refuses writes alone, and has room again after a discard`() throws {
+    try withSeededGenerator { generator in
+      var count = 0
+      for blockCount in stride(from: 420, to: 740, by: Self.isLong ? 1 : 16) {
+        var shape = Self.shape
+        shape.unit = 1024
+        shape.mayFail = false
+        shape.limitByteCount = UInt64(blockCount * 1024)
+        shape.diskByteCount = 300 * 1024
+        shape.volumeCount = 1
+        let device = CrashDevice(MediumImage(byteCount: 0), maximumByteCount: 1 << 30, records: false)
+        do {
+          try fill(device, shape, &generator)
+        } catch {
+          throw CheckFailure("\(blockCount) blocks: \(error)")
+        }
+        count += 1
+      }
+      print("full: \(count) sizes")
+    }
+  }
+
+  @Test func `a full host is as a full store`() throws {
+    try withSeededGenerator { generator in
+      var shape = Self.shape
+      shape.unit = 1024
+      shape.mayFail = false
+      shape.limitByteCount = 1 << 30
+      shape.diskByteCount = 8 << 20
+      shape.longestByteCount = 1 << 20
+      shape.volumeCount = 1
+      try fill(CrashDevice(MediumImage(byteCount: 0), maximumByteCount: 5 << 20, records: false), shape, &generator)
+    }
+  }
+
+  private func fill(_ device: CrashDevice, _ shape: CrashShape, _ generator: inout SeededGenerator) throws {
+    try FaultStore.format(device, shape)
+    let ledgers = CrashLedgers(shape) { device.callCount }
+    var store = try FaultStore(opening: device, shape)
+    for _ in 0..<120 { try store.step(ledgers, &generator) }
+    try store.check(ledgers.expectation())
+    try store.engine.close()
+    try FaultStore(opening: device, shape).engine.close()
+  }
+}
