@@ -18,9 +18,9 @@ import Testing
     let completed: [ManagedAtomic<Int>]
     let writersLeft: ManagedAtomic<Int>
 
-    init(_ store: Store, groupCount: Int, writerCount: Int) throws {
+    init(_ store: Store, groupCount: Int, writerCount: Int, overwritesInPlace: Bool = false) throws {
       self.store = store
-      file = try BlockFile(store.backing, inode: .one)
+      file = try BlockFile(store.backing, inode: .one, overwritesInPlace: overwritesInPlace)
       completed = (0..<groupCount).map { _ in ManagedAtomic(0) }
       writersLeft = ManagedAtomic(writerCount)
     }
@@ -302,15 +302,17 @@ import Testing
 
   // MARK: Clones
 
-  @Test func `clones taken while others write are whole and stay as they were`() throws {
+  @Test(arguments: [false, true])
+  func `clones taken while others write are whole and stay as they were`(overwritesInPlace: Bool) throws {
     for kind in [StoreKind<MemoryExtentStore>.memory, .frugalMemory] {
       let memory = try kind.make(150)
       let store = COWFileStore(memory, capacity: 150) { memory.freeBlockCount }
-      let shared = try Shared(store, groupCount: Self.groupCount, writerCount: Self.writerCount)
+      let shared = try Shared(
+        store, groupCount: Self.groupCount, writerCount: Self.writerCount, overwritesInPlace: overwritesInPlace)
       let byteCount = Self.groupCount * Self.groupBlocks * Stamp.byteCount
       try shared.file.truncate(to: UInt64(byteCount))
       var threads: [@Sendable () throws -> Void] = (0..<Self.writerCount).map { writer in
-        { try Self.writeGroups(of: writer, count: 4_000, shared) }
+        { try Self.writeGroups(of: writer, count: 3_000, shared) }
       }
       for cloner in 0..<2 { threads.append { try Self.takeClones(of: shared, cloner) } }
       try inThreads(threads)

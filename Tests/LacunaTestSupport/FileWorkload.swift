@@ -141,7 +141,10 @@ package struct FileWorkload<Store: FileStore> {
     nextInode += 1
     let model = ReferenceFile(
       blockByteCount: store.backing.blockSize.byteCount, reservesZeroes: Store.Backing.Map.holdsReservedZeroes)
-    files.append(File(inode: inode, file: try BlockFile(store.backing, inode: inode, overwritesInPlace: overwritesInPlace), model: model))
+    files.append(
+      File(
+        inode: inode, file: try BlockFile(store.backing, inode: inode, overwritesInPlace: overwritesInPlace),
+        model: model))
   }
 
   private mutating func clone(_ index: Int) throws {
@@ -160,7 +163,9 @@ package struct FileWorkload<Store: FileStore> {
 
   private mutating func reopen() throws {
     store = try store.reopened()
-    for index in files.indices { files[index].file = try BlockFile(
-        store.backing, inode: files[index].inode, overwritesInPlace: overwritesInPlace) }
+    for index in files.indices {
+      files[index].file = try BlockFile(
+        store.backing, inode: files[index].inode, overwritesInPlace: overwritesInPlace)
+    }
   }
 }
