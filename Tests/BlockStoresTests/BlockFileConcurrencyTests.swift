@@ -350,6 +350,36 @@ import Testing
     }
   }
 
+  // writer in place                        who clones
+  // finds a block that is its own
+  //                                        makes the clone, which shares the block; must wait
+  // writes into the block
+  @Test func `a clone waits for who overwrites a block in place`() throws {
+    let memory = try StoreKind<MemoryExtentStore>.memory.make(40)
+    let (isArmed, arrived) = (ManagedAtomic(false), Gate())
+    let store = AwkwardExtentStore(
+      memory,
+      beforeWriting: { _ in
+        guard isArmed.exchange(false, ordering: .relaxed) else { return }
+        arrived.open()
+        // Long enough for a clone that does not wait.
+        usleep(50_000)
+      })
+    let file = try ExtentFile(store, inode: .one, overwritesInPlace: true)
+    try file.write(pattern(1024, seed: 1), at: 0)
+    let before = try memory.extents(of: .one).runs.runs
+    isArmed.store(true, ordering: .relaxed)
+    try inThreads([
+      { try file.write(pattern(100, seed: 2), at: 300) },
+      {
+        arrived.pass()
+        let clone = try file.clone(to: .two)
+        try check(clone.bytes(at: 300, count: 100) == pattern(100, seed: 2), "the clone came before the write ended")
+      },
+    ])
+    #expect(try memory.extents(of: .one).runs.runs == before)
+  }
+
   // MARK: Slow readers
 
   @Test func `a reader that holds an old view for very long sees it to the end, and everything is freed then`() throws {
@@ -357,11 +387,13 @@ import Testing
     let capacity = UInt64(writeCount + 20)
     let (isArmed, arrived, mayGoOn) = (ManagedAtomic(false), Gate(), Gate())
     let memory = try StoreKind<MemoryExtentStore>.memory.make(capacity)
-    let store = AwkwardExtentStore(memory) { _ in
-      guard isArmed.exchange(false, ordering: .relaxed) else { return }
-      arrived.open()
-      mayGoOn.pass()
-    }
+    let store = AwkwardExtentStore(
+      memory,
+      beforeReading: { _ in
+        guard isArmed.exchange(false, ordering: .relaxed) else { return }
+        arrived.open()
+        mayGoOn.pass()
+      })
     let file = try ExtentFile(store, inode: .one)
     let old = pattern(1024, seed: 1)
     try file.write(old, at: 0)
@@ -401,12 +433,14 @@ import Testing
     let memory = try StoreKind<MemoryExtentStore>.memory.make(40)
     let gates = (0..<3).map { _ in (arrived: Gate(), mayGoOn: Gate()) }
     let next = ManagedAtomic(0)
-    let store = AwkwardExtentStore(memory) { _ in
-      let reader = next.loadThenWrappingIncrement(ordering: .relaxed)
-      guard reader < 3 else { return }
-      gates[reader].arrived.open()
-      gates[reader].mayGoOn.pass()
-    }
+    let store = AwkwardExtentStore(
+      memory,
+      beforeReading: { _ in
+        let reader = next.loadThenWrappingIncrement(ordering: .relaxed)
+        guard reader < 3 else { return }
+        gates[reader].arrived.open()
+        gates[reader].mayGoOn.pass()
+      })
     let file = try ExtentFile(store, inode: .one)
     let released = (0..<3).map { _ in Gate() }
     let readers: [@Sendable () throws -> Void] = (0..<3).map { reader in
