@@ -4,7 +4,7 @@ internal import Bytes
 ///
 /// It is a persistent radix tree of 64-way nodes, as a processor's page table is: copies share nodes, a change rewrites
 /// one node per level, parts of the file that are all holes have no node, and the tree is as deep as the highest place
-/// in use needs. Look-up and change of one place are O(depth); the depth is at most 11.
+/// that was ever in use needs. Look-up and change of one place are O(depth); the depth is at most 11.
 public struct BlockChain: BlockMap {
   public var byteCount: UInt64
   private var root: Node?

@@ -16,7 +16,7 @@ public protocol BlockChainStore: Sendable {
   /// Frees `block` at once; it may be allocated again before this returns. So the caller makes sure first that no
   /// reader still has it.
   ///
-  /// - Throws: `.notAllocated` where it is free already.
+  /// - Throws: `.notAllocated` where it is free already, or none of the store's.
   func freeBlock(_ block: UInt64) throws(StoreError)
 
   /// Reads into `buffer` from `block`, beginning `skip` bytes behind its start and not passing its end. The block must

@@ -20,7 +20,7 @@ public protocol ExtentStore: Sendable {
   /// Gives one reference to each block of `run` up; blocks that nobody else refers to are free at once, and may be
   /// allocated again before this returns. So the caller makes sure first that no reader still has them.
   ///
-  /// - Throws: `.notAllocated` where a block of the run is free; then nothing has changed.
+  /// - Throws: `.notAllocated` where a block of the run is free, or none of the store's; then nothing has changed.
   func free(_ run: PhysicalRun) throws(StoreError)
 
   /// Reads into `buffer` the bytes of the blocks from `block` on, beginning `skip` bytes behind the start of `block`.

@@ -18,9 +18,9 @@ import Testing
     let completed: [ManagedAtomic<Int>]
     let writersLeft: ManagedAtomic<Int>
 
-    init(_ store: Store, groupCount: Int, writerCount: Int) throws {
+    init(_ store: Store, groupCount: Int, writerCount: Int, overwritesInPlace: Bool = false) throws {
       self.store = store
-      file = try BlockFile(store.backing, inode: .one)
+      file = try BlockFile(store.backing, inode: .one, overwritesInPlace: overwritesInPlace)
       completed = (0..<groupCount).map { _ in ManagedAtomic(0) }
       writersLeft = ManagedAtomic(writerCount)
     }
@@ -302,15 +302,17 @@ import Testing
 
   // MARK: Clones
 
-  @Test func `clones taken while others write are whole and stay as they were`() throws {
+  @Test(arguments: [false, true])
+  func `clones taken while others write are whole and stay as they were`(overwritesInPlace: Bool) throws {
     for kind in [StoreKind<MemoryExtentStore>.memory, .frugalMemory] {
       let memory = try kind.make(150)
       let store = COWFileStore(memory, capacity: 150) { memory.freeBlockCount }
-      let shared = try Shared(store, groupCount: Self.groupCount, writerCount: Self.writerCount)
+      let shared = try Shared(
+        store, groupCount: Self.groupCount, writerCount: Self.writerCount, overwritesInPlace: overwritesInPlace)
       let byteCount = Self.groupCount * Self.groupBlocks * Stamp.byteCount
       try shared.file.truncate(to: UInt64(byteCount))
       var threads: [@Sendable () throws -> Void] = (0..<Self.writerCount).map { writer in
-        { try Self.writeGroups(of: writer, count: 4_000, shared) }
+        { try Self.writeGroups(of: writer, count: 3_000, shared) }
       }
       for cloner in 0..<2 { threads.append { try Self.takeClones(of: shared, cloner) } }
       try inThreads(threads)
@@ -348,6 +350,36 @@ import Testing
     }
   }
 
+  // writer in place                        who clones
+  // finds a block that is its own
+  //                                        makes the clone, which shares the block; must wait
+  // writes into the block
+  @Test func `a clone waits for who overwrites a block in place`() throws {
+    let memory = try StoreKind<MemoryExtentStore>.memory.make(40)
+    let (isArmed, arrived) = (ManagedAtomic(false), Gate())
+    let store = AwkwardExtentStore(
+      memory,
+      beforeWriting: { _ in
+        guard isArmed.exchange(false, ordering: .relaxed) else { return }
+        arrived.open()
+        // Long enough for a clone that does not wait.
+        usleep(50_000)
+      })
+    let file = try ExtentFile(store, inode: .one, overwritesInPlace: true)
+    try file.write(pattern(1024, seed: 1), at: 0)
+    let before = try memory.extents(of: .one).runs.runs
+    isArmed.store(true, ordering: .relaxed)
+    try inThreads([
+      { try file.write(pattern(100, seed: 2), at: 300) },
+      {
+        arrived.pass()
+        let clone = try file.clone(to: .two)
+        try check(clone.bytes(at: 300, count: 100) == pattern(100, seed: 2), "the clone came before the write ended")
+      },
+    ])
+    #expect(try memory.extents(of: .one).runs.runs == before)
+  }
+
   // MARK: Slow readers
 
   @Test func `a reader that holds an old view for very long sees it to the end, and everything is freed then`() throws {
@@ -355,11 +387,13 @@ import Testing
     let capacity = UInt64(writeCount + 20)
     let (isArmed, arrived, mayGoOn) = (ManagedAtomic(false), Gate(), Gate())
     let memory = try StoreKind<MemoryExtentStore>.memory.make(capacity)
-    let store = AwkwardExtentStore(memory) { _ in
-      guard isArmed.exchange(false, ordering: .relaxed) else { return }
-      arrived.open()
-      mayGoOn.pass()
-    }
+    let store = AwkwardExtentStore(
+      memory,
+      beforeReading: { _ in
+        guard isArmed.exchange(false, ordering: .relaxed) else { return }
+        arrived.open()
+        mayGoOn.pass()
+      })
     let file = try ExtentFile(store, inode: .one)
     let old = pattern(1024, seed: 1)
     try file.write(old, at: 0)
@@ -399,27 +433,34 @@ import Testing
     let memory = try StoreKind<MemoryExtentStore>.memory.make(40)
     let gates = (0..<3).map { _ in (arrived: Gate(), mayGoOn: Gate()) }
     let next = ManagedAtomic(0)
-    let store = AwkwardExtentStore(memory) { _ in
-      let reader = next.loadThenWrappingIncrement(ordering: .relaxed)
-      guard reader < 3 else { return }
-      gates[reader].arrived.open()
-      gates[reader].mayGoOn.pass()
-    }
+    let store = AwkwardExtentStore(
+      memory,
+      beforeReading: { _ in
+        let reader = next.loadThenWrappingIncrement(ordering: .relaxed)
+        guard reader < 3 else { return }
+        gates[reader].arrived.open()
+        gates[reader].mayGoOn.pass()
+      })
     let file = try ExtentFile(store, inode: .one)
     let released = (0..<3).map { _ in Gate() }
     let readers: [@Sendable () throws -> Void] = (0..<3).map { reader in
       {
+        // An error must not leave the others waiting.
+        defer {
+          released[reader].open()
+          gates[reader].arrived.open()
+        }
         if reader > 0 { gates[reader - 1].arrived.pass() }
         // Reader 0 makes the first version; each other writes one more while those before it are inside.
         try file.write(pattern(512, seed: reader), at: 0)
         let found = try file.bytes(at: 0, count: 512)
         try check(found == pattern(512, seed: reader), "reader \(reader) met another version")
-        released[reader].open()
       }
     }
     try inThreads(
       readers + [
         {
+          defer { for gate in gates { gate.mayGoOn.open() } }
           gates[2].arrived.pass()
           var gone: Set<Int> = []
           for reader in order {

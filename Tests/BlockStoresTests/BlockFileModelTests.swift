@@ -14,7 +14,7 @@ import Testing
   private func run(_ store: some FileStore, _ overwritesInPlace: Bool, _ generator: SeededGenerator) throws {
     var workload = try FileWorkload(
       store, byteCountMax: 48 * 512, overwritesInPlace: overwritesInPlace, generator)
-    try workload.run(100_000, checkInterval: 250)
+    try workload.run(overwritesInPlace ? 50_000 : 100_000, checkInterval: 250)
     try workload.finish()
   }
 }

@@ -109,6 +109,37 @@ import Testing
     _ = try file.clone(to: .two)
   }
 
+  @Test func `a file that overwrites in place takes blocks only for what is not its own`() throws {
+    let memory = try StoreKind<MemoryExtentStore>.memory.make(40)
+    let file = try ExtentFile(memory, inode: .one, overwritesInPlace: true)
+    try file.write(pattern(5120, seed: 1), at: 0)
+    let before = try memory.extents(of: .one).runs.runs
+    // Its own: whole blocks and parts of them.
+    for range in [0..<5120, 100..<5000, 512..<1024, 7..<8] {
+      try FileOperation.write(range).apply(to: file)
+      #expect(try memory.extents(of: .one).runs.runs == before)
+    }
+    // A clone's too, until one of the two has its own copy.
+    let clone = try file.clone(to: .two)
+    let shared = try clone.bytes(at: 0, count: 6000)
+    try file.write([1], at: 600)
+    #expect(memory.freeBlockCount == 29)
+    try file.write([2], at: 601)
+    #expect(memory.freeBlockCount == 29)
+    #expect(try clone.bytes(at: 0, count: 6000) == shared)
+    try clone.write(pattern(512, seed: 3), at: 512)
+    #expect(memory.freeBlockCount == 29)
+    #expect(try file.bytes(at: 600, count: 2) == [1, 2])
+    // Where a hole begins, in the midst of a write, and behind the end.
+    try file.discard(in: 1024..<1536)
+    try file.write(pattern(1024, seed: 4), at: 600)
+    try file.write(pattern(100, seed: 5), at: 5100)
+    #expect(try file.bytes(at: 600, count: 1024) == pattern(1024, seed: 4))
+    #expect(try file.bytes(at: 5100, count: 999) == pattern(100, seed: 5))
+    #expect(try clone.bytes(at: 1024, count: 6000) == Array(shared[1024...]))
+    try COWFileStore(memory, capacity: 40) { memory.freeBlockCount }.checkSpace(of: [.one, .two])
+  }
+
   @Test func `the walk over extents stops where it is told to`() throws {
     let file = try ExtentFile(StoreKind<MemoryExtentStore>.memory.make(40), inode: .one)
     for block in stride(from: UInt64(0), to: 40, by: 4) { try file.write([1], at: 512 * block) }

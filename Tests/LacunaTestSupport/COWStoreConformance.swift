@@ -21,6 +21,25 @@ package enum COWStoreConformance {
       }
     },
 
+    Promise("a run is shared where one of its blocks is") { kind in
+      let store = try kind.make(50)
+      let run = try store.allocate(6, near: nil)
+      try #require(run.count == 6)
+      var extents = ExtentMap()
+      extents.byteCount = 1024
+      extents.replace(0..<2, with: .physical(run.block + 2))
+      try store.setExtents(extents, of: .one, changed: 0..<2)
+      #expect(!store.isShared(run))
+      try store.clone(.one, to: .two)
+      let isShared = { (first: UInt64, count: UInt64) in
+        store.isShared(PhysicalRun(block: run.block + first, count: count))
+      }
+      #expect(isShared(0, 6) && isShared(0, 3) && isShared(2, 1) && isShared(3, 1) && isShared(3, 3))
+      #expect(!isShared(0, 2) && !isShared(4, 2))
+      try store.free(PhysicalRun(block: run.block + 2, count: 1))
+      #expect(!isShared(0, 3) && isShared(3, 1))
+    },
+
     Promise("blocks that are free or not there have no references") { kind in
       let store = try kind.make(50)
       let run = try store.allocate(1, near: nil)

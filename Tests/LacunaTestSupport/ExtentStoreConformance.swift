@@ -20,6 +20,11 @@ package enum ExtentStoreConformance {
       expectError(.outOfSpace) { _ = try store.allocate(7, near: blocks.first) }
     },
 
+    Promise("blocks of one reference are not shared") { kind in
+      let store = try kind.make(50)
+      for run in try allocateAll(store) { #expect(!store.isShared(run)) }
+    },
+
     Promise("no neighbour asked for is too strange") { kind in
       for near in [0, 1, 50, 51, 1 << 54, UInt64(Int64.max), UInt64.max - 1, UInt64.max] {
         let store = try kind.make(50)

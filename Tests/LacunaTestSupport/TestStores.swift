@@ -2,18 +2,21 @@ package import BlockStores
 package import Bytes
 
 /// An extent store that does what the one below it does, but less conveniently: it hands out short runs, never near what
-/// was asked for, and its calls fail by plan. A hook sees each read before it happens.
+/// was asked for, and its calls fail by plan. Hooks see each read and write before it happens.
 package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
   package let base: Base
   /// The longest run that an allocation returns.
   private let longestRun: UInt64
   package let faults = FaultPlan()
   private let beforeReading: @Sendable (_ block: UInt64) -> Void
+  private let beforeWriting: @Sendable (_ block: UInt64) -> Void
 
   package init(
-    _ base: Base, longestRun: UInt64 = .max, beforeReading: @escaping @Sendable (UInt64) -> Void = { _ in }
+    _ base: Base, longestRun: UInt64 = .max, beforeReading: @escaping @Sendable (UInt64) -> Void = { _ in },
+    beforeWriting: @escaping @Sendable (UInt64) -> Void = { _ in }
   ) {
-    (self.base, self.longestRun, self.beforeReading) = (base, longestRun, beforeReading)
+    (self.base, self.longestRun) = (base, longestRun)
+    (self.beforeReading, self.beforeWriting) = (beforeReading, beforeWriting)
   }
 
   package var blockSize: BlockSize { base.blockSize }
@@ -36,6 +39,7 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
 
   package func write(_ bytes: UnsafeRawBufferPointer, to block: UInt64, skip: Int) throws(StoreError) {
     try faults.step("write")
+    beforeWriting(block)
     try base.write(bytes, to: block, skip: skip)
   }
 
