@@ -8,7 +8,7 @@ struct FrozenVolume<Device: BlockDevice> {
   var volume: DiskVolume<Device>
   var delta: Delta
   var base: ExtentBase
-  /// Blocks that were mapped and superseded within the delta, and before it within none: never committed.
+  /// Blocks that were mapped and superseded since the last checkpoint: no tree ever reached them.
   var superseded: [PhysicalRun]
 }
 
@@ -57,7 +57,7 @@ extension Engine {
     return (frozen, cut)
   }
 
-  /// Writes a new superblock that has the frozen deltas and `catalogEdits` in its trees, and publishes it.
+  /// Writes a new superblock that has the frozen deltas and `catalogChanges` in its trees, and publishes it.
   func merge(
     _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ catalogChanges: CatalogChanges = CatalogChanges(),
     change: (inout Superblock) -> Void = { _ in }
