@@ -45,7 +45,8 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     self.engine = engine
     current = ManagedAtomic(view)
     writers = Locked(WriterState(treeBlockCount: record.mappedBlocks))
-    openRun = OpenRun(engine.space)
+    let commits = engine.commits
+    openRun = OpenRun(engine.space) { commits.syncCount }
   }
 
   var blockSize: BlockSize { engine.blockSize }

@@ -65,7 +65,8 @@ extension Engine {
       try checkpoint()
       rhythm.lastCheckpoint = .now
     }
-    try trim(leaving: isQuiet ? 0 : deadBlockCountMax)
+    // What one checkpoint frees is taken again until the next one; the half more is for what changes meanwhile.
+    try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
     let now = journal.usedByteCount
     rhythm.usedByteCount = now
     let isAsleep = isQuiet && now == used || now == 0
