@@ -24,6 +24,7 @@ extension Engine {
   private var isJournalHalfFull: Bool { journal.usedByteCount > journal.byteCount / 2 }
 
   /// Starts the thread that runs checkpoints and gives freed space back to the host, until `close`. Not before a fork.
+  @_specialize(where Device == FileDevice)
   package func startCheckpoints() throws(ExtentFSError) {
     let rhythm = Locked(Rhythm(seconds: max(options.checkpointSeconds, 1)))
     try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) { _ in
