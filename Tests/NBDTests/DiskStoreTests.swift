@@ -79,6 +79,31 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
     }
   }
 
+  @Test func `a quiet store gives back what was overwritten and trimmed`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("disk.lacuna")
+      func allocated() -> Int {
+        var status = stat()
+        return stat(store, &status) == 0 ? Int(status.st_blocks) * 512 : 0
+      }
+      func expectAllocated(atMost byteCount: Int, sourceLocation: SourceLocation = #_sourceLocation) {
+        // In the background, some time after the last change.
+        for _ in 0..<200 where allocated() > byteCount { usleep(50_000) }
+        #expect(allocated() <= byteCount, sourceLocation: sourceLocation)
+      }
+      try NBDServer.run(PluginUnderTest.command(store: store, ["size=256M", "journal=1M"])) { server in
+        let client = try NBDClient(socketPath: server.socketPath)
+        let megabyte = [UInt8](repeating: 0xA5, count: 1 << 20)
+        for _ in 0..<2 { for index in 0..<64 { try client.write(megabyte, at: UInt64(index) << 20) } }
+        expectAllocated(atMost: 80 << 20)
+        #expect(allocated() >= 64 << 20)
+        try client.trim(64 << 20, at: 0)
+        expectAllocated(atMost: 16 << 20)
+        #expect(try client.read(1 << 20, at: 63 << 20) == [UInt8](repeating: 0, count: 1 << 20))
+      }
+    }
+  }
+
   @Test func `several volumes live in one store, each of its own size`() throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("disk.lacuna")

@@ -65,7 +65,8 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
       let taken = min(max(count, 1), word.count)
       // What a block held is ordered by the space map's lock, which the thread that fetched the run held before it.
       let (done, now) = left.weakCompareExchange(
-        expected: word, desired: word.dropping(taken), successOrdering: .acquiringAndReleasing, failureOrdering: .relaxed)
+        expected: word, desired: word.dropping(taken), successOrdering: .acquiringAndReleasing,
+        failureOrdering: .relaxed)
       if done { return PhysicalRun(block: word.block, count: taken) }
       word = now
     }

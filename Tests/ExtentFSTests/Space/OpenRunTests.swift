@@ -42,6 +42,27 @@ import Testing
     #expect(store.space.freeBlockCount == 0)
   }
 
+  @Test(arguments: [(1 as UInt64, true), (300, false)])
+  func `a run is written beforehand where syncs come often`(blocksPerSync: UInt64, isWritten: Bool) throws {
+    let store = try SpaceFixture(blockCount: 192 + 8192)
+    let noise = [UInt8](repeating: 0xA5, count: 8192 * SpaceFixture.blockSize)
+    try noise.withUnsafeBytes {
+      try store.device.write($0, at: 192 * UInt64(SpaceFixture.blockSize))
+    }
+    let taken = Locked<UInt64>(0)
+    let run = OpenRun(store.space) { taken.withLock { $0 / blocksPerSync } }
+    var zeroCount = 0
+    for _ in 0..<2000 {
+      let block = try run.take(1).block
+      taken.withLock { $0 += 1 }
+      var bytes = [UInt8](repeating: 1, count: SpaceFixture.blockSize)
+      try bytes.withUnsafeMutableBytes { try store.device.read(into: $0, at: block * UInt64(SpaceFixture.blockSize)) }
+      if bytes.allSatisfy({ $0 == 0 }) { zeroCount += 1 }
+    }
+    // Nothing is known yet when the first run is fetched, which is a 64th of what is free.
+    #expect(zeroCount == (isWritten ? 2000 - 8126 / 64 : 0))
+  }
+
   @Test func `many threads take, return and checkpoint, and no block is given twice`() throws {
     let store = try SpaceFixture(blockCount: SpaceFixture.blockCount(forData: 2000), limit: 192 + 4 * 8192)
     let taken = Locked<[UInt64]>([])

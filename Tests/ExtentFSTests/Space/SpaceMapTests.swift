@@ -24,6 +24,22 @@ import Testing
     #expect(try store.space.allocate(upTo: 7, purpose: .data) == PhysicalRun(block: run.block + 2, count: 1))
   }
 
+  @Test(arguments: [true, false])
+  func `fragments are left alone where the device can grow instead`(canGrow: Bool) throws {
+    let blockCount = SpaceFixture.blockCount(forData: 4000)
+    let store = try SpaceFixture(blockCount: blockCount, limit: canGrow ? 192 + 8192 : nil)
+    let all = try store.space.allocate(upTo: 4000, purpose: .data)
+    let holes = stride(from: all.block, to: all.block + 1000, by: 10).map { $0 }
+    for block in holes { try store.space.reuse(PhysicalRun(block: block, count: 1)) }
+    var taken: [UInt64] = []
+    for _ in holes { taken.append(try store.space.allocate(upTo: 300, purpose: .data).block) }
+    if canGrow {
+      #expect(taken.prefix(10).allSatisfy { $0 >= all.block + all.count })
+    } else {
+      #expect(taken == holes)
+    }
+  }
+
   @Test func `data leaves the reserve to metadata`() throws {
     let store = try SpaceFixture(blockCount: SpaceFixture.blockCount(forData: 20))
     store.space.setReserve(6)
