@@ -1,3 +1,5 @@
+internal import Bytes
+
 /// What a list of volumes says of one.
 public struct VolumeDescription: Sendable, Hashable {
   /// The volume's name, by which clients ask for it.
@@ -71,7 +73,7 @@ public final class Store: Sendable {
     case .memory(let volume): `default` = volume
     case .disk(let store): `default` = store.defaultVolume
     }
-    if name.isEmpty || name == `default`.description.name { return `default` }
+    if name.isEmpty || name.hasSameBytes(as: `default`.description.name) { return `default` }
     if case .disk(let store) = contents, let volume = try store.volume(named: name) { return volume }
     throw LacunaError(
       .noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(`default`.description.name)' is there")
