@@ -257,7 +257,6 @@ extension FileDevice {
     try requireNoFailedSync()
   }
 
-
   private func extend(from old: Int64, to new: Int64) throws(Errno) {
     do throws(Errno) {
       try SystemCalls.allocate(descriptor, offset: old, byteCount: new - old)

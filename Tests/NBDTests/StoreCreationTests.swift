@@ -26,21 +26,23 @@ private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)
   @Test func `a server that is killed while it makes a store leaves a whole store or none`() throws {
     try withSeededGenerator { generator in
       // Of some runs, since the first one loads the plugin.
-      let duration = try (0..<4).map { _ in
-        try PrivateDirectory.run { directory in
-          try ContinuousClock().measure {
-            _ = try NBDServer.runToEnd(try arguments([directory.file("disk"), "size=1T"]))
+      let duration =
+        try (0..<4).map { _ in
+          try PrivateDirectory.run { directory in
+            try ContinuousClock().measure {
+              _ = try NBDServer.runToEnd(try arguments([directory.file("disk"), "size=1T"]))
+            }
           }
-        }
-      }.min() ?? .zero
+        }.min() ?? .zero
       let seconds = Double(duration.components.attoseconds) / 1e18 + Double(duration.components.seconds)
       var storeCount = 0
       for _ in 0..<killCount {
         try PrivateDirectory.run { directory in
           let store = directory.file("disk.lacuna")
           let killed = try NBDServer.runToEnd(
-            try arguments([store, "size=1T"]), secondsMax: Double.random(in: 0...seconds, using: &generator))
-          let left = names(in: directory)
+            ["-f", "-U", directory.file("sock"), try PluginUnderTest.path(), store, "size=1T"],
+            secondsMax: Double.random(in: 0...seconds, using: &generator))
+          let left = names(in: directory).filter { $0 != "sock" }
           #expect(left.count <= 1, "\(left)")
           if let name = left.first, name != "disk.lacuna" {
             #expect(name.hasPrefix(".disk.lacuna.") && name.hasSuffix(".new"), "\(name)")
@@ -56,7 +58,9 @@ private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)
     }
   }
 
-  @Test func `of servers that make one store at the same time one serves it and the others say that it is in use`() throws {
+  @Test func `of servers that make one store at the same time one serves it and the others say that it is in use`()
+    throws
+  {
     try PrivateDirectory.run { directory in
       let store = directory.file("disk.lacuna")
       let count = 4

@@ -247,7 +247,8 @@ package struct StoreCheck<Device: BlockDevice> {
         ) { unsafe Bitmap(bytes: $0) }
         if stored.count - stored.setCount != Int(record.freeCount) {
           findings.append(
-            "group \(group): counts \(record.freeCount) free blocks, and its bitmap has \(stored.count - stored.setCount)")
+            "group \(group): counts \(record.freeCount) free blocks, and its bitmap has \(stored.count - stored.setCount)"
+          )
         }
         var expected = reached[group] ?? Bitmap(count: Int(geometry.blocksPerGroup))
         expected.insert(0..<Int(StoreGeometry.metadataBlocksPerGroup))

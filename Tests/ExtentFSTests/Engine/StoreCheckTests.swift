@@ -43,13 +43,15 @@ import Testing
     Damage(block: "superblock", offset: 120, change: { _ in 99 }, finding: "default inode 99 is not there"),
     Damage(block: "superblock", offset: 128, change: { $0 + 1 }, finding: "used blocks, and the trees reach"),
     Damage(block: "superblock", offset: 136, change: { $0 - 1 }, finding: "counts 0 groups"),
-    Damage(block: "space 0", offset: entry + 8, byteCount: 4, change: { $0 - 1 }, finding: "free blocks, and its bitmap"),
+    Damage(
+      block: "space 0", offset: entry + 8, byteCount: 4, change: { $0 - 1 }, finding: "free blocks, and its bitmap"),
     Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, finding: "leads to inode 77, which is not there"),
     Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, finding: "no name leads to it"),
     Damage(block: "names 0", offset: entry + 8, change: { 3 - $0 }, finding: "two names lead to it"),
     Damage(block: "names 0", offset: entry + 16, change: { $0 + 1 }, finding: "where it is not looked for"),
     Damage(block: "inodes 0", offset: entry + 8 + 72, change: { $0 + 1 }, finding: "1 reserved blocks, and has"),
-    Damage(block: "inodes 0", offset: entry + 8 + 64, change: { $0 + 1 }, finding: "mapped and 0 reserved blocks, and has"),
+    Damage(
+      block: "inodes 0", offset: entry + 8 + 64, change: { $0 + 1 }, finding: "mapped and 0 reserved blocks, and has"),
   ])
   func `a count or a name that is wrong under right checksums is named`(_ damage: Damage) throws {
     let (device, seals) = try Self.make()
