@@ -9,6 +9,8 @@ final class DiskStore: Sendable {
   let warnings: [String]
   /// The volume that the empty name stands for.
   let defaultVolume: Volume
+  /// Why nobody may write, where that is for reasons of the store itself.
+  let refusalOfWriting: LacunaError?
   private let engine: Engine<FileDevice>
   private let isReadOnly: Bool
 
@@ -20,6 +22,7 @@ final class DiskStore: Sendable {
     engine = opened.engine
     isReadOnly = opened.isReadOnly
     warnings = opened.warnings
+    refusalOfWriting = opened.refusalOfWriting
     defaultVolume = Volume(opened.volume, isReadOnly: opened.isReadOnly)
   }
 
@@ -81,6 +84,7 @@ private struct OpenedStore {
   var volume: DiskVolume<FileDevice>
   var isReadOnly: Bool
   var warnings: [String]
+  var refusalOfWriting: LacunaError?
 }
 
 /// The steps from a path to an engine.
@@ -90,15 +94,21 @@ private struct Opening {
   let device: FileDevice
   let isReadOnly: Bool
   let warnings: [String]
+  let refusalOfWriting: LacunaError?
 
   /// Opens the store, or makes it; with its volume.
   static func open(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> OpenedStore {
     var attemptCount = 0
+    var refusal: LacunaError?
     while true {
       attemptCount += 1
       do throws(LacunaError) {
-        return try Opening(at: path, options).finish()
+        return try Opening(at: path, options, refusingWriting: refusal).finish()
       } catch {
+        if error.code == .readOnlyFormat, refusal == nil {
+          refusal = error
+          continue
+        }
         // Another process that made the same store at the same time was first: its store is there, and is opened.
         guard error.code == .deviceFailed(errno: EEXIST), attemptCount < 10 else { throw error }
       }
@@ -113,7 +123,8 @@ private struct Opening {
         let volume = try findOrMakeVolume(in: engine)
         do { try device.publish() } catch { throw LacunaError(error) }
         return OpenedStore(
-          engine: engine, volume: volume, isReadOnly: isReadOnly, warnings: self.warnings + warnings)
+          engine: engine, volume: volume, isReadOnly: isReadOnly, warnings: self.warnings + warnings,
+          refusalOfWriting: refusalOfWriting)
       } catch {
         // So that the file is let go of; what is wrong is known already.
         try? engine.close()
@@ -125,9 +136,19 @@ private struct Opening {
     }
   }
 
-  private init(at path: FilePath, _ options: StoreOptions) throws(LacunaError) {
+  /// - Parameter refusal: why the store is opened for reading only, though it could be written to.
+  private init(
+    at path: FilePath, _ options: StoreOptions, refusingWriting refusal: LacunaError?
+  ) throws(LacunaError) {
     self.path = path
     self.options = options
+    refusalOfWriting = refusal
+    if let refusal {
+      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+      isReadOnly = true
+      warnings = ["\(refusal.description); clients that want to write are refused, unless nbdkit runs with -r"]
+      return
+    }
     do throws(DeviceError) {
       device = try FileDevice(opening: path)
       (isReadOnly, warnings) = (false, [])

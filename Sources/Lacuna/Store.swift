@@ -43,6 +43,15 @@ public final class Store: Sendable {
     }
   }
 
+  /// Why the store may only be read though its file can be written to; nil where that is not so. Who wants to write should be
+  /// told, rather than be given a volume that is read-only for no visible reason.
+  public var refusalOfWriting: LacunaError? {
+    switch contents {
+    case .memory: nil
+    case .disk(let store): store.refusalOfWriting
+    }
+  }
+
   /// Starts the work in the background, which needs a thread; without it, a store on disk makes writers wait more often.
   public func startBackgroundWork() throws(LacunaError) {
     if case .disk(let store) = contents { try store.startBackgroundWork() }

@@ -157,13 +157,16 @@ extension Engine {
   ///
   /// - Parameter readOnly: nothing is written at all, now or later.
   /// - Returns: the engine, and what the user should be told.
-  /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.outOfSpace` where there is no room for the checkpoint.
+  /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.readOnlyFormat` for a store that this program may only read, unless `readOnly`;
+  ///   `.outOfSpace` where there is no room for the checkpoint.
   package static func open(
     _ device: Device, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     var recovery = try Recovery(device, options)
-    if !readOnly, recovery.superblock.mustStayUnchanged {
-      throw ExtentFSError(.newerFormat, "the store has features unknown to this program: it can only be read")
+    if !readOnly, let features = recovery.superblock.featuresAgainstWriting {
+      throw ExtentFSError(
+        .readOnlyFormat, "the store has features unknown to this program, which may therefore only read it: \(features)"
+      )
     }
     let start = try recovery.replay()
     if !readOnly {
