@@ -176,6 +176,9 @@ public final class FileDevice: BlockDevice {
     }
   }
 
+  /// Whether it is a file rather than a block device.
+  public var canGrow: Bool { !isBlockDevice }
+
   /// Makes the file at least `byteCount` bytes long and allocates the space, where the file system can.
   ///
   /// - Throws: `DeviceError` with `EOPNOTSUPP` for a block device, with `ENOSPC` or `EFBIG` where there is no room,

@@ -47,7 +47,8 @@ struct Recovery<Device: BlockDevice> {
     }
     space = try SpaceMap(
       device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
-      growingUpTo: (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift, records: records)
+      growingUpTo: device.canGrow ? (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift : nil,
+      records: records)
     checksums = ChecksumTable(space: space, byteBudget: half)
   }
 
@@ -184,7 +185,7 @@ extension Engine {
     } else {
       let (frozen, cut) = engine.freeze()
       do throws(ExtentFSError) {
-        try engine.countMappedBlocks()
+        try engine.countBlocks()
         try engine.merge(frozen, cut) { $0.journalEpoch &+= 1 }
       } catch {
         engine.journal.fail("opening failed: \(error)")

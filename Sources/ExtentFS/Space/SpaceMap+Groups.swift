@@ -110,6 +110,7 @@ extension SpaceMap {
     state.withLock { state in
       let usable = geometry.usableBlockCount(inDeviceOf: state.blockCount)
       state.blockCount = blockCount
+      state.noteLength()
       state.freeCount += geometry.usableBlockCount(inDeviceOf: blockCount) - usable
       // Only the last group may have reached past the device's end.
       if let last = state.ordered.last { last.extend(to: state.usableEnd(ofGroup: last.number)) }
