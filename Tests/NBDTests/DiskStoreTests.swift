@@ -293,6 +293,28 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
     }
   }
 
+  @Test func `zeroes that keep their space count against the limit, and have it when all else is full`() throws {
+    try PrivateDirectory.run { directory in
+      let command = try PluginUnderTest.command(
+        store: directory.file("disk.lacuna"), ["size=1G", "limit=64M", "journal=1M"])
+      try NBDServer.run(command) { server in
+        let client = try NBDClient(socketPath: server.socketPath)
+        let failure = #expect(throws: NBDError.self) { try client.zero(100 << 20, at: 0, flags: .noHole) }
+        #expect(failure?.code == ENOSPC)
+        #expect(try client.allocation(of: 0..<1 << 30).map(\.state) == [[.hole, .zero]])
+        try client.zero(16 << 20, at: 0, flags: .noHole)
+        let piece = [UInt8](repeating: 7, count: 1 << 20)
+        #expect(throws: NBDError.self) {
+          for number in 0..<100 { try client.write(piece, at: UInt64(512 + number) << 20) }
+        }
+        try client.zero(16 << 20, at: 0, flags: .noHole)
+        for number in 0..<16 { try client.write(piece, at: UInt64(number) << 20) }
+        try client.flush()
+        #expect(try client.read(1 << 20, at: 15 << 20) == piece)
+      }
+    }
+  }
+
   @Test func `a store with a limit says that it is full, and goes on after a trim`() throws {
     try PrivateDirectory.run { directory in
       let command = try PluginUnderTest.command(

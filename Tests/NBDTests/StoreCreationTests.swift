@@ -41,7 +41,7 @@ private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)
           let store = directory.file("disk.lacuna")
           let killed = try NBDServer.runToEnd(
             ["-f", "-U", directory.file("sock"), try PluginUnderTest.path(), store, "size=1T"],
-            secondsMax: Double.random(in: 0...seconds, using: &generator))
+            secondsMax: Double.random(in: 0...seconds * 1.5, using: &generator))
           let left = names(in: directory).filter { $0 != "sock" }
           #expect(left.count <= 1, "\(left)")
           if let name = left.first, name != "disk.lacuna" {
