@@ -235,7 +235,7 @@ import Testing
     _ journalByteCount: UInt64
   ) throws {
     try withSeededGenerator { generator in
-      for round in 0..<(getenv("LACUNA_HUNT_SEEDS") == nil ? 2 : 60) {
+      for round in 0..<(getenv("LACUNA_HUNT_SEEDS") == nil ? 2 : 20) {
         let limit = UInt64(1500 + generator.number(below: 6000)) * 1024 + journalByteCount
         var store = try Fixture(limitByteCount: limit, journalByteCount: journalByteCount)
         // Each second block alone, so that no extent joins another; or whole runs, which trims then cut.
