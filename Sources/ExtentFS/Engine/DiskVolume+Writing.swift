@@ -11,6 +11,7 @@ extension DiskVolume {
   ///
   /// - Throws: `.invalidArgument` where the range passes the volume's end; `.outOfSpace`, `.device`, `.failed`: each block is
   ///   then as it was, or as written.
+  @_specialize(where Device == FileDevice)
   package func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
     let range = try checkedRange(offset, bytes.count, in: current.load(ordering: .acquiring))
     guard !range.isEmpty else { return }
@@ -32,6 +33,7 @@ extension DiskVolume {
 
   /// Makes `range` read as zeroes: whole blocks become holes, or keep the promise of space, and cost the same however many
   /// they are; what is left at the ends is written.
+  @_specialize(where Device == FileDevice)
   package func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
@@ -51,6 +53,7 @@ extension DiskVolume {
   }
 
   /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
+  @_specialize(where Device == FileDevice)
   package func discard(in range: Range<UInt64>) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
@@ -173,7 +176,7 @@ extension DiskVolume {
     while true {
       if engine.isEditBudgetUsedUp { try engine.extendEditBudget() }
       var old: View?  // Leaves the lock before it goes, since blocks may be set free with it.
-      var supersededCount: UInt64 = 0
+      var deadBlockCount: UInt64 = 0
       let outcome = try writers.withLock { writer throws(ExtentFSError) -> Bool? in
         let now = current.load(ordering: .relaxed)  // Stored only under this lock.
         old = now
@@ -188,14 +191,15 @@ extension DiskVolume {
           }
           return true
         }
-        supersededCount = writer.supersededCount
+        writer.changedCount = writer.changedCount &+ blocks.length
+        deadBlockCount = writer.deadBlockCountMax
         active.replace(blocks, with: target)
         publish(now.replacing(active: active, frozen: now.frozen))
         return true
       }
       withExtendedLifetime(old) {}
       if let outcome {
-        engine.wakeCheckpointer(supersededCount: supersededCount)
+        engine.noteChange(deadBlockCount: deadBlockCount)
         return outcome
       }
       try engine.waitForJournalRoom()

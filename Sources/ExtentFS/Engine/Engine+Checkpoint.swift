@@ -23,6 +23,7 @@ extension Engine {
   /// ```
   ///
   /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4).
+  @_specialize(where Device == FileDevice)
   package func checkpoint() throws(ExtentFSError) { try checkpoint { true } }
 
   /// Runs a checkpoint, unless one that ended meanwhile has made it needless.
@@ -54,7 +55,7 @@ extension Engine {
       let view = volume.current.load(ordering: .relaxed)
       guard !view.active.isEmpty else { continue }
       let superseded = volume.writers.assumingLocked { writer in
-        defer { writer = DiskVolume.WriterState() }
+        defer { writer.startAgain() }
         return writer.superseded
       }
       frozen.append(FrozenVolume(volume: volume, delta: view.active, base: view.base, superseded: superseded))
@@ -158,7 +159,8 @@ extension Engine {
     }
     for (inode, volume) in volumes {
       var replaced: View?  // Leaves the lock before it goes, since blocks may be set free with it.
-      volume.writers.withLock { _ in
+      volume.writers.withLock { writer in
+        if let record = catalog.inodes[inode] { writer.treeBlockCount = record.mappedBlocks }
         let view = volume.current.load(ordering: .relaxed)
         replaced = view
         volume.publish(view.replacing(frozen: nil, base: bases[inode], epoch: epoch))

@@ -92,6 +92,7 @@ extension Engine {
       space.setReserve(reserveCount(forEdits: count))
       editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
     }
+    deadBlockLimit.store(deadBlockCountMax, ordering: .relaxed)
   }
 
   /// Makes room for more changes: raises the reserve, or where there is too little free for that, runs a checkpoint. To be

@@ -43,6 +43,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let commits: GroupCommit<Device>
   let checkpoints = Lock()
   let checkpointer = Checkpointer()
+  /// `deadBlockCountMax` as of the last checkpoint.
+  let deadBlockLimit = ManagedAtomic<UInt64>(.max)
   let state: Locked<State>
   /// How many changes of mappings there were since the store was opened.
   let editCount = ManagedAtomic<UInt64>(0)

@@ -20,11 +20,12 @@ struct Recovery<Device: BlockDevice> {
   let spaceRoot: Locked<TreeRoot>
   let space: SpaceMap<Device>
   let checksums: ChecksumTable<Device>
+  private let mapping: MappedRange?
   private(set) var volumes: [UInt64: RecoveredVolume] = [:]
   /// What the user should know: records that were dropped.
   private(set) var warnings: [String] = []
 
-  init(_ device: Device, _ options: EngineOptions) throws(ExtentFSError) {
+  init(_ device: Device, _ options: EngineOptions, readOnly: Bool) throws(ExtentFSError) {
     self.device = device
     self.options = options
     (superblock, slot) = try device.newestSuperblock()
@@ -50,11 +51,11 @@ struct Recovery<Device: BlockDevice> {
       growingUpTo: device.canGrow ? (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift : nil,
       records: records)
     checksums = ChecksumTable(space: space, byteBudget: half)
+    // Before the journal is read: that would fill the kernel's memory with large folios of it.
+    mapping = readOnly ? nil : device.map(geometry.journalRegion)
   }
 
-  private var region: Range<UInt64> {
-    StoreGeometry.journalOffset..<StoreGeometry.journalOffset + superblock.geometry.journalByteCount
-  }
+  private var region: Range<UInt64> { superblock.geometry.journalRegion }
 
   /// Reads the journal, twice: once to learn what a completed sync had made durable, then to do it again in memory. Records
   /// of later data count only if that data reached the device, which its checksums tell; it was never promised.
@@ -146,7 +147,7 @@ struct Recovery<Device: BlockDevice> {
     return EngineParts(
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
       spaceRoot: spaceRoot,
-      journal: try JournalRing(device: device, region: region, identity: identity, start: start))
+      journal: try JournalRing(device: device, region: region, identity: identity, start: start, mapping: mapping))
   }
 }
 
@@ -160,10 +161,11 @@ extension Engine {
   /// - Returns: the engine, and what the user should be told.
   /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.readOnlyFormat` for a store that this program may only read, unless `readOnly`;
   ///   `.outOfSpace` where there is no room for the checkpoint.
+  @_specialize(where Device == FileDevice)
   package static func open(
     _ device: Device, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    var recovery = try Recovery(device, options)
+    var recovery = try Recovery(device, options, readOnly: readOnly)
     if !readOnly, let features = recovery.superblock.featuresAgainstWriting {
       throw ExtentFSError(
         .readOnlyFormat, "the store has features unknown to this program, which may therefore only read it: \(features)"

@@ -84,14 +84,14 @@ extension SpaceMap {
   }
 
   /// The device grows up to the limit, by less where the host is short of space: by half of what the groups have, at least
-  /// 1 MiB and at most 8 MiB, so that a new store is small on its host; or by a sixteenth of all where that is more. False
-  /// where it cannot. Called under `slowPath`.
+  /// 1 MiB and at most 8 MiB, so that a new store is small on its host; or by a sixteenth of all where that is more, up to
+  /// 64 MiB. False where it cannot. Called under `slowPath`.
   func grow() throws(ExtentFSError) -> Bool {
     let old = blockCount
     guard let limit, limit > old else { return false }
     let smallest: UInt64 = Swift.max((1 << 20) >> geometry.blockSize.shift, 1)
     let usual = Swift.min(Swift.max(old.minusOrZero(geometry.headBlockCount) / 2, smallest), 8 * smallest)
-    var step = min(limit - old, Swift.max(usual, old / 16))
+    var step = min(limit - old, min(Swift.max(usual, old / 16), 64 * smallest))
     while true {
       do throws(DeviceError) {
         try device.grow(to: geometry.blockSize.offset(of: old + step))
@@ -113,7 +113,12 @@ extension SpaceMap {
       state.noteLength()
       state.freeCount += geometry.usableBlockCount(inDeviceOf: blockCount) - usable
       // Only the last group may have reached past the device's end.
-      if let last = state.ordered.last { last.extend(to: state.usableEnd(ofGroup: last.number)) }
+      if let last = state.ordered.last {
+        let start = last.usableEnd
+        last.extend(to: state.usableEnd(ofGroup: last.number))
+        // It was allocated at the host, so that it is worth giving back while nothing needs it.
+        if start < last.usableEnd { state.markForTrim(start..<last.usableEnd, of: last) }
+      }
     }
   }
 }
