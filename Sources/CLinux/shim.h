@@ -10,6 +10,9 @@
 // fallocate(2). Declared here, since <fcntl.h> shows it only with _GNU_SOURCE.
 extern int fallocate(int descriptor, int mode, off_t offset, off_t length);
 
+// renameat2(2), as above. RENAME_NOREPLACE comes from <linux/fs.h>.
+extern int renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);
+
 // sync_file_range(2) starts writing back, and waits for it; it makes nothing durable.
 extern int sync_file_range(int descriptor, off_t offset, off_t length, unsigned int flags);
 static const unsigned int lacuna_SYNC_FILE_RANGE_WRITE_AND_WAIT = 1 | 2 | 4;
@@ -23,5 +26,8 @@ static const int lacuna_F_OFD_SETLK = 37;
 
 // ioctl(2) on a block device. The macros compute, so Swift does not see them.
 static const unsigned long lacuna_BLKGETSIZE64 = BLKGETSIZE64;
+
+// renameat2(2), linkat(2): relative paths are so from the working directory.
+static const int lacuna_AT_FDCWD = -100;
 
 #endif

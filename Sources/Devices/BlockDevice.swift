@@ -31,6 +31,9 @@ public protocol BlockDevice: Sendable {
   ///   device cannot; the bytes are then unchanged.
   func discard(_ range: Range<UInt64>) throws(DeviceError)
 
+  /// Whether `grow` can ever make the device longer.
+  var canGrow: Bool { get }
+
   /// Makes the device at least `byteCount` bytes long; the new bytes read as zeroes.
   ///
   /// - Throws: `DeviceError` with `ENOSPC` or `EFBIG` where there is no room, and `EOPNOTSUPP` where the length is
@@ -47,4 +50,8 @@ public protocol BlockDevice: Sendable {
 extension BlockDevice {
   /// Nothing can be mapped.
   public func map(_ range: Range<UInt64>) -> MappedRange? { nil }
+}
+
+extension BlockDevice {
+  public var canGrow: Bool { true }
 }

@@ -32,6 +32,9 @@ public final class FileDevice: BlockDevice {
   public let access: Access
 
   private let descriptor: FileDescriptor
+  /// The name of a file that has not got its own yet.
+  private let temporaryPath: Locked<FilePath?>
+  private let isPublished: ManagedAtomic<Bool>
   private let isBlockDevice: Bool
   private let currentByteCount: ManagedAtomic<UInt64>
   /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
@@ -60,25 +63,36 @@ public final class FileDevice: BlockDevice {
   /// - Throws: `DeviceError` with `EEXIST` where `path` names anything already, else what the system reported. Nothing
   ///   is left behind then.
   public convenience init(creating path: FilePath, byteCount: UInt64) throws(DeviceError) {
-    self.init(try FileOpening.creating(path), path: path, access: .readWrite)
-    do throws(DeviceError) {
-      try grow(to: byteCount)
-      try makeNameDurable()
-    } catch {
-      try? SystemCalls.unlink(path)
-      throw error
-    }
+    try self.init(preparing: path)
+    try grow(to: byteCount)
+    try publish()
   }
 
-  private init(_ opening: FileOpening, path: FilePath, access: Access) {
+  /// Makes an empty file that only its owner may read and write, and opens it for writing. Until `publish` gives it the
+  /// name `path` it is called `.NAME.xxxxxxxx.new`, in the same directory, and `sync` does nothing: so what is written
+  /// first is there whole under its name, or not at all, whatever happens meanwhile.
+  ///
+  /// The file goes with this object unless it was published; a process that dies leaves it under the name that it had.
+  ///
+  /// - Throws: `DeviceError` with `EEXIST` where `path` names anything already, else what the system reported. Nothing
+  ///   is left behind then.
+  public convenience init(preparing path: FilePath) throws(DeviceError) {
+    let (opening, temporaryPath) = try FileOpening.creating(path)
+    self.init(opening, path: path, access: .readWrite, temporaryPath: temporaryPath)
+  }
+
+  private init(_ opening: FileOpening, path: FilePath, access: Access, temporaryPath: FilePath? = nil) {
     self.path = path
     self.access = access
+    self.temporaryPath = Locked(temporaryPath)
+    isPublished = ManagedAtomic(temporaryPath == nil)
     descriptor = opening.descriptor
     isBlockDevice = opening.isBlockDevice
     currentByteCount = ManagedAtomic(opening.byteCount)
   }
 
   deinit {
+    abandon()
     // An error here would tell of writes that no sync covered, and nobody was promised those.
     try? descriptor.close()
   }
@@ -119,11 +133,12 @@ public final class FileDevice: BlockDevice {
     }
   }
 
-  /// Makes durable everything that completed before this call began. On a device open for reading only it does nothing.
+  /// Makes durable everything that completed before this call began. On a device open for reading only it does nothing, nor
+  /// on a file before it is published, which a power cut leaves without a name.
   ///
   /// - Throws: `DeviceError`. The first failure is remembered, and this never succeeds again.
   public func sync() throws(DeviceError) {
-    guard access == .readWrite else { return }
+    guard access == .readWrite, isPublished.load(ordering: .acquiring) else { return }
     do throws(Errno) {
       try syncing.withLock { () throws(Errno) in
         try requireNoFailedSync()
@@ -161,6 +176,9 @@ public final class FileDevice: BlockDevice {
     }
   }
 
+  /// Whether it is a file rather than a block device.
+  public var canGrow: Bool { !isBlockDevice }
+
   /// Makes the file at least `byteCount` bytes long and allocates the space, where the file system can.
   ///
   /// - Throws: `DeviceError` with `EOPNOTSUPP` for a block device, with `ENOSPC` or `EFBIG` where there is no room,
@@ -188,6 +206,47 @@ public final class FileDevice: BlockDevice {
   }
 }
 
+// MARK: Names
+
+extension FileDevice {
+  /// Makes the file durable, then gives it the name `path`, then makes that durable. Does nothing to one that has its name.
+  ///
+  /// - Throws: `DeviceError` of the operation `open`, with `EEXIST` where something has the name by now, or of the operation
+  ///   `sync`. The file is gone then.
+  public func publish() throws(DeviceError) {
+    try temporaryPath.withLock { temporary throws(DeviceError) in
+      guard let old = temporary else { return }
+      temporary = nil
+      do throws(Errno) {
+        try SystemCalls.syncAll(descriptor)
+      } catch {
+        try? SystemCalls.unlink(old)
+        throw failure(.sync, error)
+      }
+      do throws(Errno) {
+        try SystemCalls.rename(old, to: path)
+      } catch {
+        try? SystemCalls.unlink(old)
+        throw failure(.open, error)
+      }
+      do throws(Errno) {
+        try FileOpening.syncDirectory(of: path)
+      } catch {
+        try? SystemCalls.unlink(path)
+        throw failure(.sync, error)
+      }
+      isPublished.store(true, ordering: .releasing)
+    }
+  }
+
+  /// Removes a file that was not published; it can be used until it is closed. Does nothing to any other.
+  public func abandon() {
+    temporaryPath.withLock { temporary in
+      if let old = temporary.take() { try? SystemCalls.unlink(old) }
+    }
+  }
+}
+
 extension FileDevice {
   /// Records that a sync failed. Package, so that a test can do what no test can ask a file system for.
   package func noteFailedSync(_ error: Errno) {
@@ -205,15 +264,6 @@ extension FileDevice {
   private func requireChangeable() throws(Errno) {
     guard access == .readWrite else { throw .readOnlyFileSystem }
     try requireNoFailedSync()
-  }
-
-  private func makeNameDurable() throws(DeviceError) {
-    do throws(Errno) {
-      try SystemCalls.syncAll(descriptor)
-      try FileOpening.syncDirectory(of: path)
-    } catch {
-      throw failure(.sync, error)
-    }
   }
 
   private func extend(from old: Int64, to new: Int64) throws(Errno) {

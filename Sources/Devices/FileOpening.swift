@@ -33,17 +33,40 @@ struct FileOpening {
     }
   }
 
-  /// Makes a new, empty file, opens and locks it.
-  static func creating(_ path: FilePath) throws(DeviceError) -> FileOpening {
-    let descriptor: FileDescriptor
-    do throws(Errno) {
-      descriptor = try SystemCalls.open(
-        path, .readWrite, options: [.create, .exclusiveCreate, .noFollow, .closeOnExec],
-        permissions: [.ownerReadWrite])
-    } catch {
-      throw DeviceError(operation: .open, errno: error.rawValue, path: path)
+  /// Makes a new, empty file that is to be called `path`, opens and locks it; where it is until it has that name.
+  ///
+  /// - Throws: `EEXIST` where `path` names something.
+  static func creating(_ path: FilePath) throws(DeviceError) -> (opening: FileOpening, temporaryPath: FilePath) {
+    // Whatever else is wrong with the path shows when the file is made.
+    if (try? FileStatus(at: path)) != nil { throw DeviceError(operation: .open, errno: EEXIST, path: path) }
+    while true {
+      let temporary = temporaryPath(for: path)
+      let descriptor: FileDescriptor
+      do throws(Errno) {
+        descriptor = try SystemCalls.open(
+          temporary, .readWrite, options: [.create, .exclusiveCreate, .noFollow, .closeOnExec],
+          permissions: [.ownerReadWrite])
+      } catch .fileExists {
+        continue
+      } catch {
+        throw DeviceError(operation: .open, errno: error.rawValue, path: path)
+      }
+      do throws(DeviceError) {
+        return (try finishing(descriptor, temporary, .readWrite), temporary)
+      } catch {
+        try? SystemCalls.unlink(temporary)
+        throw error
+      }
     }
-    return try finishing(descriptor, path, .readWrite)
+  }
+
+  /// A name beside `path`, `.NAME.xxxxxxxx.new`, that nothing is likely to have.
+  private static func temporaryPath(for path: FilePath) -> FilePath {
+    let name = path.lastComponent?.string ?? ""
+    let digits = String(UInt32.random(in: 0x1000_0000 ... .max), radix: 16)
+    // A long name would become too long.
+    let kept = name.utf8.count <= 200 ? name : String(name.prefix(40))
+    return path.removingLastComponent().appending(".\(kept).\(digits).new")
   }
 
   /// Checks what was opened and locks it; closes it where that fails.

@@ -84,6 +84,31 @@ enum SystemCalls {
     return byteCount
   }
 
+  /// Gives a file another name, which must not be taken. See renameat2(2).
+  ///
+  /// A file system that cannot rename so gets a second name for the file instead, and loses the first.
+  ///
+  /// - Throws: `EEXIST` where the name is taken.
+  static func rename(_ old: FilePath, to new: FilePath) throws(Errno) {
+    do throws(Errno) {
+      // Safe: the strings live as long as the closures.
+      try check {
+        unsafe old.withPlatformString { old in
+          unsafe new.withPlatformString { new in
+            unsafe renameat2(lacuna_AT_FDCWD, old, lacuna_AT_FDCWD, new, UInt32(RENAME_NOREPLACE))
+          }
+        }
+      }
+    } catch {
+      guard error == .invalidArgument || error == .noFunction || error == .notSupported else { throw error }
+      // Safe: as above.
+      try check {
+        unsafe old.withPlatformString { old in unsafe new.withPlatformString { new in unsafe link(old, new) } }
+      }
+      try? unlink(old)
+    }
+  }
+
   /// Removes a name. See unlink(2).
   static func unlink(_ path: FilePath) throws(Errno) {
     // Safe: the string lives as long as the closure.

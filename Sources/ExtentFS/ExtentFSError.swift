@@ -12,6 +12,8 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
     case notAStore
     /// The store has features that this version does not know.
     case newerFormat
+    /// The store has features that this version does not know, and may be read, but not written.
+    case readOnlyFormat
     /// Another process has the store open.
     case inUse
     /// The caller asked for what cannot be.

@@ -9,6 +9,8 @@ final class DiskStore: Sendable {
   let warnings: [String]
   /// The volume that the empty name stands for.
   let defaultVolume: Volume
+  /// Why nobody may write, where that is for reasons of the store itself.
+  let refusalOfWriting: LacunaError?
   private let engine: Engine<FileDevice>
   private let isReadOnly: Bool
 
@@ -16,24 +18,12 @@ final class DiskStore: Sendable {
   ///
   /// What is there and is no store is never written to.
   init(at path: String, _ options: StoreOptions) throws(LacunaError) {
-    let opening = try Opening(at: FilePath(path), options)
-    do throws(LacunaError) {
-      let (engine, warnings) = try opening.openEngine()
-      self.engine = engine
-      isReadOnly = opening.isReadOnly
-      self.warnings = opening.warnings + warnings
-      do throws(LacunaError) {
-        try opening.checkShape(of: engine)
-        defaultVolume = Volume(try opening.findOrMakeVolume(in: engine), isReadOnly: opening.isReadOnly)
-      } catch {
-        // So that the file is let go of; what is wrong is known already.
-        try? engine.close()
-        throw error
-      }
-    } catch {
-      opening.undo()
-      throw error
-    }
+    let opened = try Opening.open(FilePath(path), options)
+    engine = opened.engine
+    isReadOnly = opened.isReadOnly
+    warnings = opened.warnings
+    refusalOfWriting = opened.refusalOfWriting
+    defaultVolume = Volume(opened.volume, isReadOnly: opened.isReadOnly)
   }
 
   /// Starts the thread for checkpoints.
@@ -88,30 +78,89 @@ extension VolumeDescription {
   }
 }
 
+/// What an opening came to.
+private struct OpenedStore {
+  var engine: Engine<FileDevice>
+  var volume: DiskVolume<FileDevice>
+  var isReadOnly: Bool
+  var warnings: [String]
+  var refusalOfWriting: LacunaError?
+}
+
 /// The steps from a path to an engine.
 private struct Opening {
   let path: FilePath
   let options: StoreOptions
   let device: FileDevice
-  /// Whether the file was made just now, and goes again where a later step fails.
-  let isNew: Bool
   let isReadOnly: Bool
   let warnings: [String]
+  let refusalOfWriting: LacunaError?
 
-  init(at path: FilePath, _ options: StoreOptions) throws(LacunaError) {
+  /// Opens the store, or makes it; with its volume.
+  static func open(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> OpenedStore {
+    var attemptCount = 0
+    var refusal: LacunaError?
+    while true {
+      attemptCount += 1
+      do throws(LacunaError) {
+        return try Opening(at: path, options, refusingWriting: refusal).finish()
+      } catch {
+        if error.code == .readOnlyFormat, refusal == nil {
+          refusal = error
+          continue
+        }
+        // Another process that made the same store at the same time was first: its store is there, and is opened.
+        guard error.code == .deviceFailed(errno: EEXIST), attemptCount < 10 else { throw error }
+      }
+    }
+  }
+
+  private func finish() throws(LacunaError) -> OpenedStore {
+    do throws(LacunaError) {
+      let (engine, warnings) = try openEngine()
+      do throws(LacunaError) {
+        try checkShape(of: engine)
+        let volume = try findOrMakeVolume(in: engine)
+        do { try device.publish() } catch { throw LacunaError(error) }
+        return OpenedStore(
+          engine: engine, volume: volume, isReadOnly: isReadOnly, warnings: self.warnings + warnings,
+          refusalOfWriting: refusalOfWriting)
+      } catch {
+        // So that the file is let go of; what is wrong is known already.
+        try? engine.close()
+        throw error
+      }
+    } catch {
+      device.abandon()
+      throw error
+    }
+  }
+
+  /// - Parameter refusal: why the store is opened for reading only, though it could be written to.
+  private init(
+    at path: FilePath, _ options: StoreOptions, refusingWriting refusal: LacunaError?
+  ) throws(LacunaError) {
     self.path = path
     self.options = options
+    refusalOfWriting = refusal
+    if let refusal {
+      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+      isReadOnly = true
+      warnings = ["\(refusal.description); clients that want to write are refused, unless nbdkit runs with -r"]
+      return
+    }
     do throws(DeviceError) {
       device = try FileDevice(opening: path)
-      (isNew, isReadOnly, warnings) = (false, false, [])
+      (isReadOnly, warnings) = (false, [])
     } catch {
       switch (error.operation, error.errno) {
       case (.open, ENOENT) where options.createsMissing:
         device = try Self.create(path, options)
-        (isNew, isReadOnly, warnings) = (true, false, [])
+        // It has its name only when all is there, its volume too, and goes where a step fails.
+        (isReadOnly, warnings) = (false, [])
       case (.open, EACCES), (.open, EPERM), (.open, EROFS):
         do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
-        (isNew, isReadOnly) = (false, true)
+        isReadOnly = true
         warnings = ["\(path) cannot be opened for writing, so it is served for reading only"]
       default: throw Self.failure(error, path)
       }
@@ -131,22 +180,12 @@ private struct Opening {
     format.journalByteCount = options.journalByteCount ?? StoreOptions.defaultJournalByteCount
     format.createdSeconds = UInt64(max(time(nil), 0))
     let device: FileDevice
-    do { device = try FileDevice(creating: path, byteCount: 0) } catch { throw failure(error, path) }
-    do {
-      try Engine.format(device, format)
-    } catch {
-      unsafe unlink("\(path)")
-      throw LacunaError(error)
-    }
+    do { device = try FileDevice(preparing: path) } catch { throw failure(error, path) }
+    do { try Engine.format(device, format) } catch { throw LacunaError(error) }
     return device
   }
 
-  /// Takes a file away that was made just now.
-  func undo() {
-    if isNew { unsafe unlink("\(path)") }
-  }
-
-  func openEngine() throws(LacunaError) -> (Engine<FileDevice>, [String]) {
+  private func openEngine() throws(LacunaError) -> (Engine<FileDevice>, [String]) {
     guard device.byteCount > 0 else {
       throw LacunaError(
         .notAStore, "\(path) is an empty file, not a store; remove it, and a store is made in its place")
@@ -166,7 +205,7 @@ private struct Opening {
   }
 
   /// Refuses a store that is not what the options say it is.
-  func checkShape(of engine: Engine<FileDevice>) throws(LacunaError) {
+  private func checkShape(of engine: Engine<FileDevice>) throws(LacunaError) {
     if let wanted = options.blockByteCount, wanted != UInt64(engine.blockSize.byteCount) {
       throw LacunaError(
         .invalidParameter, "the store \(path) has blocks of \(engine.blockSize.byteCount) bytes, not of \(wanted)")
@@ -177,7 +216,7 @@ private struct Opening {
     }
   }
 
-  func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) -> DiskVolume<FileDevice> {
+  private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) -> DiskVolume<FileDevice> {
     do {
       let name = try wantedName(in: engine)
       if let volume = try engine.volume(named: name) {

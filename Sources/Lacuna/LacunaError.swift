@@ -27,6 +27,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case notAStore
     /// The store has features that this version does not know.
     case newerFormat
+    /// The store may only be read, since it has features that this version does not know.
+    case readOnlyFormat
     /// The device below failed, with this errno.
     case deviceFailed(errno: Int32)
     /// The engine contradicted itself.
@@ -56,6 +58,7 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case .failed: EIO
     case .inUse: EBUSY
     case .notAStore, .newerFormat: EINVAL
+    case .readOnlyFormat: EROFS
     case .deviceFailed(let errno): errno
     case .internalFailure: EIO
     }
@@ -84,6 +87,7 @@ extension LacunaError {
       case .damaged: .damaged
       case .notAStore: .notAStore
       case .newerFormat: .newerFormat
+      case .readOnlyFormat: .readOnlyFormat
       case .inUse: .inUse
       case .invalidArgument: .invalidParameter
       case .failed: .failed

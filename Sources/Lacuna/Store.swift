@@ -1,3 +1,5 @@
+internal import Bytes
+
 /// What a list of volumes says of one.
 public struct VolumeDescription: Sendable, Hashable {
   /// The volume's name, by which clients ask for it.
@@ -41,6 +43,15 @@ public final class Store: Sendable {
     }
   }
 
+  /// Why the store may only be read though its file can be written to; nil where that is not so. Who wants to write should be
+  /// told, rather than be given a volume that is read-only for no visible reason.
+  public var refusalOfWriting: LacunaError? {
+    switch contents {
+    case .memory: nil
+    case .disk(let store): store.refusalOfWriting
+    }
+  }
+
   /// Starts the work in the background, which needs a thread; without it, a store on disk makes writers wait more often.
   public func startBackgroundWork() throws(LacunaError) {
     if case .disk(let store) = contents { try store.startBackgroundWork() }
@@ -71,7 +82,7 @@ public final class Store: Sendable {
     case .memory(let volume): `default` = volume
     case .disk(let store): `default` = store.defaultVolume
     }
-    if name.isEmpty || name == `default`.description.name { return `default` }
+    if name.isEmpty || name.hasSameBytes(as: `default`.description.name) { return `default` }
     if case .disk(let store) = contents, let volume = try store.volume(named: name) { return volume }
     throw LacunaError(
       .noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(`default`.description.name)' is there")

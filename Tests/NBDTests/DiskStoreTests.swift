@@ -130,6 +130,22 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
     }
   }
 
+  @Test func `names that differ in their normalisation alone are two volumes`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("disk.lacuna")
+      let names = ["\u{FC}bung", "u\u{308}bung"]
+      for (index, name) in names.enumerated() {
+        #expect(try nbdkit([store, "volume=\(name)", "size=\(index + 1)M"]).status == .exited(0))
+      }
+      try NBDServer.run(PluginUnderTest.command(store: store)) { server in
+        for (index, name) in names.enumerated() {
+          let client = try NBDClient(socketPath: server.socketPath, exportName: name)
+          #expect(try client.size() == UInt64(index + 1) << 20)
+        }
+      }
+    }
+  }
+
   @Test func `parameters that contradict the store are refused with both values`() throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("disk.lacuna")
@@ -190,17 +206,54 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("disk.lacuna")
       #expect(try nbdkit([store, "size=10M", "journal=64K"]).status == .exited(0))
-      let original = bytes(ofFile: store)
-      for field in [24, 32] {
-        var patched = original
-        for slot in [0, 65_536] {
-          patched[slot + field + 7] |= 0x40
-          for index in 12..<16 { patched[slot + index] = 0 }
-          let sum = patched[slot..<slot + 4096].withUnsafeBytes { CRC32C.checksum($0) }
-          for index in 0..<4 { patched[slot + 12 + index] = UInt8(truncatingIfNeeded: sum >> UInt32(8 * index)) }
+      let patched = addingFeature(.incompatible, named: "new-trees", to: bytes(ofFile: store))
+      try write(patched, toFile: store)
+      expectRefusal(try nbdkit([store]), [store, "features", "'new-trees'"])
+      #expect(bytes(ofFile: store) == patched)
+    }
+  }
+
+  private enum FeatureClass: Int { case readOnlyCompatible = 2, incompatible = 3 }
+
+  /// A store that says that it has a feature of bit 62, and what that is called.
+  private func addingFeature(_ kind: FeatureClass, named name: String, to store: [UInt8]) -> [UInt8] {
+    var patched = store
+    for slot in [0, 65_536] {
+      patched[slot + 8 + 8 * kind.rawValue + 7] |= 0x40
+      patched[slot + 280] = 1
+      let entry = [UInt8(kind.rawValue), 62, UInt8(name.utf8.count), 0, 0, 0, 0, 0] + Array(name.utf8)
+      patched.replaceSubrange(slot + 288..<slot + 288 + entry.count, with: entry)
+      for index in 12..<16 { patched[slot + index] = 0 }
+      let sum = patched[slot..<slot + 4096].withUnsafeBytes { CRC32C.checksum($0) }
+      for index in 0..<4 { patched[slot + 12 + index] = UInt8(truncatingIfNeeded: sum >> UInt32(8 * index)) }
+    }
+    return patched
+  }
+
+  @Test func `a store with features that allow reading alone is served with -r, and writers are told why not`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("disk.lacuna")
+      // Killed, so that there is something to recover.
+      try NBDServer.run(PluginUnderTest.command(store: store, ["size=10M", "journal=64K"])) { server in
+        try NBDClient(socketPath: server.socketPath).write([1, 2, 3], at: 5_000)
+        try server.kill()
+      }
+      let patched = addingFeature(.readOnlyCompatible, named: "quick-maps", to: bytes(ofFile: store))
+      try write(patched, toFile: store)
+      for isServedReadOnly in [true, false] {
+        try NBDServer.run(PluginUnderTest.command(store: store, options: isServedReadOnly ? ["-r"] : [])) { server in
+          if isServedReadOnly {
+            let client = try NBDClient(socketPath: server.socketPath)
+            #expect(try client.isReadOnly())
+            #expect(try client.read(5, at: 4_999) == [0, 1, 2, 3, 0])
+            #expect(throws: NBDError.self) { try client.write([1], at: 0) }
+          } else {
+            #expect(throws: NBDError.self) { try NBDClient(socketPath: server.socketPath) }
+          }
+          for word in ["'quick-maps'", "only read", "-r"] {
+            #expect(server.standardError.contains(word), "no '\(word)' in \(server.standardError)")
+          }
         }
-        try write(patched, toFile: store)
-        expectRefusal(try nbdkit([store]), [store, "features"])
         #expect(bytes(ofFile: store) == patched)
       }
     }
@@ -261,6 +314,28 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
           try client.write([UInt8](repeating: 0, count: 32_768), at: 8_192)
           #expect(try client.allocation(of: 8_192..<40_960).map(\.state) == [state])
         }
+      }
+    }
+  }
+
+  @Test func `zeroes that keep their space count against the limit, and have it when all else is full`() throws {
+    try PrivateDirectory.run { directory in
+      let command = try PluginUnderTest.command(
+        store: directory.file("disk.lacuna"), ["size=1G", "limit=64M", "journal=1M"])
+      try NBDServer.run(command) { server in
+        let client = try NBDClient(socketPath: server.socketPath)
+        let failure = #expect(throws: NBDError.self) { try client.zero(100 << 20, at: 0, flags: .noHole) }
+        #expect(failure?.code == ENOSPC)
+        #expect(try client.allocation(of: 0..<1 << 30).map(\.state) == [[.hole, .zero]])
+        try client.zero(16 << 20, at: 0, flags: .noHole)
+        let piece = [UInt8](repeating: 7, count: 1 << 20)
+        #expect(throws: NBDError.self) {
+          for number in 0..<100 { try client.write(piece, at: UInt64(512 + number) << 20) }
+        }
+        try client.zero(16 << 20, at: 0, flags: .noHole)
+        for number in 0..<16 { try client.write(piece, at: UInt64(number) << 20) }
+        try client.flush()
+        #expect(try client.read(1 << 20, at: 15 << 20) == piece)
       }
     }
   }

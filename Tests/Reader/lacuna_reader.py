@@ -61,6 +61,15 @@ class Root:
         self.pointer, self.height = struct.unpack_from("<QQI", data, offset), data[offset + 24]
         require(self.height <= 24 and (self.height == 0) == (self.pointer[0] == 0), "a root cannot be")
 
+def feature_names(data, kind, bits):
+    """The features of one word, by name where the table has it."""
+    table = {}
+    for offset in range(288, 288 + 40 * min(int.from_bytes(data[280:282], "little"), 64), 40):
+        name = data[offset + 8:offset + 8 + data[offset + 2]]
+        if 1 <= len(name) <= 31 and all(0x21 <= byte <= 0x7E for byte in name):
+            table.setdefault((data[offset], data[offset + 1]), f"'{name.decode('ascii')}'")
+    return [table.get((kind, bit), f"bit {bit}") for bit in range(64) if bits >> bit & 1]
+
 class Superblock:
     def __init__(self, data):
         version, checksum = struct.unpack_from("<2I", data, 8)
@@ -69,7 +78,7 @@ class Superblock:
         if version != 1:
             raise Refused(f"the store has format version {version}")
         if u64(data, 32):
-            raise Refused(f"the store has unknown features: {u64(data, 32):#x}")
+            raise Refused("the store has unknown features: " + ", ".join(feature_names(data, 3, u64(data, 32))))
         self.tag, self.uuid, self.block_size = u64(data, 40), data[40:56].hex(), u32(data, 56)
         (self.generation, self.block_count, self.ring_size, self.tail, self.tail_sequence, self.epoch, self.next_inode,
          self.default_inode, self.used_blocks, self.group_count, self.created) = struct.unpack_from("<11Q", data, 64)

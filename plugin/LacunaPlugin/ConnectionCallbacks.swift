@@ -95,6 +95,9 @@ private func allVolumes() throws(PluginError) -> [VolumeDescription] {
 private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection {
   let store = try Server.shared.store()
   let name = try requestedExportName()
+  if !isReadOnly, let refusal = store.refusalOfWriting {
+    throw PluginError("\(refusal.description); serve it for reading only, with nbdkit -r", errno: refusal.errno)
+  }
   do {
     return Connection(volume: try store.openVolume(named: name), isReadOnly: isReadOnly)
   } catch {

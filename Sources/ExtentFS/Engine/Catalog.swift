@@ -1,3 +1,4 @@
+internal import Bytes
 internal import Devices
 
 /// Changes of the catalog that one checkpoint makes.
@@ -55,7 +56,7 @@ struct Catalog<Device: BlockDevice> {
       guard let record = try record(of: inode) else {
         throw ExtentFSError(.damaged, "the catalog names the inode \(inode), which is not there")
       }
-      if record.name == name { return (key, (inode, record)) }
+      if record.name.hasSameBytes(as: name) { return (key, (inode, record)) }
       key &+= 1
     }
     return (key, nil)

@@ -49,7 +49,7 @@ extension DiskVolume {
           skip: Int(part.lowerBound - blockSize.offset(of: edge)))
       }
     }
-    try map(whole, to: keepsSpace ? .reservedZeroes : .hole)
+    if keepsSpace { try reserve(whole) } else { try map(whole, to: .hole) }
   }
 
   /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
@@ -103,7 +103,7 @@ extension DiskVolume {
   private func storeBlocks(_ bytes: UnsafeRawBufferPointer, at blocks: Range<UInt64>) throws(ExtentFSError) {
     var next = blocks
     while !next.isEmpty {
-      let run = try engine.allocate(min(next.length, Engine<Device>.recordBlocksMax), for: self)
+      let run = try engine.allocate(for: self, at: next)
       let start = Int(next.lowerBound - blocks.lowerBound) * blockSize.byteCount
       // Safe: the part from `start` on holds the blocks of `next`, of which the run takes no more than there are.
       let part = unsafe UnsafeRawBufferPointer(
@@ -121,7 +121,7 @@ extension DiskVolume {
 
   /// Writes `bytes` into the block `block`, `skip` bytes behind its start, and keeps the rest of it.
   private func writePart(_ bytes: UnsafeRawBufferPointer, of block: UInt64, skip: Int) throws(ExtentFSError) {
-    let run = try engine.allocate(1, for: self)
+    let run = try engine.allocate(for: self, at: block..<block + 1)
     do throws(ExtentFSError) {
       try unsafe engine.withScratchBlock { scratch throws(ExtentFSError) in
         while true {
@@ -159,13 +159,11 @@ extension DiskVolume {
     }
   }
 
-  /// Makes `blocks` zeroes of the given kind.
+  /// Makes `blocks` holes.
   private func map(_ blocks: Range<UInt64>, to target: DeltaTarget) throws(ExtentFSError) {
     guard !blocks.isEmpty else { return }
     _ = try change(blocks, to: target, ifAsIn: nil) { () throws(ExtentFSError) in
-      target == .reservedZeroes
-        ? try engine.journal.appendReserve(inode: inode, logical: blocks) != nil
-        : try engine.journal.appendUnmap(inode: inode, logical: blocks) != nil
+      try engine.journal.appendUnmap(inode: inode, logical: blocks) != nil
     }
   }
 
@@ -176,6 +174,7 @@ extension DiskVolume {
     _ append: () throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
     while true {
+      if engine.isEditBudgetUsedUp { try engine.extendEditBudget() }
       var old: View?  // Leaves the lock before it goes, since blocks may be set free with it.
       var deadBlockCount: UInt64 = 0
       let outcome = try writers.withLock { writer throws(ExtentFSError) -> Bool? in
@@ -183,6 +182,7 @@ extension DiskVolume {
         old = now
         if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return false }
         guard try append() else { return nil }
+        engine.countEdit(blocks.length)
         var active = now.active
         now.active.forEachRun(in: blocks) { run in
           if let block = run.value.physicalBlock {
@@ -204,6 +204,82 @@ extension DiskVolume {
       }
       try engine.waitForJournalRoom()
     }
+  }
+}
+
+// MARK: Reserving
+
+extension DiskVolume {
+  /// Makes `blocks` reserved zeroes. Without a look at the tree, as long as there is room for all of them.
+  private func reserve(_ blocks: Range<UInt64>) throws(ExtentFSError) {
+    guard !blocks.isEmpty else { return }
+    if try reserve(blocks, promising: blocks.length, in: nil) == .done { return }
+    // Few or none of them may be new, and a checkpoint finds out how many promised ones others were counted for twice.
+    try engine.checkpoint()
+    while true {
+      let basis = current.load(ordering: .acquiring)
+      switch try reserve(blocks, promising: try holeCount(in: blocks, of: basis), in: basis) {
+      case .done: return
+      case .hasChanged: continue
+      case .noRoom:
+        throw ExtentFSError(
+          .outOfSpace, "volume '\(name)': the store has no room to promise for \(blocks.length) blocks of zeroes")
+      }
+    }
+  }
+
+  private enum Reservation { case done, hasChanged, noRoom }
+
+  /// Makes `blocks` reserved zeroes, `count` of which are promised space by that, unless the view is no longer `basis`.
+  private func reserve(
+    _ blocks: Range<UInt64>, promising count: UInt64, in basis: View?
+  ) throws(ExtentFSError) -> Reservation {
+    var outcome = Reservation.done
+    do throws(ExtentFSError) {
+      _ = try change(blocks, to: .reservedZeroes, ifAsIn: nil) { () throws(ExtentFSError) in
+        if let basis, current.load(ordering: .relaxed) !== basis {
+          outcome = .hasChanged
+        } else if !engine.space.promise(count) {
+          outcome = .noRoom
+        } else {
+          do throws(ExtentFSError) {
+            if try engine.journal.appendReserve(inode: inode, logical: blocks) != nil { return true }
+          } catch {
+            engine.space.takeBack(count)
+            throw error
+          }
+          engine.space.takeBack(count)
+          return false
+        }
+        throw ExtentFSError(.outOfSpace, "nothing was promised")
+      }
+    } catch {
+      if outcome == .done { throw error }
+    }
+    return outcome
+  }
+
+  /// How many of `blocks` are holes in `view`: those that reserving would promise space to. The others have it.
+  private func holeCount(in blocks: Range<UInt64>, of view: View) throws(ExtentFSError) -> UInt64 {
+    var count: UInt64 = 0
+    try view.forEachPiece(in: blocks, engine.nodes) { piece, place in
+      if place == .hole { count += piece.length }
+      return true
+    }
+    return count
+  }
+
+  /// How many of `blocks`, from the first one on, are reserved zeroes.
+  func reservedCount(startingAt blocks: Range<UInt64>) throws(ExtentFSError) -> UInt64 {
+    var count: UInt64 = 0
+    let view = current.load(ordering: .acquiring)
+    try view.forEachPiece(in: blocks, engine.nodes) { piece, place in
+      guard place == .reservedZeroes else { return false }
+      count += piece.length
+      return true
+    }
+    withExtendedLifetime(view) {}
+    return count
   }
 }
 

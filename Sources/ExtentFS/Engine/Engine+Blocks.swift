@@ -7,23 +7,42 @@ extension Engine {
   /// How often a writer that finds the store full looks again.
   private static var fullRetryCount: Int { 4 }
 
-  /// Takes up to `count` blocks together for a volume's data. Where there are none, it waits for a checkpoint, which frees what
-  /// was overwritten, and looks again; more than once, since others take blocks too, and since what is free must first be let
-  /// go of by those who are reading it.
-  func allocate(_ count: UInt64, for volume: DiskVolume<Device>) throws(ExtentFSError) -> PhysicalRun {
+  /// Takes blocks together for data of a volume: for the first of its `blocks`, up to `recordBlocksMax` of them. Where all that
+  /// is free is promised, it looks whether to these. Where there are none, it waits for a checkpoint, which frees what was
+  /// overwritten, and looks again; more than once, since others take blocks too, and since what is free must first be let go
+  /// of by those who are reading it.
+  func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> PhysicalRun {
     try journal.requireUsable()
+    let count = min(blocks.length, Self.recordBlocksMax)
     for attempt in 0...Self.fullRetryCount {
       do {
         return try volume.openRun.take(count)
       } catch {
         guard error.code == .outOfSpace else { throw error }
       }
+      if let run = try takePromised(count, for: volume, at: blocks) { return run }
       // What other volumes have taken beforehand is free as well.
       for other in state.withLock({ Array($0.volumes.values) }) { try other.openRun.returnRest() }
       try checkpoint()
       if attempt > 0 { usleep(1000) }
     }
     throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
+  }
+
+  /// Takes up to `count` blocks that were promised to the first of `blocks`; nil where none were, or others hold them for now.
+  ///
+  /// This reads the tree, which no other write of whole blocks does; but without it, this one would wait for a checkpoint.
+  private func takePromised(
+    _ count: UInt64, for volume: DiskVolume<Device>, at blocks: Range<UInt64>
+  ) throws(ExtentFSError) -> PhysicalRun? {
+    let promised = try volume.reservedCount(startingAt: blocks.lowerBound..<blocks.lowerBound + count)
+    guard promised > 0 else { return nil }
+    do throws(ExtentFSError) {
+      return try space.allocate(upTo: promised, near: nil, purpose: .promised)
+    } catch {
+      guard error.code == .outOfSpace else { throw error }
+      return nil
+    }
   }
 
   /// Gives back a run that nothing maps.

@@ -24,9 +24,13 @@ extension Engine {
   ///
   /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4).
   @_specialize(where Device == FileDevice)
-  package func checkpoint() throws(ExtentFSError) {
+  package func checkpoint() throws(ExtentFSError) { try checkpoint { true } }
+
+  /// Runs a checkpoint, unless one that ended meanwhile has made it needless.
+  func checkpoint(if isNeeded: () -> Bool) throws(ExtentFSError) {
     try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
+      guard isNeeded() else { return }
       let (frozen, cut) = freeze()
       guard !frozen.isEmpty else { return }
       do throws(ExtentFSError) {
@@ -44,6 +48,8 @@ extension Engine {
     for volume in volumes { volume.writers.lock() }
     defer { for volume in volumes.reversed() { volume.writers.unlock() } }
     let cut = journal.cut()
+    space.freezePromises()
+    freezeEditBudget()
     var frozen: [FrozenVolume<Device>] = []
     for volume in volumes {
       let view = volume.current.load(ordering: .relaxed)
@@ -69,7 +75,7 @@ extension Engine {
       throw ExtentFSError(.damaged, "the superblock has the last generation that there is")
     }
     superblock.generation += 1
-    var mappedChange: Int64 = 0
+    var (mappedChange, reservedChange): (Int64, Int64) = (0, 0)
     let writer = CheckpointWriter(self, generation: superblock.generation)
     var bases: [UInt64: ExtentBase] = [:]
 
@@ -85,6 +91,7 @@ extension Engine {
       record.mappedBlocks = UInt64(clamping: Int64(record.mappedBlocks) + mapped)
       record.reservedBlocks = UInt64(clamping: Int64(record.reservedBlocks) + reserved)
       catalog.inodes[inode] = record
+      reservedChange &+= reserved
     }
     let merge = TreeMerge(cache: nodes, writer: writer)
     superblock.inodes = try merge.mergeKeyed(root: superblock.inodes, kind: .inodes, edits: catalog.inodeEdits)
@@ -100,6 +107,7 @@ extension Engine {
     try commits.barrier()
     try device.writeSuperblock(superblock, slot: 1 - slot)
     try commits.barrier()
+    space.didMergePromises(reservedChange)
     publish(superblock, slot: 1 - slot, catalog, bases, retiring: writer.released + frozen.flatMap(\.superseded))
     state.withLock { $0.mappedBlockCount = UInt64(clamping: Int64(clamping: $0.mappedBlockCount) &+ mappedChange) }
     updateReserve()

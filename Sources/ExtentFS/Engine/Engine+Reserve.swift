@@ -1,33 +1,111 @@
+internal import Atomics
 internal import Bytes
 internal import Devices
 
+/// How many changes of mappings the reserve is enough for.
+struct EditBudget {
+  /// The number of the last change that is in the trees.
+  var merged: UInt64 = 0
+  /// The number of the last change that the running checkpoint merges.
+  var frozen: UInt64 = 0
+}
+
 extension Engine {
-  /// Counts the blocks that all volumes map. Once, when the store is opened.
-  func countMappedBlocks() throws(ExtentFSError) {
+  /// Counts the blocks that all volumes map, and those that are promised to them. Once, when the store is opened.
+  func countBlocks() throws(ExtentFSError) {
     let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
-    var count: UInt64 = 0
+    var (mapped, reserved): (UInt64, UInt64) = (0, 0)
     try catalog.forEach { _, record throws(ExtentFSError) in
       // Each is at most 2^62; what is damaged must not trap.
-      count = min(count, ExtentRecord.blockLimit) + record.mappedBlocks
+      mapped = min(mapped, ExtentRecord.blockLimit) + record.mappedBlocks
+      reserved = min(reserved + record.reservedBlocks, ExtentRecord.blockLimit)
       return true
     }
-    state.withLock { $0.mappedBlockCount = count }
+    state.withLock { $0.mappedBlockCount = mapped }
+    space.didMergePromises(Int64(reserved))
   }
 
-  /// Keeps as many blocks from data as the next checkpoint may need for nodes, so that trims, flushes and checkpoints
-  /// succeed on a full store.
+  /// How many blocks reserved zeroes are promised.
+  package var promisedBlockCount: UInt64 { space.promisedBlockCount }
+
+  // MARK: The reserve
+
+  /// How many free blocks are kept from data, so that checkpoints succeed on a full store.
   ///
-  /// What is used and not mapped are nodes. A merge rewrites each at most once, and may split it; besides, it adds at most two
-  /// entries for each record that the journal has room for. The nodes that it replaces are free only afterwards.
-  func updateReserve() {
-    let mapped = state.withLock { $0.mappedBlockCount }
+  /// Let N be the nodes that there are (blocks in use that no volume maps), and E the changes since the trees were written.
+  ///
+  /// *What one checkpoint takes.* What it replaces is free only when it is durable, so all that it writes must be free
+  /// before. A merge writes each old node anew at most once: N. A node that is full may become two, and one beside it too:
+  /// again N at most, over any number of checkpoints, since a node that was split is half empty and takes many changes to be
+  /// full again. A change adds two extents at most (it cuts one into three), hence a node for each `capacity` / 2 changes,
+  /// and a little for the levels above: G. A volume that gets its first tree writes two nodes.
+  ///
+  /// *What the next one must find.* Writes of data take blocks down to the reserve, and then nodes, up to N + G of them, are
+  /// added by the checkpoint; those must be written anew by the next, in which trims change whatever they like. Trims give
+  /// back more blocks than they add extents, but only afterwards. So the growth counts three times: when it is written, and
+  /// in both terms of what it takes to write it again.
+  ///
+  /// *E has no bound but the journal's length*, for which the reserve would be out of proportion. So it is for a number of
+  /// changes, the budget; whoever finds that used up raises it, and the reserve, as long as there is room, and else runs a
+  /// checkpoint (`extendEditBudget`).
+  private func reserveCount(forEdits editCount: UInt64) -> UInt64 {
+    let (mapped, volumeCount) = state.withLock { ($0.mappedBlockCount, UInt64($0.volumes.count)) }
     let nodeCount = space.usedBlockCount.minusOrZero(mapped)
-    let editCount = journal.byteCount / UInt64(JournalFormat.rangeByteCount)
-    let perNode = UInt64(NodeLayout(.extents, level: 0, blockByteCount: blockSize.byteCount).capacity)
-    space.setReserve(2 * nodeCount + 2 * editCount / perNode + Self.reserveBlockCount)
+    let perLeaf = Self.capacity(.extents, blockSize)
+    let growth = 2 * editCount / perLeaf + editCount / (8 * perLeaf) + 2
+    // Groups that get their first record.
+    let spaceNodes = space.groupCount / Self.capacity(.space, blockSize) + 1
+    return 3 * (nodeCount + growth + spaceNodes) + 4 * volumeCount + Self.reserveBlockCount
+  }
+
+  private static func capacity(_ kind: NodeKind, _ blockSize: BlockSize) -> UInt64 {
+    UInt64(NodeLayout(kind, level: 0, blockByteCount: blockSize.byteCount).capacity)
+  }
+
+  /// For the catalog's nodes, and changes by threads that had looked at the budget just before it was used up.
+  private static var reserveBlockCount: UInt64 { 32 }
+  /// The budget that every checkpoint gives, whether there is room for it or not.
+  private static var editCountMin: UInt64 { 128 }
+
+  /// Whether the reserve is not enough for another change.
+  @inline(__always)
+  var isEditBudgetUsedUp: Bool {
+    // Orders nothing: a few changes too many do no harm.
+    editCount.load(ordering: .relaxed) >= editBudgetEnd.load(ordering: .relaxed)
+  }
+
+  /// Counts a change of `blockCount` blocks, which is one extent, or several where it is longer than one can be.
+  @inline(__always)
+  func countEdit(_ blockCount: UInt64) {
+    editCount.wrappingIncrement(by: 1 + blockCount >> 32, ordering: .relaxed)
+  }
+
+  /// A checkpoint begins, which merges all changes until now. Called while nobody can make one.
+  func freezeEditBudget() { editBudget.withLock { $0.frozen = editCount.load(ordering: .relaxed) } }
+
+  /// A checkpoint is durable: sets the reserve for what there is now.
+  func updateReserve() {
+    editBudget.withLock { budget in
+      budget.merged = budget.frozen
+      let pending = editCount.load(ordering: .relaxed) - budget.merged
+      let count = max(2 * pending, Self.editCountMin)
+      space.setReserve(reserveCount(forEdits: count))
+      editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
+    }
     deadBlockLimit.store(deadBlockCountMax, ordering: .relaxed)
   }
 
-  /// For the catalog's nodes, those of the space tree, and the levels above the leaves.
-  private static var reserveBlockCount: UInt64 { 32 }
+  /// Makes room for more changes: raises the reserve, or where there is too little free for that, runs a checkpoint. To be
+  /// called where the budget is used up, without any lock.
+  func extendEditBudget() throws(ExtentFSError) {
+    try journal.requireUsable()
+    let isRaised = try editBudget.withLock { budget throws(ExtentFSError) in
+      guard isEditBudgetUsedUp else { return true }
+      let count = max(2 * (editCount.load(ordering: .relaxed) - budget.merged), Self.editCountMin)
+      guard try space.raiseReserve(to: reserveCount(forEdits: count)) else { return false }
+      editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
+      return true
+    }
+    if !isRaised { try checkpoint { self.isEditBudgetUsedUp } }
+  }
 }

@@ -5,7 +5,7 @@ internal import Devices
 extension Engine {
   /// The volume `name`; nil where there is none.
   package func volume(named name: String) throws(ExtentFSError) -> DiskVolume<Device>? {
-    if let open = state.withLock({ $0.volumes.values.first { $0.name == name } }) { return open }
+    if let open = state.withLock({ $0.volumes.values.first { $0.name.hasSameBytes(as: name) } }) { return open }
     // No checkpoint may use the catalog's nodes again meanwhile, nor begin without the volume.
     return try checkpoints.withLock { () throws(ExtentFSError) in
       let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })

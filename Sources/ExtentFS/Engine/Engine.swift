@@ -30,7 +30,7 @@ package struct EngineOptions: Sendable {
 /// 4. After a failed sync or a failed checkpoint nothing more is written, until the store is opened again.
 ///
 /// Thread safety: any thread. Lock order: `checkpoints` (one checkpoint at a time), a volume's `writers` in the order of their
-/// inodes, `state`, then those of the parts.
+/// inodes, `editBudget`, `state`, then those of the parts.
 package final class Engine<Device: BlockDevice>: Sendable {
   package let options: EngineOptions
   let device: Device
@@ -46,6 +46,11 @@ package final class Engine<Device: BlockDevice>: Sendable {
   /// `deadBlockCountMax` as of the last checkpoint.
   let deadBlockLimit = ManagedAtomic<UInt64>(.max)
   let state: Locked<State>
+  /// How many changes of mappings there were since the store was opened.
+  let editCount = ManagedAtomic<UInt64>(0)
+  /// The number of the last change that the reserve is enough for.
+  let editBudgetEnd = ManagedAtomic<UInt64>(0)
+  let editBudget = Locked(EditBudget())
 
   struct State {
     /// The newest durable superblock.

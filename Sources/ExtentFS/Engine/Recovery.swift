@@ -48,7 +48,8 @@ struct Recovery<Device: BlockDevice> {
     }
     space = try SpaceMap(
       device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
-      growingUpTo: (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift, records: records)
+      growingUpTo: device.canGrow ? (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift : nil,
+      records: records)
     checksums = ChecksumTable(space: space, byteBudget: half)
     // Before the journal is read: that would fill the kernel's memory with large folios of it.
     mapping = readOnly ? nil : device.map(geometry.journalRegion)
@@ -158,14 +159,17 @@ extension Engine {
   ///
   /// - Parameter readOnly: nothing is written at all, now or later.
   /// - Returns: the engine, and what the user should be told.
-  /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.outOfSpace` where there is no room for the checkpoint.
+  /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.readOnlyFormat` for a store that this program may only read, unless `readOnly`;
+  ///   `.outOfSpace` where there is no room for the checkpoint.
   @_specialize(where Device == FileDevice)
   package static func open(
     _ device: Device, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     var recovery = try Recovery(device, options, readOnly: readOnly)
-    if !readOnly, recovery.superblock.mustStayUnchanged {
-      throw ExtentFSError(.newerFormat, "the store has features unknown to this program: it can only be read")
+    if !readOnly, let features = recovery.superblock.featuresAgainstWriting {
+      throw ExtentFSError(
+        .readOnlyFormat, "the store has features unknown to this program, which may therefore only read it: \(features)"
+      )
     }
     let start = try recovery.replay()
     if !readOnly {
@@ -183,7 +187,7 @@ extension Engine {
     } else {
       let (frozen, cut) = engine.freeze()
       do throws(ExtentFSError) {
-        try engine.countMappedBlocks()
+        try engine.countBlocks()
         try engine.merge(frozen, cut) { $0.journalEpoch &+= 1 }
       } catch {
         engine.journal.fail("opening failed: \(error)")

@@ -16,6 +16,10 @@ package struct StoreCheck<Device: BlockDevice> {
   private var reached: [UInt64: Bitmap] = [:]
   private var reachedCount: UInt64 = 0
   private var records: [UInt64: GroupRecord] = [:]
+  /// The volumes by inode.
+  private var inodes: [UInt64: InodeRecord] = [:]
+  /// The inodes by the keys of their names.
+  private var names: [UInt64: UInt64] = [:]
   /// What is wrong, each with the path to it.
   private(set) var findings: [String] = []
 
@@ -42,24 +46,60 @@ package struct StoreCheck<Device: BlockDevice> {
         try GroupRecord(decoding: value, at: 0)
       }
     }
-    var names: [UInt64: UInt64] = [:]
-    try walk(superblock.names, .names, owner: 0, "names") { _, leaf, index throws(ExtentFSError) in
-      names[leaf.key(at: index)] = leaf.withValue(at: index) { $0.uint64(at: 0) }
+    try walk(superblock.names, .names, owner: 0, "names") { check, leaf, index throws(ExtentFSError) in
+      check.names[leaf.key(at: index)] = leaf.withValue(at: index) { $0.uint64(at: 0) }
     }
     try walk(superblock.shared, .shared, owner: 0, "shared table") { _, _, _ throws(ExtentFSError) in }
     try walk(superblock.inodes, .inodes, owner: 0, "inodes") { check, leaf, index throws(ExtentFSError) in
       let record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
         try InodeRecord(decoding: value, at: 0)
       }
+      check.inodes[leaf.key(at: index)] = record
       try check.checkVolume(leaf.key(at: index), record, readsData: readsData)
-      if !names.contains(where: { $0.value == leaf.key(at: index) }) {
-        check.findings.append("inode \(leaf.key(at: index)) '\(record.name)': no name leads to it")
-      }
     }
+    checkNames()
     try checkBitmaps()
+    checkNumbers()
+  }
+
+  /// Compares the superblock's numbers with what was found.
+  private mutating func checkNumbers() {
     if reachedCount != superblock.usedBlockCount {
       findings.append(
         "the superblock counts \(superblock.usedBlockCount) used blocks, and the trees reach \(reachedCount)")
+    }
+    let groupCount = geometry.groupCount(inDeviceOf: superblock.blockCount)
+    if superblock.groupCount != groupCount {
+      findings.append(
+        "the superblock counts \(superblock.groupCount) groups, and \(superblock.blockCount) blocks have \(groupCount)")
+    }
+    if let last = inodes.keys.max(), superblock.nextInode <= last {
+      findings.append("the superblock says that the next inode is \(superblock.nextInode), and \(last) is in use")
+    }
+    if superblock.defaultInode != 0, inodes[superblock.defaultInode] == nil {
+      findings.append("the superblock's default inode \(superblock.defaultInode) is not there")
+    }
+  }
+
+  /// Each name leads to an inode, and each inode has one name, which is found where it is looked for.
+  private mutating func checkNames() {
+    var named: [UInt64: UInt64] = [:]
+    for (key, inode) in names.sorted(by: { $0.key < $1.key }) {
+      guard let record = inodes[inode] else {
+        findings.append("the name at key \(key) leads to inode \(inode), which is not there")
+        continue
+      }
+      if let other = named.updateValue(key, forKey: inode) {
+        findings.append("inode \(inode) '\(record.name)': two names lead to it, at keys \(other) and \(key)")
+      }
+      var probe = NameHash.key(of: record.name)
+      while probe != key, names[probe] != nil { probe &+= 1 }
+      if probe != key {
+        findings.append("inode \(inode) '\(record.name)': its name is at key \(key), where it is not looked for")
+      }
+    }
+    for (inode, record) in inodes.sorted(by: { $0.key < $1.key }) where named[inode] == nil {
+      findings.append("inode \(inode) '\(record.name)': no name leads to it")
     }
   }
 
@@ -205,6 +245,11 @@ package struct StoreCheck<Device: BlockDevice> {
           geometry.bitmapBlock(ofGroup: group, slot: record.bitmapSlot), geometry.blockSize,
           checksum: record.bitmapChecksum
         ) { unsafe Bitmap(bytes: $0) }
+        if stored.count - stored.setCount != Int(record.freeCount) {
+          findings.append(
+            "group \(group): counts \(record.freeCount) free blocks, and its bitmap has \(stored.count - stored.setCount)"
+          )
+        }
         var expected = reached[group] ?? Bitmap(count: Int(geometry.blocksPerGroup))
         expected.insert(0..<Int(StoreGeometry.metadataBlocksPerGroup))
         guard stored != expected else { continue }

@@ -29,7 +29,7 @@ internal import Bytes
 /// 184   32  TreeRoot of names
 /// 216   32  TreeRoot of space
 /// 248   32  TreeRoot of shared runs
-/// 280       zero up to 4096
+/// 280       FeatureTable, then zero up to 4096
 /// ```
 package struct Superblock: Sendable, Equatable {
   /// Features that may be unknown.
@@ -38,6 +38,8 @@ package struct Superblock: Sendable, Equatable {
   package var readOnlyCompatibleFeatures: UInt64 = 0
   /// Features that must be known.
   package var incompatibleFeatures: UInt64 = 0
+  /// The names of the features, of all that the store has and whoever made it knew.
+  package var featureNames: [StoreFeature] = []
   /// Which store this is.
   package var uuid: StoreUUID
   /// Where everything is.
@@ -90,9 +92,22 @@ package struct Superblock: Sendable, Equatable {
     self.blockCount = blockCount
   }
 
-  /// Whether the store has features that allow reading alone.
-  package var mustStayUnchanged: Bool {
-    readOnlyCompatibleFeatures & ~Self.knownReadOnlyCompatibleFeatures != 0
+  /// The features that allow this program reading alone, as a list for people; nil where there are none.
+  package var featuresAgainstWriting: String? {
+    let unknown = readOnlyCompatibleFeatures & ~Self.knownReadOnlyCompatibleFeatures
+    return unknown == 0 ? nil : FeatureTable.describe(unknown, .readOnlyCompatible, featureNames)
+  }
+
+  /// Says that the store has `feature` from now on, and what it is called.
+  package mutating func add(_ feature: StoreFeature) {
+    let mask: UInt64 = 1 << UInt64(feature.bit)
+    switch feature.kind {
+    case .compatible: compatibleFeatures |= mask
+    case .readOnlyCompatible: readOnlyCompatibleFeatures |= mask
+    case .incompatible: incompatibleFeatures |= mask
+    }
+    featureNames.removeAll { $0.kind == feature.kind && $0.bit == feature.bit }
+    featureNames.append(feature)
   }
 
   /// Decodes the superblock in the first 4096 bytes of `bytes`.
@@ -111,6 +126,7 @@ package struct Superblock: Sendable, Equatable {
     compatibleFeatures = bytes.uint64(at: 16)
     readOnlyCompatibleFeatures = bytes.uint64(at: 24)
     incompatibleFeatures = bytes.uint64(at: 32)
+    featureNames = FeatureTable.decode(bytes)
     uuid = StoreUUID(decoding: bytes, at: 40)
     geometry = try Self.geometry(bytes)
     generation = bytes.uint64(at: 64)
@@ -138,8 +154,8 @@ package struct Superblock: Sendable, Equatable {
     }
     let unknown = bytes.uint64(at: 32) & ~knownIncompatibleFeatures
     guard unknown == 0 else {
-      let bits = (0..<64).filter { unknown >> UInt64($0) & 1 == 1 }.map(String.init).joined(separator: ", ")
-      throw ExtentFSError(.newerFormat, "the store has features unknown to this program: bits \(bits)")
+      let list = FeatureTable.describe(unknown, .incompatible, FeatureTable.decode(bytes))
+      throw ExtentFSError(.newerFormat, "the store has features unknown to this program: \(list)")
     }
   }
 
@@ -192,6 +208,7 @@ package struct Superblock: Sendable, Equatable {
     names.encode(into: &bytes, at: 184)
     space.encode(into: &bytes, at: 216)
     shared.encode(into: &bytes, at: 248)
+    FeatureTable.encode(featureNames, into: &bytes)
     bytes.store(Self.checksum(bytes.bytes), at: 12)
   }
 

@@ -19,13 +19,19 @@ extension SpaceMap {
     return try slowPath.withLock { _ throws(ExtentFSError) in
       while true {
         if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .whereMany) }) { return run }
+        // What is promised stays so, however far the device grows.
+        if purpose == .data, state.withLock({ $0.unpromisedCount == 0 }) { throw full }
         if try readNextGroup() { continue }
         if purpose == .data, try grow() { continue }
         if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .always) }) { return run }
         if try grow() { continue }
-        throw ExtentFSError(.outOfSpace, "the store is full: no block of \(blockCount) is free")
+        throw full
       }
     }
+  }
+
+  private var full: ExtentFSError {
+    ExtentFSError(.outOfSpace, "the store is full: of \(blockCount) blocks none is free, or all are promised")
   }
 
   /// Gives back blocks that were allocated, and that neither a tree nor a record of the journal leads to.
@@ -98,12 +104,11 @@ extension SpaceState {
   mutating func take(
     upTo count: UInt64, near: UInt64?, _ purpose: SpacePurpose, _ fragments: FragmentUse
   ) -> PhysicalRun? {
-    let room = purpose == .data ? freeCount.minusOrZero(reserve) : freeCount
-    let wanted = min(count, room)
+    let wanted = min(count, room(for: purpose))
     guard wanted > 0 else { return nil }
     switch purpose {
     case .metadata: return takeMetadata(upTo: wanted)
-    case .data:
+    case .data, .promised:
       if let near, let run = takeNear(near, upTo: wanted) { return run }
       if let run = takeNext(upTo: wanted, fragments) { return run }
       // The last free blocks may be those kept for nodes.

@@ -83,13 +83,15 @@ extension SpaceMap {
     return bitmap
   }
 
-  /// The device grows by a sixteenth, but from 8 to 64 MiB, up to the limit; by less where the host is short of space. False where it cannot. Called under `slowPath`.
+  /// The device grows up to the limit, by less where the host is short of space: by half of what the groups have, at least
+  /// 1 MiB and at most 8 MiB, so that a new store is small on its host; or by a sixteenth of all where that is more, up to
+  /// 64 MiB. False where it cannot. Called under `slowPath`.
   func grow() throws(ExtentFSError) -> Bool {
     let old = blockCount
     guard let limit, limit > old else { return false }
     let smallest: UInt64 = Swift.max((1 << 20) >> geometry.blockSize.shift, 1)
-    let shift = geometry.blockSize.shift
-    var step = min(limit - old, min(Swift.max((8 << 20) >> shift, old / 16), (64 << 20) >> shift))
+    let usual = Swift.min(Swift.max(old.minusOrZero(geometry.headBlockCount) / 2, smallest), 8 * smallest)
+    var step = min(limit - old, min(Swift.max(usual, old / 16), 64 * smallest))
     while true {
       do throws(DeviceError) {
         try device.grow(to: geometry.blockSize.offset(of: old + step))
@@ -108,6 +110,7 @@ extension SpaceMap {
     state.withLock { state in
       let usable = geometry.usableBlockCount(inDeviceOf: state.blockCount)
       state.blockCount = blockCount
+      state.noteLength()
       state.freeCount += geometry.usableBlockCount(inDeviceOf: blockCount) - usable
       // Only the last group may have reached past the device's end.
       if let last = state.ordered.last {

@@ -51,7 +51,7 @@ extension SpaceState {
       {
         run = run.lowerBound..<run.upperBound + pieceLength
       }
-      guard freeCount.minusOrZero(reserve) / 2 >= run.length else { return nil }
+      guard room(for: .data) / 2 >= run.length else { return nil }
       trims.replace(run, with: nil)
       group.take(group.positions(run))
       freeCount = freeCount.minusOrZero(run.length)

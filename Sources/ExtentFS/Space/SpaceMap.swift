@@ -4,8 +4,10 @@ package import Devices
 
 /// What space is asked for.
 package enum SpacePurpose: Sendable {
-  /// Blocks of volumes. They leave the reserve alone.
+  /// Blocks of volumes. They leave alone what is kept or promised.
   case data
+  /// Blocks of volumes in place of reserved zeroes. They leave the reserve alone.
+  case promised
   /// Nodes of trees. They come from places of their own and may use the reserve.
   case metadata
 }
@@ -63,7 +65,8 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
     self.geometry = geometry
     self.records = records
     self.limit = limit.map { min($0, UInt64(Int64.max) >> geometry.blockSize.shift) }
-    state = Locked(SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount))
+    state = Locked(
+      SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount, limit: self.limit))
   }
 
   /// The device's length in blocks, as the store uses it: the superblock's `blockCount`.
@@ -81,14 +84,11 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
   /// How many blocks data could have now, the growth of the device included.
   package var availableBlockCount: UInt64 {
     state.withLock { state in
-      let grown = Swift.max(limit ?? 0, state.blockCount)
-      let growth =
-        geometry.usableBlockCount(inDeviceOf: grown) - geometry.usableBlockCount(inDeviceOf: state.blockCount)
-      return (state.freeCount + growth).minusOrZero(state.reserve)
+      min((state.freeCount + state.growableCount).minusOrZero(state.reserve), state.unpromisedCount)
     }
   }
 
-  /// Sets how many free blocks data must leave: what the next checkpoint needs, and what reserved zeroes are promised.
+  /// Sets how many free blocks data must leave: what the next checkpoints may need.
   package func setReserve(_ blockCount: UInt64) { state.withLock { $0.reserve = blockCount } }
 }
 
@@ -102,6 +102,14 @@ struct SpaceState {
   /// `usedCount` before the running checkpoint changed it.
   var durableUsedCount: UInt64?
   var reserve: UInt64 = 0
+  var promises = Promises()
+  /// How many blocks for data and nodes the device can grow by.
+  var growableCount: UInt64
+  /// Whether the device grows for as long as its host lets it.
+  let isUnlimited: Bool
+  /// The fewest extents that a leaf of a tree has.
+  let entriesPerNode: UInt64
+  private let limit: UInt64
 
   /// The groups in memory, by number, and in the order of their numbers.
   private(set) var groups: [UInt64: SpaceGroup] = [:]
@@ -118,11 +126,22 @@ struct SpaceState {
   /// Free pieces that the host has not got back.
   var trims = RunMap<TrimMark>()
 
-  init(geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64) {
+  init(geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64, limit: UInt64?) {
     self.geometry = geometry
     self.blockCount = blockCount
     usedCount = usedBlockCount
     freeCount = geometry.usableBlockCount(inDeviceOf: blockCount) - usedBlockCount
+    self.limit = limit ?? 0
+    growableCount = 0
+    isUnlimited = limit == UInt64(Int64.max) >> geometry.blockSize.shift
+    entriesPerNode = UInt64(NodeLayout(.extents, level: 0, blockByteCount: geometry.blockSize.byteCount).minimum)
+    noteLength()
+  }
+
+  /// To be called where `blockCount` has changed.
+  mutating func noteLength() {
+    let grown = Swift.max(limit, blockCount)
+    growableCount = geometry.usableBlockCount(inDeviceOf: grown) - geometry.usableBlockCount(inDeviceOf: blockCount)
   }
 
   var groupCount: UInt64 { geometry.groupCount(inDeviceOf: blockCount) }

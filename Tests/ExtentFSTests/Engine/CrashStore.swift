@@ -169,8 +169,8 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     case 11, 12:
       let change = ledger.willZero(blocks)
       let keepsSpace = generator.oneIn(2)
-      // Parts of blocks are written.
-      try finish(change, ledger, needsSpace: shape.unit < CrashShape.blockByteCount) {
+      // Parts of blocks are written, and what keeps its space must have some.
+      try finish(change, ledger, needsSpace: keepsSpace || shape.unit < CrashShape.blockByteCount) {
         try volume.zero(in: bytes, keepsSpace: keepsSpace)
       }
     case 13:

@@ -260,7 +260,7 @@ import Testing
 }
 
 /// Where the checksum of each metadata block of a store is, so that it can be made right again.
-private struct Seals {
+struct Seals {
   struct Block {
     var block: UInt64
     var kind: String
