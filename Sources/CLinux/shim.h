@@ -13,10 +13,6 @@ extern int fallocate(int descriptor, int mode, off_t offset, off_t length);
 // renameat2(2), as above. RENAME_NOREPLACE comes from <linux/fs.h>.
 extern int renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);
 
-// sync_file_range(2) starts writing back, and waits for it; it makes nothing durable.
-extern int sync_file_range(int descriptor, off_t offset, off_t length, unsigned int flags);
-static const unsigned int lacuna_SYNC_FILE_RANGE_WRITE_AND_WAIT = 1 | 2 | 4;
-
 // madvise(2), since Linux 5.14: makes pages present for reading or writing, with an error where a fault would raise a signal.
 static const int lacuna_MADV_POPULATE_READ = 22;
 static const int lacuna_MADV_POPULATE_WRITE = 23;

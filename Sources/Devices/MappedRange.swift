@@ -34,10 +34,10 @@ import SystemPackage
     guard try SystemCalls.overwritesInPlace(descriptor) else { throw .notSupported }
     let own = try SystemCalls.openAgain(descriptor)
     do throws(Errno) {
-      // Folios leave memory only when they are clean. They may begin before the range and end behind it.
+      // Folios may begin before the range and end behind it. Dirty ones stay; whoever wrote them did it in small pieces, or
+      // they leave memory in their time.
       let first = max(offset - Self.folioByteCountMax, 0)
       let length = offset - first + byteCount + Self.folioByteCountMax
-      try SystemCalls.writeBack(own, offset: first, byteCount: length)
       try SystemCalls.advise(own, offset: first, byteCount: length, POSIX_FADV_DONTNEED)
       try SystemCalls.advise(own, offset: 0, byteCount: 0, POSIX_FADV_RANDOM)
       try SystemCalls.advise(own, offset: offset, byteCount: byteCount, POSIX_FADV_WILLNEED)

@@ -134,14 +134,6 @@ extension SystemCalls {
     return [ext, xfs, tmpfs].contains(Int(status.f_type))
   }
 
-  /// Writes back what is dirty in a range of a file, and waits for it; nothing is durable by that. See sync_file_range(2).
-  static func writeBack(_ descriptor: FileDescriptor, offset: Int64, byteCount: Int64) throws(Errno) {
-    try check {
-      sync_file_range(
-        descriptor.rawValue, off_t(offset), off_t(byteCount), lacuna_SYNC_FILE_RANGE_WRITE_AND_WAIT)
-    }
-  }
-
   /// Says how a range of a file will be used; a count of 0 reaches to its end. See posix_fadvise(2).
   static func advise(
     _ descriptor: FileDescriptor, offset: Int64, byteCount: Int64, _ advice: Int32

@@ -28,7 +28,8 @@ extension Engine {
     let headByteCount = blockSize.offset(of: geometry.headBlockCount)
     do throws(DeviceError) {
       if device.byteCount < headByteCount { try device.grow(to: headByteCount) }
-      // The journal is written once beforehand, so that its blocks are there: a sync is then about twice as fast.
+      // The journal is written once beforehand, so that its blocks are there: a sync is then about twice as fast. In small
+      // pieces, which the kernel keeps in small folios (see `MappedRange`).
       try device.writeZeroes(0..<headByteCount)
       try device.sync()
     } catch {
@@ -46,7 +47,7 @@ extension Engine {
 
 extension BlockDevice {
   fileprivate func writeZeroes(_ range: Range<UInt64>) throws(DeviceError) {
-    let zeroes = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+    let zeroes = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
     defer { unsafe zeroes.deallocate() }
     unsafe zeroes.initializeMemory(as: UInt8.self, repeating: 0)
     var next = range.lowerBound
