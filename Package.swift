@@ -78,7 +78,8 @@ let package = Package(
     // What the tests share, and the tests: one target per module.
     .target(
       name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices"], path: "Tests/LacunaTestSupport",
-      swiftSettings: tests),
+      // Optimised in debug builds too: what is tested shall take the time, not the testing.
+      swiftSettings: tests + [.unsafeFlags(["-O"], .when(configuration: .debug))]),
     .testTarget(
       name: "LacunaTestSupportTests", dependencies: ["Bytes", "Devices", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
