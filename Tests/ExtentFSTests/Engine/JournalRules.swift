@@ -88,7 +88,9 @@ struct JournalRules {
   private func checkOverlaps(_ range: Range<UInt64>) throws {
     for record in records {
       if record.bytes.overlaps(range) { throw CheckFailure("it touches record \(record.sequence), which is live") }
-      if record.data.overlaps(range) { throw CheckFailure("it touches data of record \(record.sequence), which is live") }
+      if record.data.overlaps(range) {
+        throw CheckFailure("it touches data of record \(record.sequence), which is live")
+      }
     }
   }
 
