@@ -117,7 +117,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     try finish(change, ledger, needsSpace: false) { try volumes[0].discard(in: 0..<UInt64(shape.diskByteCount)) }
     try unlessDeviceFails {
       try engine.checkpoint()
-      try engine.trimInBackground()
+      try engine.trim(leaving: 0)
     }
   }
 
@@ -174,7 +174,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     default:
       try unlessDeviceFails {
         try engine.checkpoint()
-        if shape.trims { try engine.trimInBackground() }
+        if shape.trims { try engine.trim(leaving: 0) }
       }
     }
   }
