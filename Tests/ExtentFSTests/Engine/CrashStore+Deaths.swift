@@ -55,7 +55,7 @@ extension FaultStore<MortalDevice> {
     while device.isDead {
       let next = MortalDevice(device.base)
       if generator.oneIn(3) { next.die(after: generator.number(below: 25)) }
-      do { self = try FaultStore(opening: next, shape, reborn: reborn) } catch let error as ExtentFSError {
+      do { try reopen(on: next) } catch let error as ExtentFSError {
         guard next.isDead, error.isOfDevice else { throw error }
       }
     }

@@ -134,7 +134,15 @@ struct FaultStore<Device: BlockDevice>: Sendable {
   }
 
   /// The process dies, and another one opens the store.
-  mutating func reopen() throws { self = try FaultStore(opening: reborn(device), shape, reborn: reborn) }
+  mutating func reopen() throws { try reopen(on: reborn(device)) }
+
+  /// The process dies, and another one opens the store on what is now the device.
+  mutating func reopen(on device: Device) throws {
+    let dead = engine
+    self = try FaultStore(opening: device, shape, reborn: reborn)
+    // Else the dead process would never leave this one's memory.
+    dead.letGoOfVolumes()
+  }
 
   /// The step `kind`, 0 to 18, on one volume.
   private func step(
