@@ -4,7 +4,7 @@ import NBDTestSupport
 import Testing
 
 /// How often the server is killed, for each journal; the environment variable LACUNA_KILLS sets another number.
-private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)) } ?? 30
+private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)) } ?? 40
 
 @Suite struct `kill -9 under load` {
   // A journal of 64 KiB is full after a moment, so that the server is often killed during a checkpoint.
