@@ -18,6 +18,9 @@ let tests: [SwiftSetting] = [
   .enableUpcomingFeature("ExistentialAny"),
 ]
 
+/// Optimised in debug builds too: what is tested shall take the time, not the testing.
+let fastTests: [SwiftSetting] = tests + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+
 let package = Package(
   name: "lacuna",
   products: [
@@ -78,7 +81,7 @@ let package = Package(
     // What the tests share, and the tests: one target per module.
     .target(
       name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices"], path: "Tests/LacunaTestSupport",
-      swiftSettings: tests),
+      swiftSettings: fastTests),
     .testTarget(
       name: "LacunaTestSupportTests", dependencies: ["Bytes", "Devices", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
@@ -101,8 +104,9 @@ let package = Package(
       swiftSettings: tests),
     // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(
-      name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport", swiftSettings: tests),
+      name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport",
+      swiftSettings: fastTests),
     .testTarget(
-      name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
+      name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: fastTests),
   ]
 )

@@ -4,7 +4,7 @@ import NBDTestSupport
 import Testing
 
 /// How often the server is killed, for each journal; the environment variable LACUNA_KILLS sets another number.
-private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)) } ?? 12
+private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)) } ?? 40
 
 @Suite struct `kill -9 under load` {
   // A journal of 64 KiB is full after a moment, so that the server is often killed during a checkpoint.
@@ -34,7 +34,10 @@ private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)
             } catch {
               throw CheckFailure("after kill \(round): \(error)")
             }
-            if round == killCount { return }
+            if round == killCount {
+              print("kill -9: \(round) kills with a journal of \(journal), \(round / 3) more while the server started")
+              return
+            }
             let path = server.socketPath
             try inThreads(writers.count + 1) { index in
               if index == writers.count {

@@ -31,7 +31,7 @@ extension DiskVolume {
       if case .physical(let block) = place {
         try unsafe readBlocks(into: part, from: block, bytes, blocks.lowerBound)
       } else {
-        unsafe part.initializeMemory(as: UInt8.self, repeating: 0)
+        unsafe part.fillWithZeroes()
       }
       return true
     }

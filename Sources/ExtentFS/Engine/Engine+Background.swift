@@ -83,7 +83,7 @@ extension Engine {
 
   /// Gives the host back what is free, as far as the device can, but for `blockCount` blocks; all of it only as long as
   /// nobody changes anything.
-  private func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
+  package func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
     let used = journal.usedByteCount
     var rest = space.trimmableBlockCount
     while rest > blockCount, blockCount > 0 || journal.usedByteCount == used, !checkpointer.isStopping,

@@ -176,6 +176,9 @@ extension Engine {
       // What was read may be in the kernel alone, such as a superblock that a process wrote and died. It has to be durable
       // before anything is written to blocks that are free by it, and in use by the superblock before it (R1).
       do { try device.sync() } catch { throw ExtentFSError(error) }
+      if try device.replaceBrokenSuperblock(by: recovery.superblock, besides: recovery.slot) {
+        do { try device.sync() } catch { throw ExtentFSError(error) }
+      }
     }
     let engine = Engine(try recovery.parts(journalAt: start), options: options)
     for (inode, recovered) in recovery.volumes {

@@ -36,6 +36,23 @@ extension BlockDevice {
     throw failure ?? ExtentFSError(.damaged, "neither superblock has a generation")
   }
 
+  /// Puts `superblock`, which is durable in `slot`, in place of what the other slot holds, where that is a broken one: one
+  /// that a power cut tore. Only some of its sectors may be wrong, and a later write that is torn in its turn could mend
+  /// them. Then that superblock would count, after what its trees reach has been written over.
+  ///
+  /// - Returns: whether it wrote, which must be durable before anything else is written.
+  func replaceBrokenSuperblock(by superblock: Superblock, besides slot: Int) throws(ExtentFSError) -> Bool {
+    do throws(ExtentFSError) {
+      _ = try readSuperblock(slot: 1 - slot)
+      return false
+    } catch {
+      // What lacks the mark of one was never written, or cannot be mended without being written whole.
+      guard error.code == .damaged else { return false }
+    }
+    try writeSuperblock(superblock, slot: 1 - slot)
+    return true
+  }
+
   private func readSuperblock(slot: Int) throws(ExtentFSError) -> Superblock {
     let offset = StoreGeometry.superblockOffset(ofSlot: slot)
     guard byteCount >= offset + UInt64(Superblock.encodedByteCount) else {

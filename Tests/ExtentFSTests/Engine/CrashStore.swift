@@ -4,60 +4,6 @@ import ExtentFS
 import LacunaTestSupport
 import Testing
 
-/// What a workload for a hunt of power cuts is like.
-struct CrashShape: Sendable {
-  var name = "engine"
-  var stepCount = 150
-  static let blockByteCount = 1024
-  /// What a write is a multiple of: half a block makes writes of parts of blocks.
-  var unit = 1024
-  var limitByteCount: UInt64 = 3 << 20
-  var diskByteCount = 400 * 1024
-  /// The first one is there from the start; the others are made on the way.
-  var volumeCount = 1
-  /// The longest run of bytes that one step changes.
-  var longestByteCount = 40 * 1024
-  /// Whether the store may be too small for all volumes, so that writes fail.
-  var mayBeFull = false
-  /// Whether calls may fail because the device does, or did.
-  var mayFail = false
-  var skipsDataVerification = false
-
-  /// Writes of parts of blocks.
-  static let parts = CrashShape(name: "engine-parts", unit: 512)
-  /// Several volumes, some made between writes to others.
-  static let volumes = CrashShape(name: "engine-volumes", unit: 512, diskByteCount: 150 * 1024, volumeCount: 4)
-  /// A store with room for less than the volume.
-  static let full = CrashShape(
-    name: "engine-full", stepCount: 200, limitByteCount: 620 << 10, diskByteCount: 400 * 1024, mayBeFull: true)
-
-  /// Processes that die at any call.
-  static let deaths = CrashShape(name: "engine-deaths", unit: 512, volumeCount: 2, mayFail: true)
-
-  var options: EngineOptions {
-    var options = EngineOptions()
-    options.limitByteCount = limitByteCount
-    options.cacheByteCount = 1 << 20
-    options.verifiesRecoveredData = !skipsDataVerification
-    return options
-  }
-
-  var maximumByteCount: UInt64 { limitByteCount }
-
-  /// Whether a change of a volume may end like this.
-  fileprivate func allows(_ error: ExtentFSError) -> Bool {
-    error.code == .outOfSpace ? mayBeFull : error.isOfDevice && mayFail
-  }
-}
-
-extension ExtentFSError {
-  /// Whether the device failed, now or earlier.
-  var isOfDevice: Bool {
-    if case .device = code { return true }
-    return code == .failed
-  }
-}
-
 /// What was told of all volumes of a store.
 final class CrashLedgers: Sendable {
   let disks: [DiskLedger]
@@ -129,17 +75,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
 
   /// Does a random thing, which may be to open the store anew as after the death of the process.
   mutating func step(_ ledgers: CrashLedgers, _ generator: inout SeededGenerator) throws {
-    if volumes.count < shape.volumeCount, generator.oneIn(12) {
-      var made: DiskVolume<Device>?
-      try unlessDeviceFails {
-        made = try engine.createVolume(
-          named: "disk\(volumes.count)", byteCount: UInt64(shape.diskByteCount), createdSeconds: 0)
-      }
-      if let made {
-        volumes.append(made)
-        ledgers.didMakeVolume()
-      }
-    }
+    if volumes.count < shape.volumeCount, generator.oneIn(12) { try makeVolume(ledgers) }
     let number = generator.number(below: volumes.count)
     let kind = generator.number(below: 20)
     if kind == 19 {
@@ -149,8 +85,64 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     }
   }
 
+  /// Makes the next volume.
+  mutating func makeVolume(_ ledgers: CrashLedgers) throws {
+    var made: DiskVolume<Device>?
+    try unlessDeviceFails {
+      made = try engine.createVolume(
+        named: "disk\(volumes.count)", byteCount: UInt64(shape.diskByteCount), createdSeconds: 0)
+    }
+    if let made {
+      volumes.append(made)
+      ledgers.didMakeVolume()
+    }
+  }
+
+  /// Writes to the units `units` of the first volume.
+  func write(_ units: Range<UInt64>, _ ledgers: CrashLedgers, durably: Bool = false) throws {
+    let ledger = ledgers.disks[0]
+    let change = ledger.willWrite(units)
+    try finish(change, ledger, durably: durably) {
+      try ledger.bytes(of: change).withUnsafeBytes {
+        try volumes[0].write($0, at: units.lowerBound * UInt64(shape.unit))
+      }
+      if durably { try volumes[0].flush() }
+    }
+  }
+
+  /// Trims the first volume from end to end, and gives the host what that frees.
+  func trimAll(_ ledgers: CrashLedgers) throws {
+    let ledger = ledgers.disks[0]
+    let change = ledger.willZero(0..<ledger.blockCount)
+    try finish(change, ledger, needsSpace: false) { try volumes[0].discard(in: 0..<UInt64(shape.diskByteCount)) }
+    try unlessDeviceFails {
+      try engine.checkpoint()
+      try engine.trim(leaving: 0)
+    }
+  }
+
+  /// Several threads do random things to all volumes at once.
+  func stepInThreads(_ count: Int, _ ledgers: CrashLedgers, _ generator: inout SeededGenerator) throws {
+    let seed = generator.next()
+    try inThreads(count) { thread in
+      var generator = SeededGenerator(seed: seed &+ UInt64(thread))
+      for _ in 0..<4 {
+        let number = generator.number(below: volumes.count)
+        try step(generator.number(below: 19), volumes[number], ledgers.disks[number], &generator)
+      }
+    }
+  }
+
   /// The process dies, and another one opens the store.
-  mutating func reopen() throws { self = try FaultStore(opening: reborn(device), shape, reborn: reborn) }
+  mutating func reopen() throws { try reopen(on: reborn(device)) }
+
+  /// The process dies, and another one opens the store on what is now the device.
+  mutating func reopen(on device: Device) throws {
+    let dead = engine
+    self = try FaultStore(opening: device, shape, reborn: reborn)
+    // Else the dead process would never leave this one's memory.
+    dead.letGoOfVolumes()
+  }
 
   /// The step `kind`, 0 to 18, on one volume.
   private func step(
@@ -187,17 +179,22 @@ struct FaultStore<Device: BlockDevice>: Sendable {
         try volume.flush()
         ledger.didFinish(flush)
       }
-    default: try unlessDeviceFails { try engine.checkpoint() }
+    default:
+      try unlessDeviceFails {
+        try engine.checkpoint()
+        if shape.trims { try engine.trim(leaving: 0) }
+      }
     }
   }
 
   /// A change that may find the store full, where the shape says so, or the device failing.
   private func finish(
-    _ change: DiskLedger.Change, _ ledger: DiskLedger, needsSpace: Bool = true, _ body: () throws -> Void
+    _ change: DiskLedger.Change, _ ledger: DiskLedger, needsSpace: Bool = true, durably: Bool = false,
+    _ body: () throws -> Void
   ) throws {
     do {
       try body()
-      ledger.didFinish(change)
+      ledger.didFinish(change, durably: durably)
     } catch let error as ExtentFSError where shape.allows(error) && (needsSpace || error.code != .outOfSpace) {
       ledger.didFail(change)
     }
@@ -211,7 +208,10 @@ struct FaultStore<Device: BlockDevice>: Sendable {
   /// The volumes are what the ledgers allow, and the store is sound.
   func checkContents(_ expectation: CrashExpectation) throws {
     try checkVolumes(expectation)
-    if let first = try StoreCheck.findings(on: device).first { throw CheckFailure("the store is not sound: \(first)") }
+    // The volumes were just read, with their checksums.
+    if let first = try StoreCheck.findings(on: device, readsData: false).first {
+      throw CheckFailure("the store is not sound: \(first)")
+    }
   }
 
   /// The volumes are what the ledgers allow.
@@ -228,6 +228,24 @@ struct FaultStore<Device: BlockDevice>: Sendable {
         }
       }
     }
+  }
+
+  /// A number that tells other contents from these.
+  func fingerprint() throws -> UInt64 {
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
+    defer { memory.deallocate() }
+    var number = UInt64(volumes.count)
+    for volume in volumes {
+      var offset: UInt64 = 0
+      while offset < volume.byteCount {
+        let count = Int(min(UInt64(memory.count), volume.byteCount - offset))
+        let buffer = UnsafeMutableRawBufferPointer(rebasing: memory[..<count])
+        try volume.read(into: buffer, at: offset)
+        number = number &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(CRC32C.checksum(UnsafeRawBufferPointer(buffer)))
+        offset += UInt64(count)
+      }
+    }
+    return number
   }
 
   /// As `checkContents`; and the store goes on working.
@@ -250,92 +268,4 @@ struct FaultStore<Device: BlockDevice>: Sendable {
   }
 }
 
-/// A device whose process dies at a call that changes it: that call and all later ones do not happen.
-final class MortalDevice: BlockDevice {
-  let base: CrashDevice
-  private let callsLeft = Locked<Int?>(nil)
-
-  init(_ base: CrashDevice) { self.base = base }
-
-  /// Lets `count` more calls succeed.
-  func die(after count: Int) { callsLeft.withLock { $0 = count } }
-
-  var isDead: Bool { callsLeft.withLock { $0 == 0 } }
-
-  private func live(_ operation: DeviceError.Operation) throws(DeviceError) {
-    let isDead = callsLeft.withLock { left in
-      guard let count = left else { return false }
-      left = max(count - 1, 0)
-      return count == 0
-    }
-    if isDead { throw DeviceError(operation: operation, errno: 5) }
-  }
-
-  var byteCount: UInt64 { base.byteCount }
-
-  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
-    try base.read(into: buffer, at: offset)
-  }
-  func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
-    try live(.write)
-    try base.write(buffer, at: offset)
-  }
-  func sync() throws(DeviceError) {
-    try live(.sync)
-    try base.sync()
-  }
-  func discard(_ range: Range<UInt64>) throws(DeviceError) {
-    try live(.discard)
-    try base.discard(range)
-  }
-  func grow(to byteCount: UInt64) throws(DeviceError) {
-    try live(.grow)
-    try base.grow(to: byteCount)
-  }
-}
-
-extension FaultStore<MortalDevice> {
-  /// As `step`, in processes that die at any call, recovery's included.
-  mutating func mortalStep(_ ledgers: CrashLedgers, _ generator: inout SeededGenerator) throws {
-    if generator.oneIn(6) { device.die(after: generator.number(below: 25)) }
-    do { try step(ledgers, &generator) } catch let error as ExtentFSError where device.isDead && error.isOfDevice {}
-    while device.isDead {
-      let next = MortalDevice(device.base)
-      if generator.oneIn(3) { next.die(after: generator.number(below: 25)) }
-      do { self = try FaultStore(opening: next, shape, reborn: reborn) } catch let error as ExtentFSError {
-        guard next.isDead, error.isOfDevice else { throw error }
-      }
-    }
-  }
-}
-
-extension CrashScenario<FaultStore<MortalDevice>, CrashLedgers, CrashExpectation> {
-  /// Processes die, and then the power goes.
-  static func deaths(_ shape: CrashShape) -> CrashScenario {
-    CrashScenario(
-      name: shape.name, byteCount: 0, maximumByteCount: shape.maximumByteCount, stepCount: shape.stepCount,
-      format: { try CrashStore.format($0, shape) },
-      open: { try FaultStore(opening: MortalDevice($0), shape) { MortalDevice($0.base) } },
-      close: { $0.close() },
-      oracle: { CrashLedgers(shape, clock: $0) },
-      step: { store, ledgers, _, generator in try store.mortalStep(ledgers, &generator) },
-      expectation: { ledgers, point in ledgers.expectation(at: point) },
-      check: { store, expectation in try store.check(expectation) })
-  }
-}
-
 typealias CrashStore = FaultStore<CrashDevice>
-
-extension CrashScenario<CrashStore, CrashLedgers, CrashExpectation> {
-  static func engine(_ shape: CrashShape) -> CrashScenario {
-    CrashScenario(
-      name: shape.name, byteCount: 0, maximumByteCount: shape.maximumByteCount, stepCount: shape.stepCount,
-      format: { try CrashStore.format($0, shape) },
-      open: { try CrashStore(opening: $0, shape) },
-      close: { $0.close() },
-      oracle: { CrashLedgers(shape, clock: $0) },
-      step: { store, ledgers, _, generator in try store.step(ledgers, &generator) },
-      expectation: { ledgers, point in ledgers.expectation(at: point) },
-      check: { store, expectation in try store.check(expectation) })
-  }
-}

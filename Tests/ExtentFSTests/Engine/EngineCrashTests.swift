@@ -1,60 +1,95 @@
+import Bytes
 import Devices
 import ExtentFS
 import Glibc
 import LacunaTestSupport
 import Testing
 
-/// How long the hunts are: scripts/crash-hunt sets both.
-private enum HuntLength {
+/// How long the hunts are: scripts/crash-hunt sets all three.
+enum HuntLength {
   /// How many workloads, each with a seed of its own.
-  static let seedCount = number("LACUNA_HUNT_SEEDS", 1)
+  static let seedCount = number("LACUNA_HUNT_SEEDS") ?? 1
   /// The pictures that each crash point of a long hunt has; nil in a short one.
-  static let pictureCount = getenv("LACUNA_HUNT_PICTURES").flatMap { Int(String(cString: $0)) }
+  static let pictureCount = number("LACUNA_HUNT_PICTURES")
+  /// The longest row of operations that is tried exhaustively.
+  static let sequenceLength = number("LACUNA_HUNT_SEQUENCES") ?? 2
 
-  private static func number(_ name: String, _ standard: Int) -> Int {
-    getenv(name).flatMap { Int(String(cString: $0)) } ?? standard
+  private static let states = Locked(0)
+
+  /// Says what a hunt did, and what all have done so far.
+  static func tell(_ name: String, _ report: CrashHuntReport, of what: String) {
+    let all = states.withLock { states in
+      states += report.allStatesCount
+      return states
+    }
+    print(
+      "crash states: \(report.allStatesCount) of \(name), \(report.recoveryStateCount) of them in recovery, "
+        + "from \(what); \(all) so far")
+    // A long hunt's log shall show how far it is.
+    fflush(nil)
   }
+
+  private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
 }
 
 @Suite struct EngineCrashTests {
-  private func hunt(_ shape: CrashShape, mostPoints: Int) throws { try hunt(.engine(shape), mostPoints: mostPoints) }
+  private func hunt(_ shape: CrashShape, mostPoints: Int? = nil) throws {
+    try hunt(.engine(shape), mostPoints: mostPoints)
+  }
 
+  /// - Parameter requires: what the workload must have done, so that the hunt is about something.
   private func hunt<Store>(
-    _ scenario: CrashScenario<Store, CrashLedgers, CrashExpectation>, mostPoints: Int
+    _ scenario: CrashScenario<Store, CrashLedgers, CrashExpectation>, mostPoints: Int? = nil,
+    duringSync: (@Sendable () -> Void)? = nil, requires: (CrashLog) -> Bool = { _ in true }
   ) throws {
     var generator = SeededGenerator(seed: try withSeededGenerator { $0.next() })
-    var total = 0
+    var total = CrashHuntReport()
     for number in 0..<HuntLength.seedCount {
       var hunt = CrashHunt()
       hunt.mostPoints = mostPoints
+      hunt.duringSync = duringSync
       if let count = HuntLength.pictureCount {
         hunt.mostPoints = nil
         hunt.pictures = Pictures(.sampled(count))
         hunt.recoveryStates = 2
         hunt.recoveryEvery = 2
+        hunt.liveCuts = 40
       }
       // The first one has the seed of the run, which repeats what a failure names.
       if number > 0 { hunt.seed = generator.next() >> 16 }
-      let report = try hunt.run(scenario) { log in try CrashStore.orderRules.check(log) }
-      total += report.stateCount + report.recoveryStateCount
+      total += try hunt.run(scenario) { log in
+        try CrashStore.orderRules.check(log)
+        try JournalRules.check(log, journal: CrashStore.journalBytes)
+        if !requires(log) { throw CheckFailure("\(scenario.name): the workload lacks what it is there for") }
+      }
     }
-    print("\(scenario.name): \(total) states in \(HuntLength.seedCount) workloads")
+    HuntLength.tell(scenario.name, total, of: "\(HuntLength.seedCount) workloads")
   }
 
-  @Test func `no power cut loses what was flushed or tears a block`() throws { try hunt(CrashShape(), mostPoints: 80) }
+  @Test func `no power cut loses what was flushed or tears a block`() throws { try hunt(CrashShape()) }
 
-  @Test func `no power cut loses or tears what was written in parts of blocks`() throws {
-    try hunt(.parts, mostPoints: 50)
-  }
+  @Test func `no power cut loses or tears what was written in parts of blocks`() throws { try hunt(.parts) }
 
-  @Test func `no power cut loses a volume, or what was written while others were made`() throws {
-    try hunt(.volumes, mostPoints: 50)
-  }
+  @Test func `no power cut loses a volume, or what was written while others were made`() throws { try hunt(.volumes) }
 
-  @Test func `no power cut loses what was flushed to a store that is full`() throws { try hunt(.full, mostPoints: 50) }
+  @Test func `no power cut loses what was flushed to a store that is full`() throws { try hunt(.full) }
 
   @Test func `no power cut loses what was flushed after processes died at any call`() throws {
-    try hunt(.deaths(.deaths), mostPoints: 50)
+    try hunt(.deaths(.deaths))
+  }
+
+  @Test func `no power cut loses what was flushed while the device grew`() throws {
+    let isRight: (CrashLog) -> Bool = { log in log.calls.count { if case .grow = $0 { true } else { false } } >= 4 }
+    try hunt(.growing(.growing), mostPoints: 200, requires: isRight)
+  }
+
+  @Test func `no power cut loses what was flushed while free space went back to the host`() throws {
+    let isRight: (CrashLog) -> Bool = { log in log.calls.contains { if case .discard = $0 { true } else { false } } }
+    try hunt(.trimming(.trimming), requires: isRight)
+  }
+
+  @Test func `no power cut loses what several threads wrote before a flush that they shared`() throws {
+    try hunt(.writers(.writers), mostPoints: 350, duringSync: { usleep(200) })
   }
 
   @Test func `a device that lies about its syncs is caught`() {
@@ -74,83 +109,5 @@ private enum HuntLength {
     var shape = CrashShape()
     shape.skipsDataVerification = true
     #expect(throws: CrashHuntFailure.self) { try hunt.run(.engine(shape)) }
-  }
-}
-
-extension CrashStore {
-  /// What the trees of the newest superblock reach is not written again while it counts, and all of it is durable first.
-  static var orderRules: OrderRules {
-    let slots = (0..<StoreGeometry.superblockSlotCount).map { slot in
-      let start = StoreGeometry.superblockOffset(ofSlot: slot)
-      return start..<start + UInt64(Superblock.encodedByteCount)
-    }
-    let journal = StoreGeometry.journalOffset..<StoreGeometry.journalOffset + 65536
-    return OrderRules(commitRanges: slots, exemptRanges: [journal]) { image in
-      let device = CrashDevice(image, records: false)
-      let superblocks = slots.compactMap { range -> Superblock? in
-        guard range.upperBound <= image.byteCount else { return nil }
-        return try? Superblock(decoding: image.bytes(range).span.bytes)
-      }
-      guard let newest = superblocks.max(by: { $0.generation < $1.generation }) else { return [] }
-      return try ReachedBlocks(device, newest).ranges
-    }
-  }
-}
-
-/// All blocks that a superblock's trees lead to, slots of bitmaps and checksums included.
-private struct ReachedBlocks {
-  private let nodes: NodeCache<CrashDevice>
-  private let geometry: StoreGeometry
-  private(set) var ranges: [Range<UInt64>] = []
-
-  init(_ device: CrashDevice, _ superblock: Superblock) throws {
-    geometry = superblock.geometry
-    nodes = NodeCache(device: device, blockSize: geometry.blockSize, byteLimit: 1 << 20)
-    var inodes: [(UInt64, InodeRecord)] = []
-    try walk(superblock.names, .names, owner: 0) { _, _, _ in }
-    try walk(superblock.inodes, .inodes, owner: 0) { _, leaf, index in
-      inodes.append((leaf.key(at: index), try leaf.withValue(at: index) { try InodeRecord(decoding: $0, at: 0) }))
-    }
-    try walk(superblock.space, .space, owner: 0) { reached, leaf, index in
-      let record = try leaf.withValue(at: index) { try GroupRecord(decoding: $0, at: 0) }
-      reached.add(record, ofGroup: leaf.key(at: index))
-    }
-    for (inode, record) in inodes {
-      for extent in record.inlineExtents { add(extent) }
-      try walk(record.extents, .extents, owner: inode) { reached, leaf, index in reached.add(leaf.extent(at: index)) }
-    }
-  }
-
-  private mutating func add(_ block: UInt64, count: UInt64 = 1) {
-    let start = geometry.blockSize.offset(of: block)
-    ranges.append(start..<start + geometry.blockSize.offset(of: count))
-  }
-
-  private mutating func add(_ extent: ExtentRecord) {
-    if let block = extent.target.physicalBlock { add(block, count: UInt64(extent.length)) }
-  }
-
-  private mutating func add(_ record: GroupRecord, ofGroup group: UInt64) {
-    add(geometry.bitmapBlock(ofGroup: group, slot: record.bitmapSlot))
-    for index in 0..<StoreGeometry.checksumBlocksPerGroup where record.checksumPresent >> UInt32(index) & 1 == 1 {
-      add(geometry.checksumBlock(ofGroup: group, index: index, slot: Int(record.checksumSlots >> UInt32(index) & 1)))
-    }
-  }
-
-  private mutating func walk(
-    _ root: TreeRoot, _ kind: NodeKind, owner: UInt64, _ visit: (inout ReachedBlocks, Node, Int) throws -> Void
-  ) throws {
-    if !root.isEmpty { try walk(try nodes.root(root, kind: kind, owner: owner), visit) }
-  }
-
-  private mutating func walk(_ node: Node, _ visit: (inout ReachedBlocks, Node, Int) throws -> Void) throws {
-    add(node.pointer.block)
-    for index in 0..<node.count {
-      if node.level == 0 {
-        try visit(&self, node, index)
-      } else {
-        try walk(try nodes.child(of: node, at: index, upper: nil).node, visit)
-      }
-    }
   }
 }

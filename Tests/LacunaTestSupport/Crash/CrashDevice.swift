@@ -134,7 +134,7 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
 
   package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
     // Outside of the lock: the copy may be long.
-    let call = Call.write(offset: offset, bytes: records ? [UInt8](buffer) : [])
+    let call = Call.write(offset: offset, bytes: records ? buffer.copied() : [])
     try state.withLock { state throws(DeviceError) in
       let error = DeviceError(operation: .write, errno: EINVAL, offset: offset, byteCount: UInt64(buffer.count))
       try Self.requireRange(offset, buffer.count, in: state, error)
@@ -212,6 +212,16 @@ extension DeviceError {
     var error = self
     error.errno = errno
     return error
+  }
+}
+
+extension UnsafeRawBufferPointer {
+  /// The bytes, in one go: `Array.init` goes through them one by one in a debug build.
+  fileprivate func copied() -> [UInt8] {
+    [UInt8](unsafeUninitializedCapacity: count) { bytes, initializedCount in
+      if let from = baseAddress, let to = bytes.baseAddress { memcpy(to, from, count) }
+      initializedCount = count
+    }
   }
 }
 

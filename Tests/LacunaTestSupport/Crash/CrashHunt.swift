@@ -12,7 +12,8 @@ import Glibc
 package struct CrashHunt: Sendable {
   /// The pictures for each crash point.
   package var pictures = Pictures(.sampled(8))
-  /// The most crash points to try; they are spread over the workload. Nil for all.
+  /// The most crash points to try; they are spread over the workload. Those around growths and discards come on top.
+  /// Nil for all.
   package var mostPoints: Int?
   /// How many states of a crash during recovery to try for each state...
   package var recoveryStates = 1
@@ -93,11 +94,13 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
       duringSync: hunt.duringSync)
     device.setSyncsLie(hunt.syncsLie)
     try scenario.format(device)
-    let firstPoint = device.callCount
-    if let cut { device.cutPower(atCall: firstPoint + cut) }
+    var firstPoint = device.callCount
     let oracle = scenario.oracle { device.callCount }
     do {
-      try runSteps(on: device, oracle)
+      try runSteps(on: device, oracle) {
+        firstPoint = device.callCount
+        if let cut { device.cutPower(atCall: firstPoint + cut) }
+      }
     } catch {
       // Anything may go wrong without power, as long as nobody is told that it went well.
       if !device.isPowerCut { throw WorkloadFailure(scenario: scenario.name, seed: seed, cause: error) }
@@ -105,11 +108,15 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
     return Recording(log: device.log, firstPoint: firstPoint, oracle: oracle)
   }
 
-  private func runSteps(on device: CrashDevice, _ oracle: Oracle) throws {
+  private func runSteps(on device: CrashDevice, _ oracle: Oracle, afterSetup: () -> Void) throws {
     var generator = SeededGenerator(seed: seed)
+    if scenario.setupStepCount == 0 { afterSetup() }
     var store = try scenario.open(device)
     defer { scenario.close(store) }
-    for index in 0..<scenario.stepCount { try scenario.step(&store, oracle, index, &generator) }
+    for index in 0..<scenario.stepCount {
+      try scenario.step(&store, oracle, index, &generator)
+      if index + 1 == scenario.setupStepCount { afterSetup() }
+    }
   }
 
   // MARK: Crashes
@@ -120,28 +127,38 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
     try inspect(recording.log)
     let points = chosenPoints(of: recording)
     let cursor = Locked(CrashCursor(recording.log))
-    let isOver = Locked(false)
-    let work: @Sendable () throws -> Void = { [self] in
-      do {
-        while !isOver.withLock({ $0 }), let moment = Self.next(in: points, cursor) {
-          try tryPictures(of: moment, recording.oracle, live: nil)
-        }
-      } catch {
-        isOver.withLock { $0 = true }
-        throw error
-      }
+    try inWorkers { [self] in
+      guard let moment = Self.next(in: points, cursor) else { return false }
+      try tryPictures(of: moment, recording.oracle, live: nil)
+      return true
     }
-    try inThreads(stackByteCount: 8 << 20, Array(repeating: work, count: hunt.threadCount))
   }
 
   func huntLive() throws {
     var generator = SeededGenerator(seed: seed ^ 0x4C69_7665)
     let callCount = max(1, counts.withLock { $0.callCount })
-    for _ in 0..<hunt.liveCuts {
-      let cut = generator.number(below: callCount)
+    let cuts = Locked((0..<hunt.liveCuts).map { _ in generator.number(below: callCount) })
+    try inWorkers { [self] in
+      guard let cut = cuts.withLock({ $0.popLast() }) else { return false }
       let recording = try record(cutAfter: cut)
       try tryPictures(of: recording.log.moment(at: recording.log.calls.count), recording.oracle, live: cut)
+      return true
     }
+  }
+
+  /// Calls `work` from the hunt's threads until it returns false, or throws.
+  private func inWorkers(_ work: @escaping @Sendable () throws -> Bool) throws {
+    let isOver = Locked(false)
+    let loop: @Sendable () throws -> Void = {
+      do {
+        while try !isOver.withLock({ $0 }) && work() {}
+      } catch {
+        isOver.withLock { $0 = true }
+        throw error
+      }
+    }
+    if hunt.threadCount == 1 { return try loop() }
+    try inThreads(stackByteCount: 8 << 20, Array(repeating: loop, count: hunt.threadCount))
   }
 
   func repeatState(_ place: CrashPlace) throws {
@@ -163,7 +180,12 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
       return Set(recording.firstPoint..<recording.log.crashPointCount)
     }
     var generator = SeededGenerator(seed: seed ^ 0x506F_696E)
-    return Set((0..<most).map { recording.firstPoint + ($0 * count + generator.number(below: count)) / most })
+    var points = Set((0..<most).map { recording.firstPoint + ($0 * count + generator.number(below: count)) / most })
+    guard most > 0 else { return points }
+    for (number, call) in recording.log.calls.enumerated().dropFirst(recording.firstPoint) where call.isRare {
+      points.formUnion(number...min(number + 3, recording.log.calls.count))
+    }
+    return points
   }
 
   private static func next(in points: Set<Int>, _ cursor: Locked<CrashCursor>) -> CrashMoment? {
@@ -180,7 +202,10 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
   private func tryPictures(of moment: CrashMoment, _ oracle: Oracle, live cut: Int?) throws {
     let expectation = scenario.expectation(oracle, moment.point)
     counts.withLock { $0.pointCount += 1 }
+    // Where little is pending, several numbers make the same picture.
+    var seen: Set<[CrashMoment.Fate]> = []
     for picture in 0..<moment.pictureCount(hunt.pictures) {
+      guard seen.insert(moment.fates(picture, hunt.pictures, seed: seed)).inserted else { continue }
       let place = CrashPlace(live: cut != nil, point: cut ?? moment.point, picture: picture)
       try tryState(place, moment, expectation, repeats: false)
     }
@@ -191,53 +216,68 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
     _ place: CrashPlace, _ moment: CrashMoment, _ expectation: Expectation, repeats: Bool
   ) throws {
     let fates = moment.fates(place.picture, hunt.pictures, seed: seed)
+    let crashesRecovery =
+      repeats ? place.recoveryPoint != nil : hunt.recoveryStates > 0 && place.picture % hunt.recoveryEvery == 0
     let recovery = try attempt(place, { moment.description(fates) }) {
-      try open(moment.picture(fates, hunt.pictures), expectation)
+      try open(moment.picture(fates, hunt.pictures), expectation, takesFingerprint: crashesRecovery)
     }
     counts.withLock { $0.stateCount += 1 }
-    guard !recovery.calls.isEmpty else { return }
-    if repeats, let point = place.recoveryPoint, let picture = place.recoveryPicture {
-      guard point < recovery.crashPointCount else { throw CheckFailure("the recovery has no crash point \(point)") }
-      try tryRecovery(place, recovery.moment(at: point), picture, expectation)
-    } else if !repeats, hunt.recoveryStates > 0, place.picture % hunt.recoveryEvery == 0 {
+    guard crashesRecovery, !recovery.log.calls.isEmpty else { return }
+    if let point = place.recoveryPoint, let picture = place.recoveryPicture {
+      guard point < recovery.log.crashPointCount else { throw CheckFailure("the recovery has no crash point \(point)") }
+      try tryRecovery(place, recovery, recovery.log.moment(at: point), picture, expectation)
+    } else {
       try crashRecovery(place, recovery, expectation)
     }
   }
 
-  private func crashRecovery(_ place: CrashPlace, _ recovery: CrashLog, _ expectation: Expectation) throws {
+  private func crashRecovery(_ place: CrashPlace, _ recovery: Opening, _ expectation: Expectation) throws {
     var generator = SeededGenerator(seed: seed &+ UInt64(place.point) << 20 &+ UInt64(place.picture))
     for _ in 0..<hunt.recoveryStates {
-      let moment = recovery.moment(at: generator.number(below: recovery.crashPointCount))
+      let moment = recovery.log.moment(at: generator.number(below: recovery.log.crashPointCount))
       var place = place
       place.recoveryPoint = moment.point
       place.recoveryPicture = generator.number(below: moment.pictureCount(hunt.pictures))
-      try tryRecovery(place, moment, place.recoveryPicture ?? 0, expectation)
+      try tryRecovery(place, recovery, moment, place.recoveryPicture ?? 0, expectation)
     }
   }
 
   private func tryRecovery(
-    _ place: CrashPlace, _ moment: CrashMoment, _ picture: Int, _ expectation: Expectation
+    _ place: CrashPlace, _ recovery: Opening, _ moment: CrashMoment, _ picture: Int, _ expectation: Expectation
   ) throws {
     let fates = moment.fates(picture, hunt.pictures, seed: seed)
     _ = try attempt(place, { moment.description(fates) }) {
-      try open(moment.picture(fates, hunt.pictures), expectation)
+      let again = try open(moment.picture(fates, hunt.pictures), expectation, takesFingerprint: true)
+      if again.fingerprint != recovery.fingerprint {
+        throw CheckFailure("the second recovery finds something else than the first one did")
+      }
+      return again
     }
     counts.withLock { $0.recoveryStateCount += 1 }
   }
 
-  /// Opens a picture and checks it; returns what the opening did to the device.
-  private func open(_ image: MediumImage, _ expectation: Expectation) throws -> CrashLog {
+  /// What the opening of a picture did to the device, and what it found.
+  private struct Opening {
+    let log: CrashLog
+    let fingerprint: UInt64?
+  }
+
+  /// Opens a picture and checks it.
+  private func open(
+    _ image: MediumImage, _ expectation: Expectation, takesFingerprint: Bool
+  ) throws -> Opening {
     let device = CrashDevice(image, maximumByteCount: scenario.maximumByteCount)
     let store = try scenario.open(device)
     defer { scenario.close(store) }
-    let recovery = device.log
+    let opening = Opening(
+      log: device.log, fingerprint: takesFingerprint ? try scenario.fingerprint?(store) : nil)
     try scenario.check(store, expectation)
-    return recovery
+    return opening
   }
 
   private func attempt(
-    _ place: CrashPlace, _ picture: () -> String, _ body: () throws -> CrashLog
-  ) throws(CrashHuntFailure) -> CrashLog {
+    _ place: CrashPlace, _ picture: () -> String, _ body: () throws -> Opening
+  ) throws(CrashHuntFailure) -> Opening {
     if tracesStates {
       print("LACUNA_SEED=\(seed) LACUNA_CRASH=\(scenario.name)/\(place)")
       fflush(nil)
@@ -246,6 +286,16 @@ private final class Hunter<Store, Oracle: Sendable, Expectation: Sendable>: Send
       return try body()
     } catch {
       throw CrashHuntFailure(scenario: scenario.name, seed: seed, place: place, cause: error, picture: picture())
+    }
+  }
+}
+
+extension CrashDevice.Call {
+  /// Whether a workload has few calls like this one.
+  fileprivate var isRare: Bool {
+    switch self {
+    case .grow, .discard: true
+    case .write, .sync, .drop: false
     }
   }
 }

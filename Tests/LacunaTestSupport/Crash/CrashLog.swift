@@ -6,6 +6,12 @@ package struct CrashLog: Sendable {
   package let start: MediumImage
   package let calls: [CrashDevice.Call]
 
+  /// Makes the log of what did not happen, for tests of what looks at logs.
+  package init(start: MediumImage, calls: [CrashDevice.Call]) {
+    self.start = start
+    self.calls = calls
+  }
+
   /// How many moments there are to cut the power at: before each call, and after the last.
   package var crashPointCount: Int { calls.count + 1 }
 
@@ -81,7 +87,7 @@ package struct CrashMoment: Sendable {
   }
 
   /// What became of a pending call.
-  package enum Fate: Sendable, Equatable {
+  package enum Fate: Sendable, Hashable {
     case lost
     case kept
     /// Some of it is on the medium, which part is up to the seed.

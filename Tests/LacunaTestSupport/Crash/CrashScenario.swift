@@ -13,6 +13,8 @@ package struct CrashScenario<Store, Oracle: Sendable, Expectation: Sendable>: Se
   package var maximumByteCount: UInt64
   /// How many steps the workload has.
   package var stepCount: Int
+  /// How many first steps only prepare: the power is not cut before they are over.
+  package var setupStepCount = 0
   /// Makes a store on an empty device, durably.
   package var format: @Sendable (CrashDevice) throws -> Void
   /// Opens, and thereby recovers.
@@ -27,6 +29,9 @@ package struct CrashScenario<Store, Oracle: Sendable, Expectation: Sendable>: Se
   package var expectation: @Sendable (Oracle, _ crashPoint: Int) -> Expectation
   /// Compares an opened store with what must be there. Throws where it differs, or cannot be read.
   package var check: @Sendable (Store, Expectation) throws -> Void
+  /// A number that is another one where the contents are others. With it, a hunt holds a recovery that was cut short and
+  /// begun anew against one that was not: both must find the same (rule R7).
+  package var fingerprint: (@Sendable (Store) throws -> UInt64)?
 
   package init(
     name: String, byteCount: UInt64, maximumByteCount: UInt64? = nil, stepCount: Int,
@@ -97,8 +102,18 @@ package struct CrashHuntReport: Sendable, Equatable {
   /// The pictures opened after a crash of the workload, and after one during a recovery.
   package var stateCount = 0
   package var recoveryStateCount = 0
+  /// Both together.
+  package var allStatesCount: Int { stateCount + recoveryStateCount }
 
   package init() {}
+
+  /// Adds what another hunt did.
+  package static func += (left: inout CrashHuntReport, right: CrashHuntReport) {
+    left.callCount += right.callCount
+    left.pointCount += right.pointCount
+    left.stateCount += right.stateCount
+    left.recoveryStateCount += right.recoveryStateCount
+  }
 }
 
 /// A store that did not come back as it should.

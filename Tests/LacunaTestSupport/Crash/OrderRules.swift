@@ -2,8 +2,8 @@ import Bytes
 
 /// The order in which a redirect-on-write store must call its device, checked over a recording.
 ///
-/// 1. Before a commit record (a superblock) is written, everything outside the exempt ranges (a journal whose records
-///    carry checksums) is durable, the device's length included (rules R2 and R8).
+/// 1. Before a commit record (a superblock) is written, all that it reaches outside the exempt ranges (a journal whose
+///    records carry checksums) is durable, and the device's length is (rules R2 and R8).
 /// 2. What a commit record on the medium reaches is neither written nor discarded; neither is what one reaches that is
 ///    written and not yet durable (rule R1).
 package struct OrderRules: Sendable {
@@ -34,10 +34,13 @@ package struct OrderRules: Sendable {
     for (number, call) in log.calls.enumerated() {
       let before = cursor.moment
       try checkReuse(call, number, protected)
-      if isCommit(call) { try checkDurable(before, call, number) }
       live.apply(call)
       cursor.advance()
-      if isCommit(call) { protected[number] = try reachable(live.image()) }
+      if isCommit(call) {
+        let reached = try reachable(live.image())
+        try checkDurable(before, call, number, reached)
+        protected[number] = reached
+      }
       let after = cursor.moment
       // A sync settled commit records: the newest on the medium is the one that counts.
       if before.pending.contains(where: { pending in
@@ -65,12 +68,16 @@ package struct OrderRules: Sendable {
     }
   }
 
-  private func checkDurable(_ moment: CrashMoment, _ call: CrashDevice.Call, _ number: Int) throws {
+  private func checkDurable(
+    _ moment: CrashMoment, _ call: CrashDevice.Call, _ number: Int, _ reached: [Range<UInt64>]
+  ) throws {
     for pending in moment.pending where !isCommit(pending.call) {
-      if let range = pending.call.changedRange,
-        exemptRanges.contains(where: { $0.lowerBound <= range.lowerBound && range.upperBound <= $0.upperBound })
-      {
-        continue
+      if let range = pending.call.changedRange {
+        if exemptRanges.contains(where: { $0.lowerBound <= range.lowerBound && range.upperBound <= $0.upperBound }) {
+          continue
+        }
+        // Other threads write meanwhile, for a later commit record.
+        guard reached.contains(where: { $0.overlaps(range) }) else { continue }
       }
       // A discard that comes late harms nobody.
       if case .discard = pending.call { continue }
