@@ -1,0 +1,139 @@
+import Devices
+import ExtentFS
+import Glibc
+import LacunaTestSupport
+
+/// A small store to change, and everything that can be done with one that was changed.
+struct HostileStore: Sendable {
+  /// Trees of two levels, inline extents, and a journal that is live.
+  let image: MediumImage
+  let ledgers: CrashLedgers
+  /// Where its checksums are.
+  let seals: Seals
+
+  /// Numbers at which arithmetic goes wrong.
+  static let boundaries: [UInt64] = [
+    0, 1, 2, 255, 1 << 31 - 1, 1 << 31, 1 << 31 + 1, 1 << 32 - 1, 1 << 32, 1 << 53, 1 << 62 - 1, 1 << 62, 1 << 63 - 1,
+    1 << 63, .max - 1, .max,
+  ]
+
+  static var shape: CrashShape {
+    var shape = CrashShape()
+    shape.limitByteCount = 900 << 10
+    shape.diskByteCount = 200 * 1024
+    shape.volumeCount = 3
+    shape.mayBeFull = true
+    return shape
+  }
+
+  /// Makes the store, the same each time.
+  init() throws {
+    let shape = Self.shape
+    let device = CrashDevice(byteCount: 0, maximumByteCount: shape.limitByteCount)
+    try FaultStore.format(device, shape)
+    let ledgers = CrashLedgers(shape) { device.callCount }
+    var store = try FaultStore(opening: device, shape)
+    var generator = SeededGenerator(seed: 5)
+    for _ in 0..<150 { try store.step(ledgers, &generator) }
+    try store.engine.checkpoint()
+    for _ in 0..<12 { try store.step(ledgers, &generator) }
+    try store.volumes[0].flush()
+    // Only a record behind a flush says that it succeeded: until then, data that changed looks as if it had never arrived.
+    let last = ledgers.disks[0].willZero(0..<1)
+    try store.volumes[0].discard(in: 0..<1024)
+    ledgers.disks[0].didFinish(last)
+    image = device.image
+    self.ledgers = ledgers
+    seals = try Seals(image)
+  }
+
+  /// A device with the store on it, to be changed.
+  func device() -> CrashDevice {
+    CrashDevice(image, maximumByteCount: Self.shape.limitByteCount, records: false)
+  }
+
+  /// Does all that can be done with a store; an error that is told is a right answer.
+  ///
+  /// - Throws: where something was written to a store that is open for reading only; and what is no error of the engine.
+  static func use<Device: BlockDevice>(_ device: Device, writeCount: () -> Int) throws {
+    try tolerant { _ = try StoreCheck.findings(on: device) }
+    let before = writeCount()
+    try use(device, readOnly: true)
+    if writeCount() != before { throw CheckFailure("a store open for reading only was written to") }
+    try use(device, readOnly: false)
+    try tolerant { _ = try StoreCheck.findings(on: device) }
+  }
+
+  private static func tolerant(_ body: () throws -> Void) throws {
+    do { try body() } catch is ExtentFSError {}
+  }
+
+  private static func use<Device: BlockDevice>(_ device: Device, readOnly: Bool) throws {
+    var options = shape.options
+    options.cacheByteCount = 1 << 16
+    var opened: Engine<Device>?
+    try tolerant { opened = try Engine.open(device, options, readOnly: readOnly).engine }
+    guard let engine = opened else { return }
+    var volumes: [DiskVolume<Device>] = []
+    for number in 0..<3 {
+      try tolerant { if let volume = try engine.volume(named: "disk\(number)") { volumes.append(volume) } }
+    }
+    try tolerant { _ = try engine.volumeRecords() }
+    for volume in volumes {
+      try read(volume)
+      if !readOnly { try change(volume) }
+    }
+    if !readOnly {
+      try tolerant { try engine.checkpoint() }
+      try tolerant { _ = try engine.createVolume(named: "new", byteCount: 5000, createdSeconds: 0) }
+    }
+    try? engine.close()
+  }
+
+  private static func read<Device: BlockDevice>(_ volume: DiskVolume<Device>) throws {
+    let size = volume.byteCount
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    for offset in stride(from: 0, to: min(size, 1 << 18), by: 4096) {
+      let count = Int(min(4096, size - offset))
+      try tolerant {
+        try buffer.withUnsafeMutableBytes { try volume.read(into: .init(rebasing: $0[..<count]), at: offset) }
+      }
+    }
+    try tolerant {
+      var count = 0
+      try volume.forEachExtent(in: 0..<size) { _, _ in
+        count += 1
+        return count < 10000
+      }
+    }
+  }
+
+  private static func change<Device: BlockDevice>(_ volume: DiskVolume<Device>) throws {
+    let size = volume.byteCount
+    let buffer = [UInt8](repeating: 0x33, count: 4096)
+    for offset in [0, 5000, 100_000] as [UInt64] where offset + 4096 <= size {
+      try tolerant { try buffer.withUnsafeBytes { try volume.write($0, at: offset) } }
+    }
+    try tolerant { try volume.discard(in: 0..<min(size, 150_000)) }
+    try tolerant { try volume.zero(in: size / 2..<size, keepsSpace: true) }
+    try tolerant { try volume.flush() }
+  }
+}
+
+extension MediumImage {
+  /// The number at a byte.
+  func number(at offset: UInt64) -> UInt64 {
+    bytes(offset..<offset + 8).withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) }
+  }
+}
+
+extension CrashDevice {
+  func write(_ bytes: [UInt8], at offset: UInt64) throws {
+    try bytes.withUnsafeBytes { try write($0, at: offset) }
+  }
+
+  /// Writes a number.
+  func put<Number: FixedWidthInteger>(_ number: Number, at offset: UInt64) throws {
+    try withUnsafeBytes(of: number.littleEndian) { try write($0, at: offset) }
+  }
+}
