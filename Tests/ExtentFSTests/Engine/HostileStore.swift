@@ -20,7 +20,7 @@ struct HostileStore: Sendable {
   static var shape: CrashShape {
     var shape = CrashShape()
     shape.limitByteCount = 900 << 10
-    shape.diskByteCount = 200 * 1024
+    shape.diskByteCount = 112 * 1024
     shape.volumeCount = 3
     shape.mayBeFull = true
     return shape
@@ -34,7 +34,18 @@ struct HostileStore: Sendable {
     let ledgers = CrashLedgers(shape) { device.callCount }
     var store = try FaultStore(opening: device, shape)
     var generator = SeededGenerator(seed: 5)
-    for _ in 0..<150 { try store.step(ledgers, &generator) }
+    for _ in 0..<120 { try store.step(ledgers, &generator) }
+    // No two of these are one extent.
+    for block in stride(from: 0 as UInt64, to: 112, by: 2) {
+      let change = ledgers.disks[0].willWrite(block..<block + 1)
+      try ledgers.disks[0].bytes(of: change).withUnsafeBytes { try store.volumes[0].write($0, at: block * 1024) }
+      ledgers.disks[0].didFinish(change)
+    }
+    // So few extents are in the volume's record.
+    let small = try store.engine.createVolume(named: "small", byteCount: 20_000, createdSeconds: 0)
+    for offset in [0, 7000] as [UInt64] {
+      try [UInt8](repeating: 9, count: 2048).withUnsafeBytes { try small.write($0, at: offset) }
+    }
     try store.engine.checkpoint()
     for _ in 0..<12 { try store.step(ledgers, &generator) }
     try store.volumes[0].flush()
@@ -45,6 +56,13 @@ struct HostileStore: Sendable {
     image = device.image
     self.ledgers = ledgers
     seals = try Seals(image)
+    for kind in ["inodes 0", "names 0", "space 0", "extents 0", "extents 1", "bitmap", "checksums"]
+    where !seals.blocks.contains(where: { $0.kind == kind }) {
+      throw CheckFailure("the store to change has no block of the kind \(kind)")
+    }
+    guard try seals.inodes().contains(where: { !$0.inlineExtents.isEmpty }) else {
+      throw CheckFailure("the store to change has no inline extents")
+    }
   }
 
   /// A device with the store on it, to be changed.
@@ -61,7 +79,7 @@ struct HostileStore: Sendable {
     try use(device, readOnly: true)
     if writeCount() != before { throw CheckFailure("a store open for reading only was written to") }
     try use(device, readOnly: false)
-    try tolerant { _ = try StoreCheck.findings(on: device) }
+    try tolerant { _ = try StoreCheck.findings(on: device, readsData: false) }
   }
 
   private static func tolerant(_ body: () throws -> Void) throws {
@@ -75,8 +93,8 @@ struct HostileStore: Sendable {
     try tolerant { opened = try Engine.open(device, options, readOnly: readOnly).engine }
     guard let engine = opened else { return }
     var volumes: [DiskVolume<Device>] = []
-    for number in 0..<3 {
-      try tolerant { if let volume = try engine.volume(named: "disk\(number)") { volumes.append(volume) } }
+    for name in ["disk0", "disk1", "disk2", "small"] {
+      try tolerant { if let volume = try engine.volume(named: name) { volumes.append(volume) } }
     }
     try tolerant { _ = try engine.volumeRecords() }
     for volume in volumes {

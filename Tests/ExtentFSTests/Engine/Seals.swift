@@ -75,6 +75,16 @@ struct Seals: Sendable {
     }
   }
 
+  /// The records of all volumes.
+  func inodes() throws -> [InodeRecord] {
+    var all: [InodeRecord] = []
+    try TreeReader(cache: nodes, root: superblock.inodes, kind: .inodes).forEach { entry throws(ExtentFSError) in
+      all.append(try entry.withValue { value throws(ExtentFSError) in try InodeRecord(decoding: value, at: 0) })
+      return true
+    }
+    return all
+  }
+
   /// Makes the checksums right from block `index` up to the superblock.
   func seal(_ device: CrashDevice, _ index: Int) throws {
     var next: Int? = index
