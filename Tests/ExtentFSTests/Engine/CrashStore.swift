@@ -2,7 +2,6 @@ import Bytes
 import Devices
 import ExtentFS
 import LacunaTestSupport
-import Testing
 
 /// What a workload for a hunt of power cuts is like.
 struct CrashShape: Sendable {
