@@ -27,18 +27,20 @@ extension FuzzTargets {
     let picture = generator.next()
     try work(device, ledgers, &generator)
 
+    // Before the checks, which write.
+    let log = base.log
     let store = try FaultStore(opening: base, shape)
     try store.check(ledgers.expectation())
     store.close()
 
-    let log = base.log
     let point = Int(crash >> 48) % log.crashPointCount
     let pictures = Pictures(.sampled(8))
     let moment = log.moment(at: point)
     let image = moment.picture(Int(picture >> 56) % moment.pictureCount(pictures), pictures, seed: picture)
     let reborn = CrashDevice(image, maximumByteCount: shape.limitByteCount)
+    let crashed = ledgers.expectation(at: point)
     let recovered = try FaultStore(opening: reborn, shape)
-    try recovered.check(ledgers.expectation(at: point))
+    try recovered.check(crashed)
     recovered.close()
   }
 
@@ -55,6 +57,7 @@ extension FuzzTargets {
         where error.isOfDevice || error.code == .outOfSpace {
           // Only opening anew can end a step like this. Its engine is that of a dead process.
           guard let again = try open(device) else { return }
+          store.abandon()
           store = again
         }
       }

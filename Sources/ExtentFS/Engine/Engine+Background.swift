@@ -37,7 +37,7 @@ extension Engine {
   }
 
   /// Gives the host back what has become free, as far as the device can.
-  private func trimInBackground() throws(ExtentFSError) {
+  package func trimInBackground() throws(ExtentFSError) {
     while !checkpointer.isStopping, let run = space.nextTrim() {
       let bytes = blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count)
       // A device that cannot discard keeps the space, and nothing else changes.

@@ -36,7 +36,7 @@ extension Engine {
 
   /// Volumes and engine refer to each other; this ends that.
   @discardableResult
-  func letGoOfVolumes() -> [DiskVolume<Device>] {
+  package func letGoOfVolumes() -> [DiskVolume<Device>] {
     state.withLock { state in
       defer { state.volumes = [:] }
       return Array(state.volumes.values)

@@ -20,6 +20,8 @@ struct CrashShape: Sendable {
   var mayBeFull = false
   /// Whether calls may fail because the device does, or did.
   var mayFail = false
+  /// The error number that a failing device has; any for nil.
+  var errno: Int32?
   var skipsDataVerification = false
 
   /// Writes of parts of blocks.
@@ -45,7 +47,13 @@ struct CrashShape: Sendable {
 
   /// Whether a change of a volume may end like this.
   fileprivate func allows(_ error: ExtentFSError) -> Bool {
-    error.code == .outOfSpace ? mayBeFull : error.isOfDevice && mayFail
+    error.code == .outOfSpace ? mayBeFull : mayFail && allowsDevice(error)
+  }
+
+  /// Whether an error is one that the device was made to have, or that follows from an earlier one.
+  func allowsDevice(_ error: ExtentFSError) -> Bool {
+    if case .device(let cause) = error.code { return errno.map { $0 == cause.errno } ?? true }
+    return error.code == .failed
   }
 }
 
@@ -126,6 +134,9 @@ struct FaultStore<Device: BlockDevice>: Sendable {
 
   func close() { try? engine.close() }
 
+  /// Frees the memory of the engine, as the end of a process does, and leaves the device as it is.
+  func abandon() { engine.letGoOfVolumes() }
+
   /// Does a random thing, which may be to open the store anew as after the death of the process.
   mutating func step(_ ledgers: CrashLedgers, _ generator: inout SeededGenerator) throws {
     if volumes.count < shape.volumeCount, generator.oneIn(12) {
@@ -149,7 +160,11 @@ struct FaultStore<Device: BlockDevice>: Sendable {
   }
 
   /// The process dies, and another one opens the store.
-  mutating func reopen() throws { self = try FaultStore(opening: reborn(device), shape, reborn: reborn) }
+  mutating func reopen() throws {
+    let dead = self
+    self = try FaultStore(opening: reborn(device), shape, reborn: reborn)
+    dead.abandon()
+  }
 
   /// The step `kind`, 0 to 18, on one volume.
   private func step(
@@ -186,7 +201,31 @@ struct FaultStore<Device: BlockDevice>: Sendable {
         try volume.flush()
         ledger.didFinish(flush)
       }
-    default: try unlessDeviceFails { try engine.checkpoint() }
+    default:
+      try unlessDeviceFails {
+        try engine.checkpoint()
+        try engine.trimInBackground()
+      }
+    }
+  }
+
+  /// Fills the first volume, makes all of it holes, and gives the host back what that freed.
+  func fillAndTrim(_ ledgers: CrashLedgers) throws {
+    let (volume, ledger) = (volumes[0], ledgers.disks[0])
+    let unit = UInt64(shape.unit)
+    let step = UInt64(65536 / shape.unit)
+    for first in stride(from: 0, to: ledger.blockCount, by: UInt64.Stride(step)) {
+      let change = ledger.willWrite(first..<min(first + step, ledger.blockCount))
+      try finish(change, ledger) {
+        try ledger.bytes(of: change).withUnsafeBytes { try volume.write($0, at: first * unit) }
+      }
+    }
+    try unlessDeviceFails { try engine.checkpoint() }
+    let change = ledger.willZero(0..<ledger.blockCount)
+    try finish(change, ledger, needsSpace: false) { try volume.discard(in: 0..<ledger.blockCount * unit) }
+    try unlessDeviceFails {
+      try engine.checkpoint()
+      try engine.trimInBackground()
     }
   }
 
@@ -204,7 +243,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
 
   /// What may fail only because the device does.
   private func unlessDeviceFails(_ body: () throws -> Void) throws {
-    do { try body() } catch let error as ExtentFSError where shape.mayFail && error.isOfDevice {}
+    do { try body() } catch let error as ExtentFSError where shape.mayFail && shape.allowsDevice(error) {}
   }
 
   /// The volumes are what the ledgers allow, and the store is sound.
