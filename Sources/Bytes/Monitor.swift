@@ -40,13 +40,15 @@ internal import Glibc
     return try body(&state)
   }
 
-  /// Waits up to `seconds` for `body`, run with the lock held after every change, to return something; nil after that time.
+  /// Waits up to `milliseconds` for `body`, run with the lock held after every change, to return something; nil after that time.
   public func wait<Result, Failure: Error>(
-    seconds: UInt32, until body: (inout State) throws(Failure) -> Result?
+    milliseconds: UInt32, until body: (inout State) throws(Failure) -> Result?
   ) throws(Failure) -> Result? {
     var deadline = timespec()
     unsafe clock_gettime(CLOCK_REALTIME, &deadline)
-    deadline.tv_sec += Int(seconds)
+    let nanoseconds = deadline.tv_nsec + Int(milliseconds % 1000) * 1_000_000
+    deadline.tv_sec += Int(milliseconds / 1000) + nanoseconds / 1_000_000_000
+    deadline.tv_nsec = nanoseconds % 1_000_000_000
     // Safe: as above.
     unsafe pthread_mutex_lock(mutex)
     defer { unsafe pthread_mutex_unlock(mutex) }

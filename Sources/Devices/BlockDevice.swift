@@ -36,4 +36,15 @@ public protocol BlockDevice: Sendable {
   /// - Throws: `DeviceError` with `ENOSPC` or `EFBIG` where there is no room, and `EOPNOTSUPP` where the length is
   ///   fixed.
   func grow(to byteCount: UInt64) throws(DeviceError)
+
+  /// Maps `range`, whole and at a multiple of the page size, so that it can be written without calls: what is stored there
+  /// is as good as written, and a `sync` covers it. Until it goes, the range is not discarded.
+  ///
+  /// - Returns: nil where the device cannot, and then `write` does.
+  func map(_ range: Range<UInt64>) -> MappedRange?
+}
+
+extension BlockDevice {
+  /// Nothing can be mapped.
+  public func map(_ range: Range<UInt64>) -> MappedRange? { nil }
 }

@@ -180,6 +180,12 @@ public final class FileDevice: BlockDevice {
       throw failure(.grow, error, byteCount: byteCount)
     }
   }
+
+  /// Maps `range` of a regular file; nil for a block device, and where kernel or file system are not known to do it safely.
+  public func map(_ range: Range<UInt64>) -> MappedRange? {
+    guard access == .readWrite, !isBlockDevice, range.upperBound <= byteCount else { return nil }
+    return try? MappedRange(descriptor, range)
+  }
 }
 
 extension FileDevice {

@@ -91,6 +91,58 @@ enum SystemCalls {
   }
 }
 
+// MARK: Mappings
+
+extension SystemCalls {
+  /// Opens the file of `descriptor` once more, for reading and writing, with a file offset and settings of its own.
+  static func openAgain(_ descriptor: FileDescriptor) throws(Errno) -> FileDescriptor {
+    try open(FilePath("/proc/self/fd/\(descriptor.rawValue)"), .readWrite, options: [.closeOnExec])
+  }
+
+  /// Whether the file's system overwrites written blocks where they are, so that an overwrite never lacks space: ext4, XFS
+  /// and tmpfs do. See statfs(2).
+  static func overwritesInPlace(_ descriptor: FileDescriptor) throws(Errno) -> Bool {
+    var status = CLinux.statfs()
+    // Safe: the call fills in `status`, which has the type it expects.
+    try check { unsafe fstatfs(descriptor.rawValue, &status) }
+    let (ext, xfs, tmpfs) = (0xEF53, 0x5846_5342, 0x0102_1994)
+    return [ext, xfs, tmpfs].contains(Int(status.f_type))
+  }
+
+  /// Writes back what is dirty in a range of a file, and waits for it; nothing is durable by that. See sync_file_range(2).
+  static func writeBack(_ descriptor: FileDescriptor, offset: Int64, byteCount: Int64) throws(Errno) {
+    try check {
+      sync_file_range(
+        descriptor.rawValue, off_t(offset), off_t(byteCount), lacuna_SYNC_FILE_RANGE_WRITE_AND_WAIT)
+    }
+  }
+
+  /// Says how a range of a file will be used; a count of 0 reaches to its end. See posix_fadvise(2).
+  static func advise(
+    _ descriptor: FileDescriptor, offset: Int64, byteCount: Int64, _ advice: Int32
+  ) throws(Errno) {
+    let status = posix_fadvise(descriptor.rawValue, off_t(offset), off_t(byteCount), advice)
+    if status != 0 { throw Errno(rawValue: status) }
+  }
+
+  /// Maps a range of a file for reading and writing, shared. See mmap(2).
+  static func map(
+    _ descriptor: FileDescriptor, offset: Int64, byteCount: Int
+  ) throws(Errno) -> UnsafeMutableRawPointer {
+    let start = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor.rawValue, off_t(offset))
+    guard let start = unsafe start, unsafe start != MAP_FAILED else { throw Errno(rawValue: Glibc.errno) }
+    return unsafe start
+  }
+
+  /// Says how mapped memory will be used, or makes it present. See madvise(2).
+  static func advise(
+    _ start: UnsafeMutableRawPointer, byteCount: Int, _ advice: Int32
+  ) throws(Errno) {
+    // Safe: the caller's memory is mapped.
+    try check { unsafe madvise(start, byteCount, advice) }
+  }
+}
+
 extension SystemCalls {
   /// Runs a call of the C library that answers -1 for a failure, again for as long as signals interrupt it.
   @discardableResult

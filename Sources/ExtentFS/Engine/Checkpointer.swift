@@ -4,7 +4,7 @@ internal import Glibc
 
 /// The thread that runs checkpoints in the background.
 ///
-/// It runs one when it is woken, and when the time between two has passed. Any thread may call it.
+/// It looks for work when it is woken, and when the time has passed that it was told to sleep. Any thread may call it.
 final class Checkpointer: Sendable {
   private struct State {
     var isRunning = false
@@ -12,27 +12,38 @@ final class Checkpointer: Sendable {
     var isStopping = false
   }
 
+  /// How long the thread may sleep.
+  struct Sleep {
+    var milliseconds: UInt32
+    /// Whether any change is worth waking it for, rather than only an urgent one.
+    var isDeep: Bool
+  }
+
   private let state = Monitor(State())
   /// Whether a wake is on its way to the thread, so that no other needs to take the lock for one.
   private let isWakePending = ManagedAtomic(false)
+  private let isDeeplyAsleep = ManagedAtomic(true)
 
-  /// Starts the thread, which calls `work` each time, with whether the time has passed rather than it was woken. Once in the
+  /// Starts the thread, which calls `work` each time, with whether it was woken, and sleeps then as that says. Once in the
   /// life of the object at most.
-  func start(seconds: UInt32, _ work: @escaping @Sendable (_ timeHasPassed: Bool) -> Void) throws(ExtentFSError) {
-    let (state, isWakePending) = (state, isWakePending)
+  func start(_ first: Sleep, _ work: @escaping @Sendable (_ isWoken: Bool) -> Sleep) throws(ExtentFSError) {
+    let (state, isWakePending, isDeeplyAsleep) = (state, isWakePending, isDeeplyAsleep)
     state.change { $0.isRunning = true }
     let body = ThreadBody {
+      var sleep = first
       while true {
-        let isStopping = state.wait(seconds: seconds) { state -> Bool? in
+        isDeeplyAsleep.store(sleep.isDeep, ordering: .relaxed)
+        let isStopping = state.wait(milliseconds: sleep.milliseconds) { state -> Bool? in
           guard state.isWoken || state.isStopping else { return nil }
           state.isWoken = false
           return state.isStopping
         }
         if isStopping == true { break }
-        // Before the work, so that whoever sees a reason for more while it runs is heard. It orders nothing else: what the
+        // Before the work, so that whoever sees a reason for more while it runs is heard. They order nothing else: what the
         // work looks at has locks of its own.
+        isDeeplyAsleep.store(false, ordering: .relaxed)
         isWakePending.store(false, ordering: .relaxed)
-        work(isStopping == nil)
+        sleep = work(isStopping != nil)
       }
       state.change { $0.isRunning = false }
     }
@@ -43,8 +54,14 @@ final class Checkpointer: Sendable {
     }
   }
 
-  /// Asks for a checkpoint soon. Costs next to nothing where one was asked for already.
-  func wake() {
+  /// Tells that something changed; wakes the thread where it is urgent, or where the thread is deeply asleep. Costs next to
+  /// nothing otherwise.
+  @inline(__always)
+  func noteChange(isUrgent: Bool) {
+    if isUrgent || isDeeplyAsleep.load(ordering: .relaxed) { wake() }
+  }
+
+  private func wake() {
     guard !isWakePending.load(ordering: .relaxed), !isWakePending.exchange(true, ordering: .relaxed) else { return }
     state.change { $0.isWoken = true }
   }

@@ -174,7 +174,7 @@ extension DiskVolume {
   ) throws(ExtentFSError) -> Bool {
     while true {
       var old: View?  // Leaves the lock before it goes, since blocks may be set free with it.
-      var supersededCount: UInt64 = 0
+      var deadBlockCount: UInt64 = 0
       let outcome = try writers.withLock { writer throws(ExtentFSError) -> Bool? in
         let now = current.load(ordering: .relaxed)  // Stored only under this lock.
         old = now
@@ -188,14 +188,15 @@ extension DiskVolume {
           }
           return true
         }
-        supersededCount = writer.supersededCount
+        writer.changedCount = writer.changedCount &+ blocks.length
+        deadBlockCount = writer.deadBlockCountMax
         active.replace(blocks, with: target)
         publish(now.replacing(active: active, frozen: now.frozen))
         return true
       }
       withExtendedLifetime(old) {}
       if let outcome {
-        engine.wakeCheckpointer(supersededCount: supersededCount)
+        engine.noteChange(deadBlockCount: deadBlockCount)
         return outcome
       }
       try engine.waitForJournalRoom()

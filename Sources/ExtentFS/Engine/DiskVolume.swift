@@ -27,14 +27,24 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     var superseded: [PhysicalRun] = []
     /// How many blocks those are.
     var supersededCount: UInt64 = 0
+    /// How many blocks changed since then, each counted as often as it did.
+    var changedCount: UInt64 = 0
+    /// How many blocks the tree maps.
+    var treeBlockCount: UInt64 = 0
+
+    /// How many blocks the next checkpoint frees, at most. What the tree has is not looked up for that.
+    var deadBlockCountMax: UInt64 { supersededCount + min(changedCount, treeBlockCount) }
+
+    /// What the next checkpoint's time begins with.
+    mutating func startAgain() { self = WriterState(treeBlockCount: treeBlockCount) }
   }
 
-  init(inode: UInt64, name: String, engine: Engine<Device>, view: View) {
+  init(inode: UInt64, _ record: InodeRecord, engine: Engine<Device>, view: View) {
     self.inode = inode
-    self.name = name
+    name = record.name
     self.engine = engine
     current = ManagedAtomic(view)
-    writers = Locked(WriterState())
+    writers = Locked(WriterState(treeBlockCount: record.mappedBlocks))
     openRun = OpenRun(engine.space)
   }
 

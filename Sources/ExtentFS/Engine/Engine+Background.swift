@@ -1,48 +1,97 @@
 internal import Bytes
 internal import Devices
 
+/// When the thread in the background has something to do.
+///
+/// A checkpoint is worth its two syncs when the journal fills, when blocks wait to be free that are a good part of what is
+/// used, when nobody has changed anything for a moment and some blocks wait, and when the time between two has passed. The
+/// host gets back what is free when nobody has changed anything for a moment; before that only what is free in excess, since
+/// what is about to be written again is cheapest where the kernel still has it in memory.
 extension Engine {
-  /// Dead blocks, waiting for a checkpoint, that are reason enough for one.
-  private static var supersededCountMax: UInt64 { 65_536 }
+  /// How long nobody may have changed anything for the store to be quiet, in milliseconds.
+  private static var quietMilliseconds: UInt32 { 100 }
+  /// What is worth a checkpoint of a quiet store, in bytes.
+  private static var quietDeadByteCountMin: UInt64 { 4 << 20 }
+
+  /// How many blocks may wait for a checkpoint that makes them free.
+  var deadBlockCountMax: UInt64 {
+    let room = space.availableBlockCount / 4
+    let shift = blockSize.shift
+    return max(min(space.usedBlockCount / 8 + (192 << 20) >> shift, room), (1 << 20) >> shift)
+  }
 
   /// Whether writers should soon find more room in the journal: they wait only where it is full.
   private var isJournalHalfFull: Bool { journal.usedByteCount > journal.byteCount / 2 }
 
   /// Starts the thread that runs checkpoints and gives freed space back to the host, until `close`. Not before a fork.
   package func startCheckpoints() throws(ExtentFSError) {
-    try checkpointer.start(seconds: max(options.checkpointSeconds, 1)) { timeHasPassed in
-      do throws(ExtentFSError) {
-        try self.checkpointInBackground(timeHasPassed: timeHasPassed)
-        try self.trimInBackground()
-      } catch {
-        // Where the store cannot go on, the journal knows why, and tells every writer (invariant 4).
+    let rhythm = Locked(Rhythm(seconds: max(options.checkpointSeconds, 1)))
+    try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) { _ in
+      rhythm.withLock { rhythm in
+        do throws(ExtentFSError) {
+          return try self.lookForWork(&rhythm)
+        } catch {
+          // Where the store cannot go on, the journal knows why, and tells every writer (invariant 4).
+          return Checkpointer.Sleep(milliseconds: rhythm.seconds * 1000, isDeep: false)
+        }
       }
     }
   }
 
-  /// Wakes the thread where there is enough for it to do.
+  /// What the thread remembers from one look to the next.
+  private struct Rhythm {
+    let seconds: UInt32
+    /// How much of the journal was in use at the last look; nil where the store was quiet then.
+    var usedByteCount: UInt64?
+    var lastCheckpoint = ContinuousClock.now
+  }
+
+  /// Tells the thread of a change, after which up to `deadBlockCount` blocks of one volume wait to be free.
   @inline(__always)
-  func wakeCheckpointer(supersededCount: UInt64) {
-    if isJournalHalfFull || supersededCount > Self.supersededCountMax { checkpointer.wake() }
+  func noteChange(deadBlockCount: UInt64) {
+    checkpointer.noteChange(
+      isUrgent: isJournalHalfFull || deadBlockCount > deadBlockLimit.load(ordering: .relaxed))
   }
 
-  private func checkpointInBackground(timeHasPassed: Bool) throws(ExtentFSError) {
-    if isJournalHalfFull {
-      try waitForJournalRoom()
-    } else {
-      let volumes = state.withLock { Array($0.volumes.values) }
-      let count = volumes.reduce(0 as UInt64) { $0 + $1.writers.withLock { $0.supersededCount } }
-      if timeHasPassed || count > Self.supersededCountMax { try checkpoint() }
+  /// Does what there is to do, and says when to look again.
+  private func lookForWork(_ rhythm: inout Rhythm) throws(ExtentFSError) -> Checkpointer.Sleep {
+    let used = journal.usedByteCount
+    let isQuiet = rhythm.usedByteCount == used
+    let dead = deadBlockCount
+    let isDue = ContinuousClock.now - rhythm.lastCheckpoint >= .seconds(Int64(rhythm.seconds))
+    if isDue || isJournalHalfFull || dead > deadBlockCountMax
+      || isQuiet && dead << blockSize.shift >= Self.quietDeadByteCountMin
+    {
+      try checkpoint()
+      rhythm.lastCheckpoint = .now
     }
+    try trim(leaving: isQuiet ? 0 : deadBlockCountMax)
+    let now = journal.usedByteCount
+    rhythm.usedByteCount = now
+    let isAsleep = isQuiet && now == used || now == 0
+    return Checkpointer.Sleep(
+      milliseconds: isAsleep ? rhythm.seconds * 1000 : Self.quietMilliseconds, isDeep: isAsleep)
   }
 
-  /// Gives the host back what has become free, as far as the device can.
-  package func trimInBackground() throws(ExtentFSError) {
-    while !checkpointer.isStopping, let run = space.nextTrim() {
+  /// How many blocks the next checkpoint may free, at most.
+  private var deadBlockCount: UInt64 {
+    let volumes = state.withLock { Array($0.volumes.values) }
+    return volumes.reduce(0) { $0 + $1.writers.withLock { $0.deadBlockCountMax } }
+  }
+
+  /// Gives the host back what is free, as far as the device can, but for `blockCount` blocks; all of it only as long as
+  /// nobody changes anything.
+  package func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
+    let used = journal.usedByteCount
+    var rest = space.trimmableBlockCount
+    while rest > blockCount, blockCount > 0 || journal.usedByteCount == used, !checkpointer.isStopping,
+      let run = space.nextTrim()
+    {
       let bytes = blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count)
       // A device that cannot discard keeps the space, and nothing else changes.
       try? device.discard(bytes)
       try space.didTrim(run)
+      rest = rest.minusOrZero(run.count)
     }
   }
 }

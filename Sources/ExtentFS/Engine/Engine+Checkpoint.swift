@@ -48,7 +48,7 @@ extension Engine {
       let view = volume.current.load(ordering: .relaxed)
       guard !view.active.isEmpty else { continue }
       let superseded = volume.writers.assumingLocked { writer in
-        defer { writer = DiskVolume.WriterState() }
+        defer { writer.startAgain() }
         return writer.superseded
       }
       frozen.append(FrozenVolume(volume: volume, delta: view.active, base: view.base, superseded: superseded))
@@ -150,7 +150,8 @@ extension Engine {
     }
     for (inode, volume) in volumes {
       var replaced: View?  // Leaves the lock before it goes, since blocks may be set free with it.
-      volume.writers.withLock { _ in
+      volume.writers.withLock { writer in
+        if let record = catalog.inodes[inode] { writer.treeBlockCount = record.mappedBlocks }
         let view = volume.current.load(ordering: .relaxed)
         replaced = view
         volume.publish(view.replacing(frozen: nil, base: bases[inode], epoch: epoch))

@@ -25,6 +25,7 @@ extension Engine {
     let editCount = journal.byteCount / UInt64(JournalFormat.rangeByteCount)
     let perNode = UInt64(NodeLayout(.extents, level: 0, blockByteCount: blockSize.byteCount).capacity)
     space.setReserve(2 * nodeCount + 2 * editCount / perNode + Self.reserveBlockCount)
+    deadBlockLimit.store(deadBlockCountMax, ordering: .relaxed)
   }
 
   /// For the catalog's nodes, those of the space tree, and the levels above the leaves.

@@ -81,7 +81,7 @@ extension Engine {
       let base = ExtentBase(inline: record.inlineExtents, root: record.extents)
       let view = View(
         inode: inode, byteCount: record.byteCount, active: delta, frozen: nil, base: base, epoch: state.epoch)
-      let volume = DiskVolume(inode: inode, name: record.name, engine: self, view: view)
+      let volume = DiskVolume(inode: inode, record, engine: self, view: view)
       state.volumes[inode] = volume
       state.inodes[inode] = record
       return volume

@@ -20,11 +20,12 @@ struct Recovery<Device: BlockDevice> {
   let spaceRoot: Locked<TreeRoot>
   let space: SpaceMap<Device>
   let checksums: ChecksumTable<Device>
+  private let mapping: MappedRange?
   private(set) var volumes: [UInt64: RecoveredVolume] = [:]
   /// What the user should know: records that were dropped.
   private(set) var warnings: [String] = []
 
-  init(_ device: Device, _ options: EngineOptions) throws(ExtentFSError) {
+  init(_ device: Device, _ options: EngineOptions, readOnly: Bool) throws(ExtentFSError) {
     self.device = device
     self.options = options
     (superblock, slot) = try device.newestSuperblock()
@@ -49,11 +50,11 @@ struct Recovery<Device: BlockDevice> {
       device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
       growingUpTo: (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift, records: records)
     checksums = ChecksumTable(space: space, byteBudget: half)
+    // Before the journal is read: that would fill the kernel's memory with large folios of it.
+    mapping = readOnly ? nil : device.map(geometry.journalRegion)
   }
 
-  private var region: Range<UInt64> {
-    StoreGeometry.journalOffset..<StoreGeometry.journalOffset + superblock.geometry.journalByteCount
-  }
+  private var region: Range<UInt64> { superblock.geometry.journalRegion }
 
   /// Reads the journal, twice: once to learn what a completed sync had made durable, then to do it again in memory. Records
   /// of later data count only if that data reached the device, which its checksums tell; it was never promised.
@@ -145,7 +146,7 @@ struct Recovery<Device: BlockDevice> {
     return EngineParts(
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
       spaceRoot: spaceRoot,
-      journal: try JournalRing(device: device, region: region, identity: identity, start: start))
+      journal: try JournalRing(device: device, region: region, identity: identity, start: start, mapping: mapping))
   }
 }
 
@@ -161,7 +162,7 @@ extension Engine {
   package static func open(
     _ device: Device, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    var recovery = try Recovery(device, options)
+    var recovery = try Recovery(device, options, readOnly: readOnly)
     if !readOnly, recovery.superblock.mustStayUnchanged {
       throw ExtentFSError(.newerFormat, "the store has features unknown to this program: it can only be read")
     }

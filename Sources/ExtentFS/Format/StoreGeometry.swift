@@ -52,6 +52,9 @@ package struct StoreGeometry: Sendable, Hashable {
   /// Where superblock slot `slot` (0 or 1) begins, in bytes.
   package static func superblockOffset(ofSlot slot: Int) -> UInt64 { UInt64(slot & 1) * 65536 }
 
+  /// The bytes that the journal takes.
+  package var journalRegion: Range<UInt64> { Self.journalOffset..<Self.journalOffset + journalByteCount }
+
   /// H: the number of blocks before the first group.
   package var headBlockCount: UInt64 { (Self.journalOffset + journalByteCount) >> blockSize.shift }
 

@@ -12,20 +12,26 @@ package import Devices
 /// 4. After a failed write nothing more is written: what the ring holds behind the last record is not known then.
 ///
 /// Locks: one, for the state and for the buffer that records are built in. It is held during the device's write, so that
-/// records reach the kernel in the order of their numbers; that write is a copy into memory which the kernel has.
+/// records reach the kernel in the order of their numbers; that write is a copy into memory which the kernel has. Where
+/// the device can map the ring, it is no more than that; else it also waits for whoever else is writing to the file.
 @safe package final class JournalRing<Device: BlockDevice>: @unchecked Sendable {
   // Sendable because `image` is touched only with the lock held, and the rest is constant, locked or atomic.
   private let device: Device
   private let region: Range<UInt64>
   private let identity: JournalIdentity
   private let image: UnsafeMutableRawPointer
+  private let mapping: MappedRange?
   private let state: Locked<State>
   private let publishedUsedByteCount: ManagedAtomic<UInt64>
+  /// Whether the state has a failure, for those who look without the lock.
+  private let hasFailed = ManagedAtomic(false)
 
   private struct State {
     var space: JournalSpace
     var nextSequence: UInt64
     var durableSequence: UInt64
+    /// Whether records go through the mapping, until that fails once.
+    var usesMapping: Bool
     /// Why nothing may be written any more.
     var failure: String?
   }
@@ -37,19 +43,23 @@ package import Devices
   ///
   /// A superblock with `identity` and `start` must be durable, and no record with this identity may ever have been written.
   ///
+  /// - Parameter mapping: the region as memory, where the device has that; records are then stored there.
   /// - Throws: `.damaged` where region or start are none.
   package init(
-    device: Device, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition
+    device: Device, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition,
+    mapping: MappedRange? = nil
   ) throws(ExtentFSError) {
     try Self.check(region: region, start: start, on: device)
     self.device = device
     self.region = region
     self.identity = identity
+    self.mapping = mapping
     unsafe image = .allocate(byteCount: Self.imageByteCount, alignment: Int(JournalFormat.blockByteCount))
     state = Locked(
       State(
         space: JournalSpace(byteCount: region.upperBound - region.lowerBound, start: start.offset),
-        nextSequence: start.sequence, durableSequence: start.sequence - 1))
+        nextSequence: start.sequence, durableSequence: start.sequence - 1,
+        usesMapping: mapping != nil))
     publishedUsedByteCount = ManagedAtomic(0)
   }
 
@@ -133,21 +143,35 @@ extension JournalRing {
     }
   }
 
-  /// Hands the image to the device: the one place to change for a ring in a shared mapping.
+  /// Hands the image to the kernel.
   @inline(__always)
   private func write(
     _ recordByteCount: Int, to place: JournalSpace.Place, _ state: inout State
   ) throws(ExtentFSError) {
+    // Safe: both counts are inside the image.
+    unsafe (image + recordByteCount).initializeMemory(
+      as: UInt8.self, repeating: 0, count: place.writtenByteCount - recordByteCount)
+    let bytes = unsafe UnsafeRawBufferPointer(start: image, count: place.writtenByteCount)
+    if state.usesMapping, let mapping, unsafe store(bytes, in: mapping, at: Int(place.offset)) { return }
+    state.usesMapping = false
     do throws(DeviceError) {
-      // Safe: both counts are inside the image.
-      unsafe (image + recordByteCount).initializeMemory(
-        as: UInt8.self, repeating: 0, count: place.writtenByteCount - recordByteCount)
-      try unsafe device.write(
-        UnsafeRawBufferPointer(start: image, count: place.writtenByteCount), at: region.lowerBound + place.offset)
+      try unsafe device.write(bytes, at: region.lowerBound + place.offset)
     } catch {
-      state.failure = "writing the journal failed earlier: \(error)"
+      fail("writing the journal failed earlier: \(error)", &state)
       throw ExtentFSError(error)
     }
+  }
+
+  /// Stores `bytes` in the mapping; false where that is refused.
+  @inline(__always)
+  private func store(_ bytes: UnsafeRawBufferPointer, in mapping: MappedRange, at offset: Int) -> Bool {
+    // Where a record begins a block or goes on into the next one, a page is stored to for the first time.
+    let block = Int(JournalFormat.blockByteCount)
+    if offset % block + bytes.count >= block || offset % block == 0 {
+      guard mapping.prepare(offset..<offset + bytes.count) else { return false }
+    }
+    unsafe mapping.store(bytes, at: offset)
+    return true
   }
 }
 
@@ -173,7 +197,10 @@ extension JournalRing {
   }
 
   /// Throws `.failed` where nothing may be written any more.
+  @inline(__always)
   package func requireUsable() throws(ExtentFSError) {
+    // Orders nothing else: what has failed stays so, and an append looks again under the lock.
+    guard hasFailed.load(ordering: .relaxed) else { return }
     try state.withLock { state throws(ExtentFSError) in
       if let failure = state.failure { throw ExtentFSError(.failed, failure) }
     }
@@ -181,7 +208,12 @@ extension JournalRing {
 
   /// Refuses every later record; the first reason given stays.
   package func fail(_ reason: String) {
-    state.withLock { if $0.failure == nil { $0.failure = reason } }
+    state.withLock { fail(reason, &$0) }
+  }
+
+  private func fail(_ reason: String, _ state: inout State) {
+    if state.failure == nil { state.failure = reason }
+    hasFailed.store(true, ordering: .relaxed)
   }
 
   /// Begins a sync: later records go into a fresh block. Returns the number of the last record that it will cover.

@@ -39,19 +39,18 @@ final class SpaceGroup {
     usableEnd = end
   }
 
-  /// The first free run of at least `wanted` positions from `start` on, else the longest there.
+  /// The first free run of at least `wanted` positions from `start` on; nil where there is none.
   func findFree(_ wanted: Int, from start: Int) -> Range<Int>? {
-    guard freeCount > 0 else { return nil }
-    var longest: Range<Int>?
+    var longest = 0
     var position = start
     while let lower = inUse.firstClear(from: position, before: usableEnd) {
       let upper = inUse.firstSet(from: lower, before: usableEnd) ?? usableEnd
-      if upper - lower > longest?.count ?? 0 { longest = lower..<upper }
-      if upper - lower >= wanted { return longest }
+      if upper - lower >= wanted { return lower..<upper }
+      longest = max(longest, upper - lower)
       position = upper
     }
-    if start == 0 { longestRun = longest?.count ?? 0 }
-    return longest
+    if start == 0 { longestRun = longest }
+    return nil
   }
 
   /// Up to `wanted` free positions from `start` on, which is free; nil where it is not.

@@ -4,9 +4,10 @@ internal import Devices
 extension SpaceMap {
   /// Takes up to `count` free blocks together, at least one.
   ///
-  /// Data comes from `near` on where that block is free, else from the next run that has `count` blocks, else from
-  /// the longest one. It reads no bitmap while a group in memory has a free block; when none has, it reads the next
-  /// group, and when none is left, the device grows.
+  /// Data comes from `near` on where that block is free, else from the next free run that is not a mere fragment. Where all
+  /// that is free are fragments, the next group is read, or the device grows, until the fragments are so many that they are
+  /// worth more than runs: an eighth of what is used, and 64 MiB. Then, and where the device cannot grow, the next
+  /// fragments are taken.
   ///
   /// - Throws: `ExtentFSError` with `outOfSpace` where only the reserve is left, which changes nothing; `damaged` or
   ///   `device` where a bitmap cannot be read, or the device not grown for another reason than a lack of space.
@@ -14,11 +15,13 @@ extension SpaceMap {
     upTo count: UInt64, near: UInt64? = nil, purpose: SpacePurpose
   ) throws(ExtentFSError) -> PhysicalRun {
     guard count > 0 else { throw ExtentFSError(.invalidArgument, "no blocks were asked for") }
-    if let run = state.withLock({ $0.take(upTo: count, near: near, purpose) }) { return run }
+    if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .whereMany) }) { return run }
     return try slowPath.withLock { _ throws(ExtentFSError) in
       while true {
-        if let run = state.withLock({ $0.take(upTo: count, near: near, purpose) }) { return run }
+        if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .whereMany) }) { return run }
         if try readNextGroup() { continue }
+        if purpose == .data, try grow() { continue }
+        if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .always) }) { return run }
         if try grow() { continue }
         throw ExtentFSError(.outOfSpace, "the store is full: no block of \(blockCount) is free")
       }
@@ -74,30 +77,45 @@ extension SpaceMap {
   }
 }
 
+/// Whether data may take runs that are so short that they make an allocation of their own each.
+enum FragmentUse {
+  case whereMany, always
+}
+
 extension SpaceState {
   /// Blocks kept together for nodes of trees at once, at most.
   private static var metadataRunLength: UInt64 { 256 }
 
-  /// Takes from the groups in memory; nil where they have nothing, or only the reserve is left.
-  mutating func take(upTo count: UInt64, near: UInt64?, _ purpose: SpacePurpose) -> PhysicalRun? {
+  /// Shorter free runs are fragments: 256 KiB.
+  private var fragmentLimit: Int { Int(Swift.max((256 << 10) >> geometry.blockSize.shift, 1)) }
+
+  /// Whether free space that is all fragments is better used than left alone.
+  private var hasManyFragments: Bool {
+    nextGroupToRead >= groupCount && freeCount >= usedCount / 8 + (64 << 20) >> geometry.blockSize.shift
+  }
+
+  /// Takes from the groups in memory; nil where they have nothing that may be taken, or only the reserve is left.
+  mutating func take(
+    upTo count: UInt64, near: UInt64?, _ purpose: SpacePurpose, _ fragments: FragmentUse
+  ) -> PhysicalRun? {
     let room = purpose == .data ? freeCount.minusOrZero(reserve) : freeCount
     let wanted = min(count, room)
     guard wanted > 0 else { return nil }
     switch purpose {
     case .metadata: return takeMetadata(upTo: wanted)
     case .data:
-      if let near, let run = takeNear(near, upTo: wanted) ?? takeNext(upTo: wanted) { return run }
-      if near == nil, let run = takeNext(upTo: wanted) { return run }
+      if let near, let run = takeNear(near, upTo: wanted) { return run }
+      if let run = takeNext(upTo: wanted, fragments) { return run }
       // The last free blocks may be those kept for nodes.
-      guard !metadataRun.isEmpty else { return nil }
+      guard fragments == .always, !metadataRun.isEmpty else { return nil }
       freeMetadataRun()
-      return takeNext(upTo: wanted)
+      return takeNext(upTo: wanted, fragments)
     }
   }
 
   private mutating func takeMetadata(upTo wanted: UInt64) -> PhysicalRun? {
     if metadataRun.isEmpty {
-      guard let run = findNext(Self.metadataRunLength) else { return nil }
+      guard let run = findNext(fragmentLimit) ?? findNext(1) else { return nil }
       let part = run.positions.prefix(Int(Self.metadataRunLength))
       run.group.take(part)
       metadataRun = run.group.blocks(part)
@@ -122,8 +140,11 @@ extension SpaceState {
     return take(positions, of: group)
   }
 
-  private mutating func takeNext(upTo wanted: UInt64) -> PhysicalRun? {
-    guard let (group, positions) = findNext(wanted) else { return nil }
+  private mutating func takeNext(upTo wanted: UInt64, _ fragments: FragmentUse) -> PhysicalRun? {
+    // What is shorter than a fragment wants no more than its own length.
+    var found = findNext(min(clipped(wanted), fragmentLimit))
+    if found == nil, fragments == .always || hasManyFragments { found = findNext(1) }
+    guard let (group, positions) = found else { return nil }
     let run = take(positions.prefix(clipped(wanted)), of: group)
     cursor = run.block + run.count
     return run
@@ -135,23 +156,22 @@ extension SpaceState {
     return PhysicalRun(block: group.blocks(positions).lowerBound, count: UInt64(positions.count))
   }
 
-  /// The first free run of at least `wanted` blocks from the cursor on and then from the start, else the longest one.
-  private func findNext(_ wanted: UInt64) -> (group: SpaceGroup, positions: Range<Int>)? {
-    let wanted = clipped(wanted)
+  /// The first free run of at least `wanted` blocks, at most a group, from the cursor on and then from the start. The run may
+  /// be longer than what it says.
+  private func findNext(_ wanted: Int) -> (group: SpaceGroup, positions: Range<Int>)? {
+    guard !ordered.isEmpty else { return nil }
     let first = geometry.group(of: cursor) ?? 0
     let start = ordered.index(ofGroup: first)
-    var longest: (group: SpaceGroup, positions: Range<Int>)?
     // The group of the cursor comes twice: from the cursor on, and in the end from its start.
-    for step in 0...ordered.count where !ordered.isEmpty {
+    for step in 0...ordered.count {
       let group = ordered[(start + step) % ordered.count]
-      guard group.longestRun > longest?.positions.count ?? 0 else { continue }
+      guard group.longestRun >= wanted else { continue }
       let isCursors = step == 0 && group.number == first && cursor >= group.firstBlock
-      guard let found = group.findFree(wanted, from: isCursors ? Int(geometry.indexInGroup(of: cursor)) : 0)
-      else { continue }
-      if found.count > longest?.positions.count ?? 0 { longest = (group, found) }
-      if found.count >= wanted { break }
+      if let found = group.findFree(wanted, from: isCursors ? Int(geometry.indexInGroup(of: cursor)) : 0) {
+        return (group, found)
+      }
     }
-    return longest
+    return nil
   }
 
   /// A number of blocks, as a count within one group.

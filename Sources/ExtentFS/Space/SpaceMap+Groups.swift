@@ -83,13 +83,13 @@ extension SpaceMap {
     return bitmap
   }
 
-  /// The device grows by a sixteenth, or 8 MiB where that is more, up to the limit; by less where the host is short of
-  /// space. False where it cannot. Called under `slowPath`.
+  /// The device grows by a sixteenth, but from 8 to 64 MiB, up to the limit; by less where the host is short of space. False where it cannot. Called under `slowPath`.
   func grow() throws(ExtentFSError) -> Bool {
     let old = blockCount
     guard let limit, limit > old else { return false }
     let smallest: UInt64 = Swift.max((1 << 20) >> geometry.blockSize.shift, 1)
-    var step = min(limit - old, Swift.max((8 << 20) >> geometry.blockSize.shift, old / 16))
+    let shift = geometry.blockSize.shift
+    var step = min(limit - old, min(Swift.max((8 << 20) >> shift, old / 16), (64 << 20) >> shift))
     while true {
       do throws(DeviceError) {
         try device.grow(to: geometry.blockSize.offset(of: old + step))
@@ -110,7 +110,12 @@ extension SpaceMap {
       state.blockCount = blockCount
       state.freeCount += geometry.usableBlockCount(inDeviceOf: blockCount) - usable
       // Only the last group may have reached past the device's end.
-      if let last = state.ordered.last { last.extend(to: state.usableEnd(ofGroup: last.number)) }
+      if let last = state.ordered.last {
+        let start = last.usableEnd
+        last.extend(to: state.usableEnd(ofGroup: last.number))
+        // It was allocated at the host, so that it is worth giving back while nothing needs it.
+        if start < last.usableEnd { state.markForTrim(start..<last.usableEnd, of: last) }
+      }
     }
   }
 }

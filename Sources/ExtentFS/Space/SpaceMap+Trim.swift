@@ -1,4 +1,5 @@
 package import BlockStores
+internal import Bytes
 internal import Devices
 
 /// The value of a run of blocks that were freed and not given back to the host since.
@@ -12,6 +13,11 @@ extension SpaceMap {
   /// Its blocks cannot be allocated until `didTrim` is called, whether the device could discard them or not. Nothing is
   /// handed out where free space is so short that somebody may need it meanwhile.
   package func nextTrim() -> PhysicalRun? { state.withLock { $0.takeTrim() } }
+
+  /// How many blocks wait for `nextTrim`, at most: some may have been allocated again.
+  package var trimmableBlockCount: UInt64 {
+    state.withLock { $0.trims.runs.reduce(0) { $0 + $1.positions.length } }
+  }
 
   /// The run that `nextTrim` gave is free again.
   package func didTrim(_ run: PhysicalRun) throws(ExtentFSError) { try returnUnused(run) }

@@ -204,7 +204,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     default:
       try unlessDeviceFails {
         try engine.checkpoint()
-        try engine.trimInBackground()
+        try engine.trim(leaving: 0)
       }
     }
   }
@@ -225,7 +225,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     try finish(change, ledger, needsSpace: false) { try volume.discard(in: 0..<ledger.blockCount * unit) }
     try unlessDeviceFails {
       try engine.checkpoint()
-      try engine.trimInBackground()
+      try engine.trim(leaving: 0)
     }
   }
 
