@@ -69,6 +69,8 @@ struct FileOpening {
       operation = .lock
       try SystemCalls.lock(descriptor, exclusive: access == .readWrite)
 
+      if access == .readWrite { SystemCalls.forgetUnwritten(descriptor) }
+
       // Only now is the length settled, since whoever held the lock may have changed it.
       operation = .open
       let status = try FileStatus(of: descriptor)

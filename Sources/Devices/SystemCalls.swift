@@ -36,6 +36,17 @@ enum SystemCalls {
     try check { fdatasync(descriptor.rawValue) }
   }
 
+  /// Makes reads see what the disk holds from now on, as far as the system can.
+  ///
+  /// After a writeback that failed, Linux keeps the pages that it could not write, marked as if it had: a process that opens
+  /// the file later would read them, build on them, and sync with success what is on no disk. So what is still to be written
+  /// is written, and everything that passes for written leaves the cache (posix_fadvise(2)). Errors are of no account: what
+  /// could not be written was not promised to anybody, and is not read any more.
+  static func forgetUnwritten(_ descriptor: FileDescriptor) {
+    try? syncData(descriptor)
+    _ = posix_fadvise(descriptor.rawValue, 0, 0, POSIX_FADV_DONTNEED)
+  }
+
   /// Makes a file's or a directory's contents and attributes durable. See fsync(2).
   static func syncAll(_ descriptor: FileDescriptor) throws(Errno) {
     try check { fsync(descriptor.rawValue) }

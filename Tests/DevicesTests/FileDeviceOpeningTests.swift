@@ -33,6 +33,38 @@ import Testing
     }
   }
 
+  @Test func `opening for writing reads anew from the disk, not from what an earlier process left in memory`() throws {
+    try withTemporaryDirectory { directory in
+      let path = directory.appending("device")
+      let byteCount = 1 << 20
+      do {
+        let device = try FileDevice(creating: path, byteCount: UInt64(byteCount))
+        try pattern(byteCount, seed: 3).withUnsafeBytes { try device.write($0, at: 0) }
+        try device.sync()
+      }
+      let file = open(path.string, O_RDONLY)
+      defer { close(file) }
+      let memory = try #require(mmap(nil, byteCount, PROT_READ, MAP_SHARED, file, 0))
+      // A mapping that was never touched keeps no page.
+      func cachedCount() -> Int {
+        var pages = [UInt8](repeating: 0, count: byteCount / 4096)
+        mincore(memory, byteCount, &pages)
+        return pages.count { $0 & 1 == 1 }
+      }
+      defer { munmap(memory, byteCount) }
+      try #require(cachedCount() == byteCount / 4096)
+      // A file system in memory has nowhere else to keep them.
+      _ = posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED)
+      guard cachedCount() == 0 else { return }
+      var bytes = [UInt8](repeating: 0, count: byteCount)
+      try #require(pread(file, &bytes, byteCount, 0) == byteCount)
+      try #require(cachedCount() == byteCount / 4096)
+      let device = try FileDevice(opening: path)
+      #expect(cachedCount() == 0)
+      #expect(device.byteCount == UInt64(byteCount))
+    }
+  }
+
   @Test func `what was written is there after opening again`() throws {
     try withTemporaryDirectory { directory in
       let path = directory.appending("device")

@@ -74,7 +74,14 @@ import Testing
   /// Opens, in a few attempts.
   private static func open(_ device: Faulty, _ shape: CrashShape) throws -> FaultStore<Faulty>? {
     for _ in 0..<3 {
-      do { return try FaultStore(opening: device, shape) } catch let error as ExtentFSError {
+      // Opening a file shows what a failed sync has lost.
+      device.base.forgetCache()
+      do {
+        return try FaultStore(opening: device, shape) {
+          $0.base.forgetCache()
+          return $0
+        }
+      } catch let error as ExtentFSError {
         guard shape.allowsDevice(error) || error.code == .outOfSpace else { throw error }
       }
     }
