@@ -54,7 +54,8 @@ extension FuzzTargets {
       case 1: device.clearFaults()
       default:
         do { try store.step(ledgers, &generator) } catch let error as ExtentFSError
-        where error.isOfDevice || error.code == .outOfSpace {
+          where error.isOfDevice || error.code == .outOfSpace
+        {
           // Only opening anew can end a step like this. Its engine is that of a dead process.
           guard let again = try open(device) else { return }
           store.abandon()

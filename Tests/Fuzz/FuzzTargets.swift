@@ -99,7 +99,8 @@ struct FuzzInput {
       let from = UInt64(byte()) * 4
       let count = min(24, 1024 - max(from, place))
       try device.write(device.image.bytes(other + from..<other + from + count), at: start + place)
-    case 6: try device.put(store.seals.blocks[Int(byte()) % store.seals.blocks.count].block, at: start + min(place, 1016))
+    case 6:
+      try device.put(store.seals.blocks[Int(byte()) % store.seals.blocks.count].block, at: start + min(place, 1016))
     default: try device.put(UInt16(truncatingIfNeeded: number()), at: start + place + UInt64(head >> 7) * 2)
     }
     try store.seals.seal(device, index)

@@ -44,13 +44,17 @@ import Testing
     let device = Faulty(base, faults: fault.map { [$0] } ?? [])
     let ledgers = CrashLedgers(shape) { base.callCount }
     var generator = SeededGenerator(seed: seed)
-    guard var store = try open(device, shape) else { return Outcome(counts: device.counts, base: base, ledgers: ledgers) }
+    guard var store = try open(device, shape) else {
+      return Outcome(counts: device.counts, base: base, ledgers: ledgers)
+    }
     for step in 0..<shape.stepCount {
       if grows, step == 15 { base.setMaximumByteCount(shape.limitByteCount) }
       do {
         if grows, step == 20 || step == 35 { try store.fillAndTrim(ledgers) }
         try store.step(ledgers, &generator)
-      } catch let error as ExtentFSError where shape.allowsDevice(error) || error.code == .outOfSpace {
+      } catch let error as ExtentFSError
+        where shape.allowsDevice(error) || error.code == .outOfSpace
+      {
         // Only opening anew can end a step like this. Its engine is that of a dead process.
         guard let again = try open(device, shape) else {
           return Outcome(counts: device.counts, base: base, ledgers: ledgers)

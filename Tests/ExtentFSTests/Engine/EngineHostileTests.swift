@@ -204,7 +204,7 @@ import Testing
     let record = bitmap.checksumPlace - 4
     try device.put(UInt32(truncatingIfNeeded: store.image.number(at: record)) + 1, at: record)
     try store.seals.seal(device, index)
-    #expect(try StoreCheck.findings(on: device).contains { $0.contains("is marked as free, and something leads to it") })
+    #expect(try StoreCheck.findings(on: device).contains { $0.contains("marked as free, and something leads to it") })
 
     let engine = try Engine.open(device, HostileStore.shape.options).engine
     let volume = try #require(try engine.volume(named: "disk0"))

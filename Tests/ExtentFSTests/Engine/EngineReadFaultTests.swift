@@ -66,7 +66,9 @@ import Testing
   private static func check(_ volume: DiskVolume<FaultyDevice<CrashDevice>>, bad: Int?) throws {
     var found = [UInt8](repeating: 0, count: 1024)
     for block in 0..<blockCount {
-      let isDamaged = isDamaged { try found.withUnsafeMutableBytes { try volume.read(into: $0, at: UInt64(block * 1024)) } }
+      let isDamaged = isDamaged {
+        try found.withUnsafeMutableBytes { try volume.read(into: $0, at: UInt64(block * 1024)) }
+      }
       if isDamaged != (block == bad) { throw CheckFailure("block \(block), where \(bad ?? -1) is bad: \(isDamaged)") }
       if !isDamaged, found != bytes(block, version: 1) { throw CheckFailure("block \(block) has wrong bytes") }
     }

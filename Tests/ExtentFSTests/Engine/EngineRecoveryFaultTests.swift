@@ -22,7 +22,9 @@ import Testing
             (EIO, false, DeviceFault.Effect.nothing), (EIO, true, .half), (ENOSPC, false, .half), (ENOSPC, true, .all),
           ] {
             let fault = DeviceFault(operation, call: call, errno: errno, lasts: lasts, effect: effect)
-            do { try Self.recover(image, fault, expectation, &generator) } catch { throw CheckFailure("\(fault): \(error)") }
+            do { try Self.recover(image, fault, expectation, &generator) } catch {
+              throw CheckFailure("\(fault): \(error)")
+            }
             count += 1
           }
         }
@@ -68,11 +70,14 @@ import Testing
     try store.check(expectation)
     store.close()
     // All that was on the device in the beginning was durable.
-    let moment = log.moment(at: generator.number(below: log.crashPointCount))
-    let picture = moment.picture(
-      generator.number(below: moment.pictureCount(Pictures(.structured))), Pictures(.structured), seed: generator.next())
-    let reborn = try FaultStore(opening: CrashDevice(picture, maximumByteCount: shape.limitByteCount), shape)
-    try reborn.check(expectation)
-    reborn.close()
+    let pictures = Pictures(.sampled(8))
+    for _ in 0..<4 {
+      let moment = log.moment(at: generator.number(below: log.crashPointCount))
+      let number = generator.number(below: moment.pictureCount(pictures))
+      let picture = moment.picture(number, pictures, seed: generator.next())
+      let reborn = try FaultStore(opening: CrashDevice(picture, maximumByteCount: shape.limitByteCount), shape)
+      try reborn.check(expectation)
+      reborn.close()
+    }
   }
 }
