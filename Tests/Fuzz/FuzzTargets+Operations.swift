@@ -48,6 +48,7 @@ extension FuzzTargets {
     _ device: Faulty, _ ledgers: CrashLedgers, _ generator: inout SeededGenerator
   ) throws {
     guard var store = try open(device) else { return }
+    defer { store.abandon() }
     for _ in 0..<64 where !generator.isAtEndOfBytes {
       switch generator.number(below: 16) {
       case 0: device.inject(fault(device, &generator))

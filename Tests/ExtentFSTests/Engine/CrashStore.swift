@@ -126,9 +126,14 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     self.reborn = reborn
     self.shape = shape
     engine = try Engine.open(device, shape.options).engine
-    for number in 0..<shape.volumeCount {
-      guard let volume = try engine.volume(named: "disk\(number)") else { break }
-      volumes.append(volume)
+    do {
+      for number in 0..<shape.volumeCount {
+        guard let volume = try engine.volume(named: "disk\(number)") else { break }
+        volumes.append(volume)
+      }
+    } catch {
+      engine.letGoOfVolumes()
+      throw error
     }
   }
 
