@@ -59,7 +59,7 @@ extension RunMap.Node {
     switch self {
     case .leaf(var runs):
       self = .leaf([])
-      runs.replace(range, with: run)
+      runs.replace(range, with: run, capacity.runs)
       let upper = runs.splitOff(above: capacity.runs)
       self = .leaf(runs)
       return upper.map { Child(start: $0[0].positions.lowerBound, node: .leaf($0)) }
@@ -102,8 +102,10 @@ extension RunMap.Node {
 }
 
 extension ContiguousArray {
-  /// Cuts `range` out of the runs and puts `run` there.
-  fileprivate mutating func replace<Value>(_ range: Range<UInt64>, with run: Run<Value>?) where Element == Run<Value> {
+  /// Cuts `range` out of the runs and puts `run` there. There are at most `limit` runs.
+  fileprivate mutating func replace<Value>(
+    _ range: Range<UInt64>, with run: Run<Value>?, _ limit: Int
+  ) where Element == Run<Value> {
     let first = firstIndex(endingAfter: range.lowerBound)
     var end = first
     while end < count, self[end].positions.lowerBound < range.upperBound { end += 1 }
@@ -119,7 +121,18 @@ extension ContiguousArray {
         right = Run(range.upperBound..<tail.positions.upperBound, tail.value(at: range.upperBound))
       }
     }
-    replaceSubrange(first..<end, with: UpToThree(left, run, right))
+    // A leaf that another map shares is copied here, once, with room for what comes.
+    reserveCapacity(limit + 2)
+    var index = first
+    func put(_ run: Run<Value>?) {
+      guard let run else { return }
+      if index < end { self[index] = run } else { insert(run, at: index) }
+      index += 1
+    }
+    put(left)
+    put(run)
+    put(right)
+    if index < end { removeSubrange(index..<end) }
   }
 
   /// Replaces `range` below the children it reaches, and mends those.
@@ -169,40 +182,6 @@ extension ContiguousArray {
     let upper = ContiguousArray(self[(count / 2)...])
     removeSubrange((count / 2)...)
     return upper
-  }
-}
-
-/// Up to three elements without a heap allocation.
-private struct UpToThree<Element>: RandomAccessCollection {
-  private var elements: (Element?, Element?, Element?) = (nil, nil, nil)
-  private(set) var endIndex = 0
-  var startIndex: Int { 0 }
-
-  /// The given elements in order, nils left out.
-  init(_ first: Element?, _ second: Element?, _ third: Element?) {
-    if let first { append(first) }
-    if let second { append(second) }
-    if let third { append(third) }
-  }
-
-  private mutating func append(_ element: Element) {
-    switch endIndex {
-    case 0: elements.0 = element
-    case 1: elements.1 = element
-    default: elements.2 = element
-    }
-    endIndex += 1
-  }
-
-  subscript(index: Int) -> Element {
-    let element =
-      switch index {
-      case 0: elements.0
-      case 1: elements.1
-      default: elements.2
-      }
-    guard let element else { preconditionFailure("index \(index) of \(endIndex) elements") }
-    return element
   }
 }
 

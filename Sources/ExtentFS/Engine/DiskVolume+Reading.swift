@@ -17,6 +17,7 @@ extension DiskVolume {
   ///
   /// - Throws: `.invalidArgument` where the range passes the volume's end; `.damaged` where a block does not have its
   ///   checksum, with `buffer` undefined; `.device`.
+  @_specialize(where Device == FileDevice)
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     // The view keeps the blocks that it maps from being used for anything else.
@@ -37,6 +38,7 @@ extension DiskVolume {
   }
 
   /// Calls `body` with maximal ranges of one kind that cover `range`, in order, until it returns false. Takes no lock.
+  @_specialize(where Device == FileDevice)
   package func forEachExtent(
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {

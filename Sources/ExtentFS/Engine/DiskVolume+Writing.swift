@@ -11,6 +11,7 @@ extension DiskVolume {
   ///
   /// - Throws: `.invalidArgument` where the range passes the volume's end; `.outOfSpace`, `.device`, `.failed`: each block is
   ///   then as it was, or as written.
+  @_specialize(where Device == FileDevice)
   package func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
     let range = try checkedRange(offset, bytes.count, in: current.load(ordering: .acquiring))
     guard !range.isEmpty else { return }
@@ -32,6 +33,7 @@ extension DiskVolume {
 
   /// Makes `range` read as zeroes: whole blocks become holes, or keep the promise of space, and cost the same however many
   /// they are; what is left at the ends is written.
+  @_specialize(where Device == FileDevice)
   package func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
@@ -51,6 +53,7 @@ extension DiskVolume {
   }
 
   /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
+  @_specialize(where Device == FileDevice)
   package func discard(in range: Range<UInt64>) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }

@@ -45,7 +45,8 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     self.engine = engine
     current = ManagedAtomic(view)
     writers = Locked(WriterState(treeBlockCount: record.mappedBlocks))
-    openRun = OpenRun(engine.space)
+    let commits = engine.commits
+    openRun = OpenRun(engine.space) { commits.syncCount }
   }
 
   var blockSize: BlockSize { engine.blockSize }
@@ -57,6 +58,7 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
   package var preferredByteCount: Int { blockSize.byteCount }
 
   /// Makes everything durable that completed before this call, on this volume and all others: one sync of the device.
+  @_specialize(where Device == FileDevice)
   package func flush() throws(ExtentFSError) { try engine.commit() }
 
   /// Publishes `view`. Under `writers` only.

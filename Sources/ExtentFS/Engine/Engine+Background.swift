@@ -24,6 +24,7 @@ extension Engine {
   private var isJournalHalfFull: Bool { journal.usedByteCount > journal.byteCount / 2 }
 
   /// Starts the thread that runs checkpoints and gives freed space back to the host, until `close`. Not before a fork.
+  @_specialize(where Device == FileDevice)
   package func startCheckpoints() throws(ExtentFSError) {
     let rhythm = Locked(Rhythm(seconds: max(options.checkpointSeconds, 1)))
     try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) { _ in
@@ -65,7 +66,8 @@ extension Engine {
       try checkpoint()
       rhythm.lastCheckpoint = .now
     }
-    try trim(leaving: isQuiet ? 0 : deadBlockCountMax)
+    // What one checkpoint frees is taken again until the next one; the half more is for what changes meanwhile.
+    try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
     let now = journal.usedByteCount
     rhythm.usedByteCount = now
     let isAsleep = isQuiet && now == used || now == 0

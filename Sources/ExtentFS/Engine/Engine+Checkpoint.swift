@@ -23,6 +23,7 @@ extension Engine {
   /// ```
   ///
   /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4).
+  @_specialize(where Device == FileDevice)
   package func checkpoint() throws(ExtentFSError) {
     try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()

@@ -159,6 +159,7 @@ extension Engine {
   /// - Parameter readOnly: nothing is written at all, now or later.
   /// - Returns: the engine, and what the user should be told.
   /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.outOfSpace` where there is no room for the checkpoint.
+  @_specialize(where Device == FileDevice)
   package static func open(
     _ device: Device, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {

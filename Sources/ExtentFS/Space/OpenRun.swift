@@ -9,22 +9,41 @@ package import Devices
 /// The run is 256 KiB at first, and each next one twice as long up to 4 MiB; less where free space is short. Its rest is
 /// in use as far as the space map knows, until `returnRest`.
 ///
+/// Where syncs come often, a run is written with zeroes before it is used: a sync of 4 KiB of data takes about half the time
+/// on blocks of the host that were written before (measured: 140 µs instead of 280), and one sync pays for the whole run.
+///
 /// Thread safety: any thread. `take` costs one compare-and-swap while the run lasts; the thread that finds it empty gets the
 /// next one from the space map, and the volume's other writers wait for that. Lock order: this lock, then the space map's.
 package final class OpenRun<Device: BlockDevice>: Sendable {
+  private struct Fetching {
+    /// How long the next run is to be.
+    var nextLength: UInt64
+    /// How long the last one was, 0 before the first.
+    var lastLength: UInt64 = 0
+    /// How many syncs there had been when it was fetched.
+    var syncCount: UInt64 = 0
+  }
+
   private let map: SpaceMap<Device>
+  private let syncCount: @Sendable () -> UInt64
   /// What is left of the run.
   private let left = ManagedAtomic(RunWord.empty)
-  /// How long the next run is to be. Held while a run is fetched.
-  private let nextLength: Locked<UInt64>
+  /// Held while a run is fetched.
+  private let fetching: Locked<Fetching>
   private let longest: UInt64
 
+  /// As many blocks per sync, or fewer, make a run worth being written beforehand.
+  private static var blocksPerSyncMax: UInt64 { 16 }
+
   /// A run of `map` that is empty.
-  package init(_ map: SpaceMap<Device>) {
+  ///
+  /// - Parameter syncCount: how many syncs of the device there have been.
+  package init(_ map: SpaceMap<Device>, syncCount: @escaping @Sendable () -> UInt64 = { 0 }) {
     self.map = map
+    self.syncCount = syncCount
     let shift = map.geometry.blockSize.shift
     longest = max((1 << 22) >> shift, 1)
-    nextLength = Locked(max((1 << 18) >> shift, 1))
+    fetching = Locked(Fetching(nextLength: max((1 << 18) >> shift, 1)))
   }
 
   /// Takes up to `count` blocks together, at least one.
@@ -54,15 +73,19 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
   }
 
   private func takeFromMap(_ count: UInt64, near: UInt64?) throws(ExtentFSError) -> PhysicalRun {
-    try nextLength.withLock { length throws(ExtentFSError) in
+    try fetching.withLock { state throws(ExtentFSError) in
       // Another thread may have fetched a run meanwhile.
       if let run = takeFromRun(count) { return run }
       let end = near ?? left.load(ordering: .relaxed).block
-      guard count < length else { return try map.allocate(upTo: count, near: end, purpose: .data) }
+      guard count < state.nextLength else { return try map.allocate(upTo: count, near: end, purpose: .data) }
       // Many volumes must not keep the last blocks from each other.
       let share = map.freeBlockCount / 64
-      let run = try map.allocate(upTo: max(count, min(length, share), 1), near: end, purpose: .data)
-      length = min(length * 2, longest)
+      let run = try map.allocate(upTo: max(count, min(state.nextLength, share), 1), near: end, purpose: .data)
+      let syncs = syncCount()
+      if state.lastLength > 0, state.lastLength / Self.blocksPerSyncMax < syncs &- state.syncCount {
+        try writeZeroes(run)
+      }
+      state = Fetching(nextLength: min(state.nextLength * 2, longest), lastLength: run.count, syncCount: syncs)
       let taken = min(max(count, 1), run.count)
       let rest = PhysicalRun(block: run.block + taken, count: run.count - taken)
       if let word = RunWord(rest) {
@@ -71,6 +94,23 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
         try map.returnUnused(rest)
       }
       return PhysicalRun(block: run.block, count: taken)
+    }
+  }
+
+  /// Writes `run` with zeroes, a block each time: the kernel would keep what comes in large pieces in large folios, in which
+  /// small writes cost three times as much.
+  private func writeZeroes(_ run: PhysicalRun) throws(ExtentFSError) {
+    let blockSize = map.geometry.blockSize
+    let zeroes = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 4096)
+    defer { unsafe zeroes.deallocate() }
+    unsafe zeroes.initializeMemory(as: UInt8.self, repeating: 0)
+    for block in run.blocks {
+      do throws(DeviceError) {
+        try unsafe map.device.write(UnsafeRawBufferPointer(zeroes), at: blockSize.offset(of: block))
+      } catch {
+        try map.returnUnused(run)
+        throw ExtentFSError(error)
+      }
     }
   }
 
