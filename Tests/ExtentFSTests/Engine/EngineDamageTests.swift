@@ -205,15 +205,6 @@ extension HostileStore {
   }
 }
 
-/// The time that the calling thread has had a processor.
-private enum ThreadClock {
-  static func now() -> Duration {
-    var time = timespec()
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-    return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
-  }
-}
-
 /// How much memory the process has now.
 private func residentByteCount() -> Int {
   let file = open("/proc/self/statm", O_RDONLY)

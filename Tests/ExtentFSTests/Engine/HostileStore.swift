@@ -155,3 +155,12 @@ extension CrashDevice {
     try withUnsafeBytes(of: number.littleEndian) { try write($0, at: offset) }
   }
 }
+
+/// The time that the calling thread has had a processor.
+enum ThreadClock {
+  static func now() -> Duration {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
+  }
+}
