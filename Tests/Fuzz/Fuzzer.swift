@@ -6,14 +6,14 @@ import Glibc
 /// A failure that is found ends the process: libFuzzer then keeps the input.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func testOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> Int32 {
-  let start = ThreadClock.now()
+  let begin = ThreadClock.now()
   do {
     try target([UInt8](UnsafeBufferPointer(start: start, count: count)))
   } catch {
     fatalError("\(error)")
   }
   // By the processor's time: libFuzzer's own bound is by the clock, and a busy machine may stand still for a while.
-  let time = ThreadClock.now() - start
+  let time = ThreadClock.now() - begin
   if time > .seconds(5) { fatalError("an input took \(time)") }
   return 0
 }
