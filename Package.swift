@@ -107,6 +107,17 @@ let package = Package(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport",
       swiftSettings: fastTests),
     .testTarget(
-      name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: fastTests),
+      name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
   ]
 )
+
+// The fuzzer's program (scripts/fuzz): built alone, because it takes sources of the tests, and only when it is asked for.
+if Context.environment["LACUNA_FUZZ"] != nil {
+  package.targets.removeAll { $0.isTest }
+  package.targets.append(
+    .executableTarget(
+      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "LacunaTestSupport"], path: "Tests",
+      sources: ["Fuzz"]
+        + ["CrashShape", "CrashStore", "HostileStore", "JournalForge", "Seals"].map { "ExtentFSTests/Engine/\($0).swift" },
+      swiftSettings: tests))
+}

@@ -12,7 +12,8 @@ public import SystemPackage
 /// with its child until both have closed the file or the child has become another program.
 ///
 /// A failed sync is final: the kernel may have dropped what it could not write, and a second sync would report success
-/// all the same. From then on `sync`, `write`, `discard` and `grow` fail with the same error number, and reads go on.
+/// all the same. It even keeps that in its cache, as if it were written, for whoever opens the file next, so that the cache
+/// is emptied at once. From then on `sync`, `write`, `discard` and `grow` fail with the same error number, and reads go on.
 ///
 /// Any number of threads may call it. Reads and writes take no lock. Syncs run one at a time, because the kernel
 /// reports a failed writeback to one caller only: two at once could see one fail and the other succeed for the same
@@ -248,10 +249,12 @@ extension FileDevice {
 }
 
 extension FileDevice {
-  /// Records that a sync failed. Package, so that a test can do what no test can ask a file system for.
+  /// Records that a sync failed, and makes reads see what the disk holds. Package, so that a test can do what no test can
+  /// ask a file system for.
   package func noteFailedSync(_ error: Errno) {
     // Pairs with the load in `requireNoFailedSync`; the first failure is the one that stays.
     _ = failedSync.compareExchange(expected: 0, desired: error.rawValue, ordering: .acquiringAndReleasing)
+    SystemCalls.forgetUnwritten(descriptor)
   }
 
   @inline(__always)

@@ -92,6 +92,11 @@ struct FileOpening {
       operation = .lock
       try SystemCalls.lock(descriptor, exclusive: access == .readWrite)
 
+      // The kernel tells each error of writing back once: here, where the process before died without having heard of it.
+      if access == .readWrite {
+        do { try SystemCalls.syncData(descriptor) } catch { SystemCalls.forgetUnwritten(descriptor) }
+      }
+
       // Only now is the length settled, since whoever held the lock may have changed it.
       operation = .open
       let status = try FileStatus(of: descriptor)

@@ -36,6 +36,15 @@ enum SystemCalls {
     try check { fdatasync(descriptor.rawValue) }
   }
 
+  /// Makes reads see what the disk holds from now on, as far as the system can: to be called after a sync that failed.
+  ///
+  /// Linux keeps pages that it could not write, marked as if it had: a process that opens the file later would read them, build
+  /// on them, and sync with success what is on no disk. So everything that passes for written leaves the cache
+  /// (posix_fadvise(2)). An error is of no account: it is no worse than before.
+  static func forgetUnwritten(_ descriptor: FileDescriptor) {
+    _ = posix_fadvise(descriptor.rawValue, 0, 0, POSIX_FADV_DONTNEED)
+  }
+
   /// Makes a file's or a directory's contents and attributes durable. See fsync(2).
   static func syncAll(_ descriptor: FileDescriptor) throws(Errno) {
     try check { fsync(descriptor.rawValue) }

@@ -22,6 +22,34 @@ import Testing
     }
   }
 
+  @Test func `after a failed sync reads return what the disk holds, not what memory still has`() throws {
+    try withTemporaryDirectory { directory in
+      let path = directory.appending("device")
+      let byteCount = 1 << 20
+      let device = try FileDevice(creating: path, byteCount: UInt64(byteCount))
+      try device.write(bytes: pattern(byteCount, seed: 3), at: 0)
+      try device.sync()
+      let file = open(path.string, O_RDONLY)
+      defer { close(file) }
+      let memory = try #require(mmap(nil, byteCount, PROT_READ, MAP_SHARED, file, 0))
+      defer { munmap(memory, byteCount) }
+      // A mapping that was never touched keeps no page.
+      func cachedCount() -> Int {
+        var pages = [UInt8](repeating: 0, count: byteCount / 4096)
+        mincore(memory, byteCount, &pages)
+        return pages.count { $0 & 1 == 1 }
+      }
+      _ = posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED)
+      // A file system in memory has nowhere else to keep them.
+      guard cachedCount() == 0 else { return }
+      #expect(try device.bytes(at: 0, count: byteCount) == pattern(byteCount, seed: 3))
+      try #require(cachedCount() == byteCount / 4096)
+      device.noteFailedSync(.ioError)
+      #expect(cachedCount() == 0)
+      #expect(try device.bytes(at: 0, count: byteCount) == pattern(byteCount, seed: 3))
+    }
+  }
+
   @Test func `a failed sync is forgotten when the device is opened again`() throws {
     try withTemporaryDirectory { directory in
       let path = directory.appending("device")

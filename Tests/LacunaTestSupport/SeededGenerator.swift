@@ -7,7 +7,21 @@ package struct SeededGenerator: RandomNumberGenerator, Sendable {
 
   package init(seed: UInt64) { state = seed }
 
+  /// A generator whose first numbers are up to `bytes`, so that a fuzzer that changes them changes what happens, and whose
+  /// others are those of a seed.
+  package init(bytes: [UInt8], seed: UInt64 = 0) {
+    state = seed
+    script = bytes[...]
+  }
+
+  private var script: ArraySlice<UInt8> = []
+
+  /// Whether no bytes are left that numbers could come from.
+  package var isAtEndOfBytes: Bool { script.isEmpty }
+
   package mutating func next() -> UInt64 {
+    // The numbers below a bound are made of the highest bits.
+    if let first = script.popFirst() { return UInt64(first) << 56 | UInt64(script.popFirst() ?? 0) << 48 }
     state &+= 0x9E37_79B9_7F4A_7C15
     var mixed = state
     mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9

@@ -84,7 +84,7 @@ class Superblock:
          self.default_inode, self.used_blocks, self.group_count, self.created) = struct.unpack_from("<11Q", data, 64)
         self.inodes, self.names, self.space, self.shared = (Root(data, offset) for offset in (152, 184, 216, 248))
         require(self.block_size in (1024, 2048, 4096, 8192, 16384, 32768, 65536), "impossible block size")
-        require(self.ring_size % 65536 == 0 and 65536 <= self.ring_size <= 1 << 40, "impossible journal length")
+        require(self.ring_size % 65536 == 0 and 65536 <= self.ring_size <= 1 << 32, "impossible journal length")
         require(self.tail < self.ring_size and self.tail % 4096 == 0, "impossible journal tail")
         require(1 <= self.tail_sequence <= 1 << 62 and self.generation > 0, "impossible number")
         self.head, self.group_size = (RING_START + self.ring_size) // self.block_size, 8 * self.block_size

@@ -135,8 +135,8 @@ struct Configuration {
 
   private static func journalByteCount(_ value: String) throws(PluginError) -> UInt64 {
     let byteCount = try byteCount("journal", value)
-    guard byteCount % 65536 == 0, byteCount <= 1 << 40 else {
-      throw PluginError("journal=\(value): the size of a journal is a multiple of 64K, and 1T at most")
+    guard byteCount % 65536 == 0, byteCount <= 1 << 32 else {
+      throw PluginError("journal=\(value): the size of a journal is a multiple of 64K, and 4G at most")
     }
     return byteCount
   }

@@ -64,6 +64,12 @@ extension Engine {
   func readChecked(
     _ buffer: UnsafeMutableRawBufferPointer, from block: UInt64, for volume: DiskVolume<Device>, at logical: UInt64
   ) throws(ExtentFSError) {
+    let end = device.byteCount >> blockSize.shift
+    guard block < end, UInt64(buffer.count) >> blockSize.shift <= end - block else {
+      throw ExtentFSError(
+        .damaged,
+        "volume '\(volume.name)', offset \(blockSize.offset(of: logical)): block \(block) lies behind the device's end")
+    }
     do {
       try unsafe device.read(into: buffer, at: blockSize.offset(of: block))
     } catch {

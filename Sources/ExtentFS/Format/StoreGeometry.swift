@@ -29,7 +29,7 @@ package struct StoreGeometry: Sendable, Hashable {
   /// What the length of the journal ring is a multiple of, in bytes.
   package static let journalUnit: UInt64 = 65_536
   /// The greatest length of a journal ring, in bytes.
-  package static let maximumJournalByteCount: UInt64 = 1 << 40
+  package static let maximumJournalByteCount: UInt64 = 1 << 32
   /// How many checksum blocks a group has.
   package static let checksumBlocksPerGroup = 32
   /// How many blocks at a group's start are never for data or nodes.

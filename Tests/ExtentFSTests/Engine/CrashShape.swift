@@ -19,6 +19,8 @@ struct CrashShape: Sendable {
   var trims = false
   /// Whether calls may fail because the device does, or did.
   var mayFail = false
+  /// The error number that a failing device has; any for nil.
+  var errno: Int32?
   var skipsDataVerification = false
 
   /// Writes of parts of blocks.
@@ -59,7 +61,13 @@ struct CrashShape: Sendable {
 
   /// Whether a change of a volume may end like this.
   func allows(_ error: ExtentFSError) -> Bool {
-    error.code == .outOfSpace ? mayBeFull : error.isOfDevice && mayFail
+    error.code == .outOfSpace ? mayBeFull : mayFail && allowsDevice(error)
+  }
+
+  /// Whether an error is one that the device was made to have, or that follows from an earlier one.
+  func allowsDevice(_ error: ExtentFSError) -> Bool {
+    if case .device(let cause) = error.code { return errno.map { $0 == cause.errno } ?? true }
+    return error.code == .failed
   }
 }
 

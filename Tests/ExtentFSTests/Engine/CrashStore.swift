@@ -2,7 +2,6 @@ import Bytes
 import Devices
 import ExtentFS
 import LacunaTestSupport
-import Testing
 
 /// What was told of all volumes of a store.
 final class CrashLedgers: Sendable {
@@ -65,13 +64,21 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     self.reborn = reborn
     self.shape = shape
     engine = try Engine.open(device, shape.options).engine
-    for number in 0..<shape.volumeCount {
-      guard let volume = try engine.volume(named: "disk\(number)") else { break }
-      volumes.append(volume)
+    do {
+      for number in 0..<shape.volumeCount {
+        guard let volume = try engine.volume(named: "disk\(number)") else { break }
+        volumes.append(volume)
+      }
+    } catch {
+      engine.letGoOfVolumes()
+      throw error
     }
   }
 
   func close() { try? engine.close() }
+
+  /// Frees the memory of the engine, as the end of a process does, and leaves the device as it is.
+  func abandon() { engine.letGoOfVolumes() }
 
   /// Does a random thing, which may be to open the store anew as after the death of the process.
   mutating func step(_ ledgers: CrashLedgers, _ generator: inout SeededGenerator) throws {
@@ -119,6 +126,17 @@ struct FaultStore<Device: BlockDevice>: Sendable {
       try engine.checkpoint()
       try engine.trim(leaving: 0)
     }
+  }
+
+  /// Fills the first volume, makes all of it holes, and gives the host back what that freed.
+  func fillAndTrim(_ ledgers: CrashLedgers) throws {
+    let ledger = ledgers.disks[0]
+    let step = UInt64(65536 / shape.unit)
+    for first in stride(from: 0, to: ledger.blockCount, by: UInt64.Stride(step)) {
+      try write(first..<min(first + step, ledger.blockCount), ledgers)
+    }
+    try unlessDeviceFails { try engine.checkpoint() }
+    try trimAll(ledgers)
   }
 
   /// Several threads do random things to all volumes at once.
@@ -202,7 +220,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
 
   /// What may fail only because the device does.
   private func unlessDeviceFails(_ body: () throws -> Void) throws {
-    do { try body() } catch let error as ExtentFSError where shape.mayFail && error.isOfDevice {}
+    do { try body() } catch let error as ExtentFSError where shape.mayFail && shape.allowsDevice(error) {}
   }
 
   /// The volumes are what the ledgers allow, and the store is sound.

@@ -13,6 +13,17 @@ import Testing
     name: "faults", stepCount: 60, unit: 512, diskByteCount: 100 * 1024, volumeCount: 2, longestByteCount: 12 << 10,
     mayBeFull: true, mayFail: true)
 
+  /// A store that is full at first, then grows, and then has whole pieces to give back to its host.
+  private static let growing: CrashShape = {
+    var shape = EngineFaultTests.shape
+    shape.limitByteCount = 6 << 20
+    shape.diskByteCount = 1536 << 10
+    shape.stepCount = 40
+    return shape
+  }()
+  /// What a store that grows has at first.
+  private static let firstByteCount: UInt64 = 420 << 10
+
   /// What a workload on a device with `faults` came to.
   private struct Outcome {
     var counts: DeviceCallCounts
@@ -21,21 +32,34 @@ import Testing
   }
 
   /// Runs the workload to its end, or until the store cannot be opened.
-  private static func run(_ fault: DeviceFault?, seed: UInt64) throws -> Outcome {
-    let base = CrashDevice(MediumImage(byteCount: 0), maximumByteCount: shape.limitByteCount)
-    try FaultStore.format(base, shape)
+  private static func run(_ fault: DeviceFault?, _ shape: CrashShape, seed: UInt64) throws -> Outcome {
+    var shape = shape
+    shape.errno = fault?.errno
+    let grows = shape.limitByteCount > Self.shape.limitByteCount
+    let base = CrashDevice(
+      MediumImage(byteCount: 0), maximumByteCount: grows ? firstByteCount : shape.limitByteCount)
+    var first = shape
+    first.limitByteCount = grows ? firstByteCount : shape.limitByteCount
+    try FaultStore.format(base, first)
     let device = Faulty(base, faults: fault.map { [$0] } ?? [])
     let ledgers = CrashLedgers(shape) { base.callCount }
     var generator = SeededGenerator(seed: seed)
-    guard var store = try open(device) else { return Outcome(counts: device.counts, base: base, ledgers: ledgers) }
-    for _ in 0..<shape.stepCount {
+    guard var store = try open(device, shape) else {
+      return Outcome(counts: device.counts, base: base, ledgers: ledgers)
+    }
+    for step in 0..<shape.stepCount {
+      if grows, step == 15 { base.setMaximumByteCount(shape.limitByteCount) }
       do {
+        if grows, step == 20 || step == 35 { try store.fillAndTrim(ledgers) }
         try store.step(ledgers, &generator)
-      } catch let error as ExtentFSError where error.isOfDevice || error.code == .outOfSpace {
+      } catch let error as ExtentFSError
+        where shape.allowsDevice(error) || error.code == .outOfSpace
+      {
         // Only opening anew can end a step like this. Its engine is that of a dead process.
-        guard let again = try open(device) else {
+        guard let again = try open(device, shape) else {
           return Outcome(counts: device.counts, base: base, ledgers: ledgers)
         }
+        store.abandon()
         store = again
       }
       // The ledger takes no note of what such a sync lost.
@@ -46,16 +70,23 @@ import Testing
     // What was acknowledged is read, or the error is told.
     do {
       try store.checkVolumes(ledgers.expectation())
-    } catch let error as ExtentFSError where error.isOfDevice {}
+    } catch let error as ExtentFSError where shape.allowsDevice(error) {}
     store.close()
     return Outcome(counts: device.counts, base: base, ledgers: ledgers)
   }
 
   /// Opens, in a few attempts.
-  private static func open(_ device: Faulty) throws -> FaultStore<Faulty>? {
+  private static func open(_ device: Faulty, _ shape: CrashShape) throws -> FaultStore<Faulty>? {
     for _ in 0..<3 {
-      do { return try FaultStore(opening: device, shape) } catch let error as ExtentFSError {
-        guard error.isOfDevice || error.code == .outOfSpace else { throw error }
+      // Opening a file shows what a failed sync has lost.
+      device.base.forgetCache()
+      do {
+        return try FaultStore(opening: device, shape) {
+          $0.base.forgetCache()
+          return $0
+        }
+      } catch let error as ExtentFSError {
+        guard shape.allowsDevice(error) || error.code == .outOfSpace else { throw error }
       }
     }
     return nil
@@ -78,18 +109,27 @@ import Testing
 
   /// Tries each fault; then the store opens without faults, and has what it must.
   private func tryFaults(
-    of operation: DeviceError.Operation, effects: [DeviceFault.Effect] = [.nothing], most: Int = 12
+    of operation: DeviceError.Operation, effects: [DeviceFault.Effect] = [.nothing], most: Int = 12,
+    _ shape: CrashShape = shape
   ) throws {
     try withSeededGenerator { generator in
       let seed = generator.next() >> 16
-      let counts = try Self.run(nil, seed: seed).counts
+      let counts = try Self.run(nil, shape, seed: seed).counts
+      guard counts[operation] > 0 else { throw CheckFailure("the workload has no \(operation)") }
       let faults = Self.faults(operation, counts[operation], effects, most: most)
       for fault in faults {
         do {
-          let outcome = try Self.run(fault, seed: seed)
-          let store = try FaultStore(opening: outcome.base, Self.shape)
+          let outcome = try Self.run(fault, shape, seed: seed)
+          let log = outcome.base.log
+          var store = try FaultStore(opening: outcome.base, shape)
           // Syncs that drop what is dirty are as good as a power cut; else the kernel has all that was acknowledged.
-          if case .dropsUnsynced = fault.effect {
+          if case .dropsUnsynced(let visibly) = fault.effect {
+            if !visibly {
+              // What the kernel still shows is not there after a power cut.
+              let medium = CrashDevice(
+                log.moment(at: log.calls.count).durable, maximumByteCount: shape.limitByteCount)
+              store = try FaultStore(opening: medium, shape)
+            }
             try store.check(outcome.ledgers.expectation(at: .max))
           } else {
             try store.check(outcome.ledgers.expectation())
@@ -114,11 +154,15 @@ import Testing
   }
 
   @Test func `a failed sync that loses what was dirty loses nothing that was flushed`() throws {
-    try tryFaults(of: .sync, effects: [.dropsUnsynced(visibly: true)])
+    try tryFaults(of: .sync, effects: [.dropsUnsynced(visibly: true), .dropsUnsynced(visibly: false)])
   }
 
   @Test func `a device that cannot grow does no harm`() throws {
-    try tryFaults(of: .grow, effects: [.nothing, .half, .all])
+    try tryFaults(of: .grow, effects: [.nothing, .half, .all], most: 6, Self.growing)
+  }
+
+  @Test func `a device that cannot discard does no harm`() throws {
+    try tryFaults(of: .discard, effects: [.nothing, .half, .all], most: 6, Self.growing)
   }
 
   @Test func `nothing but reads succeeds after a failed sync`() throws {

@@ -119,6 +119,20 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
     }
   }
 
+  /// Makes reads see what the medium holds, and what is still to be written, as opening a `FileDevice` does: what was lost
+  /// with no trace until now is seen to be lost.
+  package func forgetCache() {
+    state.withLock { state in
+      guard records else { return }
+      let byteCount = state.medium.byteCount
+      let log = CrashLog(start: state.start, calls: state.calls)
+      let moment = log.moment(at: log.calls.count)
+      state.medium = MediumEditor(moment.durable)
+      for pending in moment.pending { state.medium.apply(pending.call) }
+      state.medium.grow(to: byteCount)
+    }
+  }
+
   // MARK: BlockDevice
 
   package var byteCount: UInt64 { state.withLock { $0.medium.byteCount } }

@@ -25,6 +25,13 @@ package struct MediumImage: Sendable {
     }
   }
 
+  /// The image, cut off or with zeroes behind it. `byteCount` is a multiple of 4096.
+  package func resized(to byteCount: UInt64) -> MediumImage {
+    precondition(byteCount % UInt64(MediumPage.byteCount) == 0, "images are cut between pages")
+    return MediumImage(
+      byteCount: byteCount, pages: Array(pages.prefix(Int(clamping: byteCount / UInt64(MediumPage.byteCount)))))
+  }
+
   /// Whether both hold the same bytes.
   package func holdsTheSame(as other: MediumImage) -> Bool {
     guard byteCount == other.byteCount else { return false }
