@@ -28,9 +28,10 @@ extension Engine {
     let headByteCount = blockSize.offset(of: geometry.headBlockCount)
     do throws(DeviceError) {
       if device.byteCount < headByteCount { try device.grow(to: headByteCount) }
+      try device.writeZeroes(0..<geometry.journalRegion.lowerBound, pieceByteCount: 1 << 17)
       // The journal is written once beforehand, so that its blocks are there: a sync is then about twice as fast. In small
       // pieces, which the kernel keeps in small folios (see `MappedRange`).
-      try device.writeZeroes(0..<headByteCount)
+      try device.writeZeroes(geometry.journalRegion, pieceByteCount: 4096)
       try device.sync()
     } catch {
       throw ExtentFSError(error)
@@ -46,8 +47,8 @@ extension Engine {
 }
 
 extension BlockDevice {
-  fileprivate func writeZeroes(_ range: Range<UInt64>) throws(DeviceError) {
-    let zeroes = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
+  fileprivate func writeZeroes(_ range: Range<UInt64>, pieceByteCount: Int) throws(DeviceError) {
+    let zeroes = UnsafeMutableRawBufferPointer.allocate(byteCount: pieceByteCount, alignment: 4096)
     defer { unsafe zeroes.deallocate() }
     unsafe zeroes.initializeMemory(as: UInt8.self, repeating: 0)
     var next = range.lowerBound

@@ -46,12 +46,14 @@ extension SpaceState {
         trims.replace(run, with: nil)
         continue
       }
-      while run.length < Self.longestTrim * pieceLength, run.upperBound < marked.upperBound,
+      // Who needs space meanwhile finds half of it.
+      let pieceCount = min(Self.longestTrim, room(for: .data) / 2 / pieceLength)
+      guard pieceCount > 0 else { return nil }
+      while run.length < pieceCount * pieceLength, run.upperBound < marked.upperBound,
         isFree(run.upperBound..<run.upperBound + pieceLength, in: group)
       {
         run = run.lowerBound..<run.upperBound + pieceLength
       }
-      guard room(for: .data) / 2 >= run.length else { return nil }
       trims.replace(run, with: nil)
       group.take(group.positions(run))
       freeCount = freeCount.minusOrZero(run.length)

@@ -290,7 +290,7 @@ import Testing
   @Test(arguments: [1, 1 << 63, .max] as [UInt64])
   func `a store with features that allow reading alone is read and not written to`(_ value: UInt64) throws {
     let (device, store) = try Self.flag(24, value)
-    #expect(Self.code { _ = try Engine.open(device, HostileStore.shape.options) } == .newerFormat)
+    #expect(Self.code { _ = try Engine.open(device, HostileStore.shape.options) } == .readOnlyFormat)
     let engine = try Engine.open(device, HostileStore.shape.options, readOnly: true).engine
     let volume = try #require(try engine.volume(named: "disk0"))
     try store.ledgers.expectation().disks[0].check { try volume.read(into: $0, at: $1) }

@@ -59,7 +59,10 @@ struct JournalRules {
     switch call {
     case .write(let offset, let bytes):
       try bytes.withUnsafeBytes { try device.write($0, at: offset) }
-      if journal.contains(offset) {
+      if journal.contains(offset), durable == nil, commits.isEmpty {
+        // The ring of a new store, before any superblock.
+        guard bytes.allSatisfy({ $0 == 0 }) else { throw CheckFailure("it is a record of no store") }
+      } else if journal.contains(offset) {
         try bytes.withUnsafeBytes { try takeRecord($0, at: offset, number) }
       } else if bytes.count == Superblock.encodedByteCount, Self.isSlot(offset) {
         commits.append(Commit(call: number, superblock: try Superblock(decoding: bytes.span.bytes)))
