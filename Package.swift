@@ -118,6 +118,7 @@ if Context.environment["LACUNA_FUZZ"] != nil {
     .executableTarget(
       name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "LacunaTestSupport"], path: "Tests",
       sources: ["Fuzz"]
-        + ["CrashShape", "CrashStore", "HostileStore", "JournalForge", "Seals"].map { "ExtentFSTests/Engine/\($0).swift" },
+        + ["CrashShape", "CrashStore", "HostileStore", "JournalForge", "Seals"]
+        .map { "ExtentFSTests/Engine/\($0).swift" },
       swiftSettings: tests))
 }

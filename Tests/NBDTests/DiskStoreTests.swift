@@ -79,6 +79,36 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
     }
   }
 
+  @Test func `what was flushed and then rots is an error after a kill, not what was there before`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("disk.lacuna")
+      let bytes = (0..<4096).map { UInt8(truncatingIfNeeded: $0 &* 7 + $0 >> 8) }
+      try NBDServer.run(PluginUnderTest.command(store: store, ["size=16M", "journal=1M"])) { server in
+        let client = try NBDClient(socketPath: server.socketPath)
+        try client.write(bytes, at: 8192)
+        try client.flush()
+        // The server takes a moment to note the flush where a recovery sees it.
+        sleep(1)
+        try server.kill()
+      }
+      // One bit, where the store keeps the block.
+      let file = try #require(fopen(store, "r+e"))
+      defer { fclose(file) }
+      let content = NBDTests.bytes(ofFile: store)
+      let place = try #require(
+        stride(from: 0, to: content.count, by: 4096).first { content[$0..<$0 + 4096].elementsEqual(bytes) })
+      fseek(file, place, SEEK_SET)
+      fputc(Int32(bytes[0] ^ 1), file)
+      fflush(file)
+      try NBDServer.run(PluginUnderTest.command(store: store)) { server in
+        let client = try NBDClient(socketPath: server.socketPath)
+        let error = #expect(throws: NBDError.self) { _ = try client.read(4096, at: 8192) }
+        #expect(error?.code == EIO)
+        #expect(try client.read(4096, at: 4096) == [UInt8](repeating: 0, count: 4096))
+      }
+    }
+  }
+
   @Test func `a quiet store gives back what was overwritten and trimmed`() throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("disk.lacuna")

@@ -66,6 +66,8 @@ extension Engine {
       try checkpoint()
       rhythm.lastCheckpoint = .now
     }
+    // For the record of a flush that no other follows; where the ring is full, a checkpoint says it.
+    if isQuiet, journal.hasUnrecordedCommit { _ = try journal.appendCommitMarker() }
     // What one checkpoint frees is taken again until the next one; the half more is for what changes meanwhile.
     try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
     let now = journal.usedByteCount

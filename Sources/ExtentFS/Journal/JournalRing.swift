@@ -30,6 +30,10 @@ package import Devices
     var space: JournalSpace
     var nextSequence: UInt64
     var durableSequence: UInt64
+    /// The number up to which a record says that all is durable.
+    var recordedSequence: UInt64
+    /// The number of the first record that is live.
+    var tailSequence: UInt64
     /// Whether records go through the mapping, until that fails once.
     var usesMapping: Bool
     /// Why nothing may be written any more.
@@ -59,6 +63,7 @@ package import Devices
       State(
         space: JournalSpace(byteCount: region.upperBound - region.lowerBound, start: start.offset),
         nextSequence: start.sequence, durableSequence: start.sequence - 1,
+        recordedSequence: start.sequence - 1, tailSequence: start.sequence,
         usesMapping: mapping != nil))
     publishedUsedByteCount = ManagedAtomic(0)
   }
@@ -109,6 +114,12 @@ extension JournalRing {
     try appendRange(.reserve, inode, logical)
   }
 
+  /// Whether a sync has made live records durable, and no record says so yet: recovery would take their data for data that
+  /// was never promised if it were damaged. A commit marker says so.
+  package var hasUnrecordedCommit: Bool {
+    state.withLock { $0.durableSequence > $0.recordedSequence && $0.durableSequence >= $0.tailSequence }
+  }
+
   /// Appends a record that says no more than what is durable. It has a little room that no other record may take.
   package func appendCommitMarker() throws(ExtentFSError) -> UInt64? {
     try append(.commitMarker, JournalFormat.headerByteCount) { _ in }
@@ -138,6 +149,7 @@ extension JournalRing {
       try write(recordByteCount, to: place, &state)
       state.space.didWrite(recordByteCount, to: place)
       state.nextSequence = sequence + 1
+      state.recordedSequence = state.durableSequence
       publishedUsedByteCount.store(state.space.usedByteCount, ordering: .relaxed)
       return sequence
     }
@@ -190,6 +202,7 @@ extension JournalRing {
   package func advanceTail(to position: JournalPosition) {
     let isInside = state.withLock { state in
       let isInside = state.space.advanceTail(to: position.offset)
+      state.tailSequence = position.sequence
       publishedUsedByteCount.store(state.space.usedByteCount, ordering: .relaxed)
       return isInside
     }

@@ -38,6 +38,16 @@ struct Bitmap: Sendable, Equatable {
   /// Whether every position of `range` is set.
   func containsAll(of range: Range<Int>) -> Bool { all(range) { word, mask in word & mask == mask } }
 
+  /// How many positions of `range` are set.
+  func setCount(of range: Range<Int>) -> Int {
+    var count = 0
+    _ = all(range) { word, mask in
+      count += (word & mask).nonzeroBitCount
+      return true
+    }
+    return count
+  }
+
   mutating func insert(_ range: Range<Int>) { change(range) { word, mask in word |= mask } }
 
   mutating func remove(_ range: Range<Int>) { change(range) { word, mask in word &= ~mask } }

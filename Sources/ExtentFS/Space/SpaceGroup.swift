@@ -88,8 +88,8 @@ final class SpaceGroup {
 
   /// Takes positions of which some may be in use already.
   func claim(_ positions: Range<Int>) {
+    freeCount -= positions.count - inUse.setCount(of: positions)
     inUse.insert(positions)
-    freeCount = inUse.count - inUse.setCount
   }
 
   /// Takes free positions.
