@@ -26,6 +26,7 @@ extension Engine {
   /// Starts the thread that runs checkpoints and gives freed space back to the host, until `close`. Not before a fork.
   @_specialize(where Device == FileDevice)
   package func startCheckpoints() throws(ExtentFSError) {
+    // The thread alone takes this lock, which no one else waits for.
     let rhythm = Locked(Rhythm(seconds: max(options.checkpointSeconds, 1)))
     try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) { _ in
       rhythm.withLock { rhythm in

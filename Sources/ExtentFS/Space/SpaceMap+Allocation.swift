@@ -5,7 +5,7 @@ extension SpaceMap {
   /// Takes up to `count` free blocks together, at least one.
   ///
   /// Data comes from `near` on where that block is free, else from the next free run that is not a mere fragment. Where all
-  /// that is free are fragments, the next group is read, or the device grows, until the fragments are so many that they are
+  /// that is free are fragments, the next few groups are read, or the device grows, until the fragments are so many that they are
   /// worth more than runs: an eighth of what is used, and 64 MiB. Then, and where the device cannot grow, the next
   /// fragments are taken.
   ///
@@ -17,11 +17,16 @@ extension SpaceMap {
     guard count > 0 else { throw ExtentFSError(.invalidArgument, "no blocks were asked for") }
     if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .whereMany) }) { return run }
     return try slowPath.withLock { _ throws(ExtentFSError) in
+      var readCount = 0
       while true {
-        if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .whereMany) }) { return run }
+        let use = readCount < Self.groupsReadForRun ? FragmentUse.whereMany : .always
+        if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, use) }) { return run }
         // What is promised stays so, however far the device grows.
         if purpose == .data, state.withLock({ $0.unpromisedCount == 0 }) { throw full }
-        if try readNextGroup() { continue }
+        if try readNextGroup() {
+          readCount += 1
+          continue
+        }
         if purpose == .data, try grow() { continue }
         if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .always) }) { return run }
         if try grow() { continue }
@@ -29,6 +34,9 @@ extension SpaceMap {
       }
     }
   }
+
+  /// How many groups one allocation reads in search of more than fragments.
+  private static var groupsReadForRun: Int { 4 }
 
   private var full: ExtentFSError {
     ExtentFSError(.outOfSpace, "the store is full: of \(blockCount) blocks none is free, or all are promised")
