@@ -73,7 +73,7 @@ extension Engine {
     try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
     let now = journal.usedByteCount
     rhythm.usedByteCount = now
-    let isAsleep = isQuiet && now == used || now == 0
+    let isAsleep = isQuiet && now == used
     return Checkpointer.Sleep(
       milliseconds: isAsleep ? rhythm.seconds * 1000 : Self.quietMilliseconds, isDeep: isAsleep)
   }
