@@ -17,7 +17,7 @@ extension Engine {
   var deadBlockCountMax: UInt64 {
     let room = space.availableBlockCount / 4
     let shift = blockSize.shift
-    return max(min(space.usedBlockCount / 8 + (64 << 20) >> shift, room), (1 << 20) >> shift)
+    return max(min(space.usedBlockCount / 16 + (64 << 20) >> shift, room), (1 << 20) >> shift)
   }
 
   /// Whether writers should soon find more room in the journal: they wait only where it is full.

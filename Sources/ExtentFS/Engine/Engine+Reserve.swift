@@ -8,6 +8,9 @@ struct EditBudget {
   var merged: UInt64 = 0
   /// The number of the last change that the running checkpoint merges.
   var frozen: UInt64 = 0
+  /// How many nodes the trees had when they were last written. While a checkpoint runs, the numbers that say so do not fit
+  /// each other.
+  var nodeCount: UInt64 = 0
 }
 
 extension Engine {
@@ -48,9 +51,8 @@ extension Engine {
   /// *E has no bound but the journal's length*, for which the reserve would be out of proportion. So it is for a number of
   /// changes, the budget; whoever finds that used up raises it, and the reserve, as long as there is room, and else runs a
   /// checkpoint (`extendEditBudget`).
-  private func reserveCount(forEdits editCount: UInt64) -> UInt64 {
-    let (mapped, volumeCount) = state.withLock { ($0.mappedBlockCount, UInt64($0.volumes.count)) }
-    let nodeCount = space.usedBlockCount.minusOrZero(mapped)
+  private func reserveCount(forEdits editCount: UInt64, nodeCount: UInt64) -> UInt64 {
+    let volumeCount = state.withLock { UInt64($0.volumes.count) }
     let perLeaf = Self.capacity(.extents, blockSize)
     let growth = 2 * editCount / perLeaf + editCount / (8 * perLeaf) + 2
     // Groups that get their first record.
@@ -87,9 +89,10 @@ extension Engine {
   func updateReserve() {
     editBudget.withLock { budget in
       budget.merged = budget.frozen
+      budget.nodeCount = space.usedBlockCount.minusOrZero(state.withLock { $0.mappedBlockCount })
       let pending = editCount.load(ordering: .relaxed) - budget.merged
       let count = max(2 * pending, Self.editCountMin)
-      space.setReserve(reserveCount(forEdits: count))
+      space.setReserve(reserveCount(forEdits: count, nodeCount: budget.nodeCount))
       editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
     }
     deadBlockLimit.store(deadBlockCountMax, ordering: .relaxed)
@@ -102,7 +105,7 @@ extension Engine {
     let isRaised = try editBudget.withLock { budget throws(ExtentFSError) in
       guard isEditBudgetUsedUp else { return true }
       let count = max(2 * (editCount.load(ordering: .relaxed) - budget.merged), Self.editCountMin)
-      guard try space.raiseReserve(to: reserveCount(forEdits: count)) else { return false }
+      guard try space.raiseReserve(to: reserveCount(forEdits: count, nodeCount: budget.nodeCount)) else { return false }
       editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
       return true
     }

@@ -6,7 +6,7 @@ extension SpaceMap {
   ///
   /// Data comes from `near` on where that block is free, else from the next free run that is not a mere fragment. Where all
   /// that is free are fragments, the next few groups are read, or the device grows, until the fragments are so many that they are
-  /// worth more than runs: an eighth of what is used, and 64 MiB. Then, and where the device cannot grow, the next
+  /// worth more than runs: a sixteenth of what is used, and 64 MiB. Then, and where the device cannot grow, the next
   /// fragments are taken.
   ///
   /// - Throws: `ExtentFSError` with `outOfSpace` where only the reserve is left, which changes nothing; `damaged` or
@@ -105,7 +105,7 @@ extension SpaceState {
 
   /// Whether free space that is all fragments is better used than left alone.
   private var hasManyFragments: Bool {
-    nextGroupToRead >= groupCount && freeCount >= usedCount / 8 + (64 << 20) >> geometry.blockSize.shift
+    nextGroupToRead >= groupCount && freeCount >= usedCount / 16 + (64 << 20) >> geometry.blockSize.shift
   }
 
   /// Takes from the groups in memory; nil where they have nothing that may be taken, or only the reserve is left.
