@@ -31,10 +31,10 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
     monitor = Monitor(State())
   }
 
-  /// Returns when every record appended before the call is durable, with its data: a flush. Costs nothing where they are.
+  /// Returns when every change appended before the call is durable, with its data: a flush. Costs nothing where they are.
   ///
   /// - Throws: `.device` where this call's own sync failed, `.failed` for everyone else from then on.
-  package func commit() throws(ExtentFSError) { try commit(through: ring.lastSequence) }
+  package func commit() throws(ExtentFSError) { try commit(through: ring.lastChangeSequence) }
 
   /// Returns when every record up to the number `sequence`, which was appended, is durable, with its data.
   ///

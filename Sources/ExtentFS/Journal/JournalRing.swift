@@ -30,6 +30,8 @@ package import Devices
     var space: JournalSpace
     var nextSequence: UInt64
     var durableSequence: UInt64
+    /// The number of the last record that changes something: any but a commit marker.
+    var changeSequence: UInt64
     /// The number up to which a record says that all is durable.
     var recordedSequence: UInt64
     /// The number of the first record that is live.
@@ -63,7 +65,7 @@ package import Devices
       State(
         space: JournalSpace(byteCount: region.upperBound - region.lowerBound, start: start.offset),
         nextSequence: start.sequence, durableSequence: start.sequence - 1,
-        recordedSequence: start.sequence - 1, tailSequence: start.sequence,
+        changeSequence: start.sequence - 1, recordedSequence: start.sequence - 1, tailSequence: start.sequence,
         usesMapping: mapping != nil))
     publishedUsedByteCount = ManagedAtomic(0)
   }
@@ -81,6 +83,9 @@ package import Devices
 
   /// The number of the last record; the one before the first where there is none.
   package var lastSequence: UInt64 { state.withLock { $0.nextSequence - 1 } }
+
+  /// The number of the last record that a flush has to make durable; a commit marker is none.
+  var lastChangeSequence: UInt64 { state.withLock { $0.changeSequence } }
 
   /// The number of the last record that a completed sync made durable.
   package var durableSequence: UInt64 { state.withLock { $0.durableSequence } }
@@ -117,7 +122,10 @@ extension JournalRing {
   /// Whether a sync has made live records durable, and no record says so yet: recovery would take their data for data that
   /// was never promised if it were damaged. A commit marker says so.
   package var hasUnrecordedCommit: Bool {
-    state.withLock { $0.durableSequence > $0.recordedSequence && $0.durableSequence >= $0.tailSequence }
+    state.withLock { state in
+      let durable = min(state.durableSequence, state.changeSequence)
+      return durable > state.recordedSequence && durable >= state.tailSequence
+    }
   }
 
   /// Appends a record that says no more than what is durable. It has a little room that no other record may take.
@@ -149,6 +157,7 @@ extension JournalRing {
       try write(recordByteCount, to: place, &state)
       state.space.didWrite(recordByteCount, to: place)
       state.nextSequence = sequence + 1
+      if kind != .commitMarker { state.changeSequence = sequence }
       state.recordedSequence = state.durableSequence
       publishedUsedByteCount.store(state.space.usedByteCount, ordering: .relaxed)
       return sequence

@@ -140,6 +140,12 @@ import Testing
     _ = try ring.append(.commitMarker)
     #expect(!ring.hasUnrecordedCommit)
     #expect(try replay(device).end.durableSequence == 1)
+    // The marker itself is nothing to make durable, nor to tell of.
+    let syncCount = device.withState { $0.syncCount }
+    try commits.commit()
+    #expect(device.withState { $0.syncCount } == syncCount)
+    try commits.barrier()
+    #expect(!ring.hasUnrecordedCommit)
     _ = try ring.append(map(1))
     try commits.commit()
     #expect(ring.hasUnrecordedCommit)
