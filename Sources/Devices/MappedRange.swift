@@ -53,7 +53,7 @@ import SystemPackage
   }
 
   deinit {
-    unsafe munmap(start, byteCount)
+    unsafe MemoryMapping.release(start, UInt64(byteCount))
     try? descriptor.close()
   }
 

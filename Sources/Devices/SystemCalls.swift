@@ -42,7 +42,7 @@ enum SystemCalls {
   /// on them, and sync with success what is on no disk. So everything that passes for written leaves the cache
   /// (posix_fadvise(2)). An error is of no account: it is no worse than before.
   static func forgetUnwritten(_ descriptor: FileDescriptor) {
-    _ = posix_fadvise(descriptor.rawValue, 0, 0, POSIX_FADV_DONTNEED)
+    try? advise(descriptor, offset: 0, byteCount: 0, POSIX_FADV_DONTNEED)
   }
 
   /// Makes a file's or a directory's contents and attributes durable. See fsync(2).

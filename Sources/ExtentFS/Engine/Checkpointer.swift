@@ -24,9 +24,8 @@ final class Checkpointer: Sendable {
   private let isWakePending = ManagedAtomic(false)
   private let isDeeplyAsleep = ManagedAtomic(true)
 
-  /// Starts the thread, which calls `work` each time, with whether it was woken, and sleeps then as that says. Once in the
-  /// life of the object at most.
-  func start(_ first: Sleep, _ work: @escaping @Sendable (_ isWoken: Bool) -> Sleep) throws(ExtentFSError) {
+  /// Starts the thread, which calls `work` each time, and sleeps then as that says. Once in the life of the object at most.
+  func start(_ first: Sleep, _ work: @escaping @Sendable () -> Sleep) throws(ExtentFSError) {
     let (state, isWakePending, isDeeplyAsleep) = (state, isWakePending, isDeeplyAsleep)
     state.change { $0.isRunning = true }
     let body = ThreadBody {
@@ -43,7 +42,7 @@ final class Checkpointer: Sendable {
         // work looks at has locks of its own.
         isDeeplyAsleep.store(false, ordering: .relaxed)
         isWakePending.store(false, ordering: .relaxed)
-        sleep = work(isStopping != nil)
+        sleep = work()
       }
       state.change { $0.isRunning = false }
     }

@@ -49,7 +49,7 @@ extension DiskVolume {
           skip: Int(part.lowerBound - blockSize.offset(of: edge)))
       }
     }
-    if keepsSpace { try reserve(whole) } else { try map(whole, to: .hole) }
+    if keepsSpace { try reserve(whole) } else { try unmap(whole) }
   }
 
   /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
@@ -57,7 +57,7 @@ extension DiskVolume {
   package func discard(in range: Range<UInt64>) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
-    try map(wholeBlocks(in: range, view), to: .hole)
+    try unmap(wholeBlocks(in: range, view))
   }
 
   private func passesEnd(_ range: Range<UInt64>, _ view: View) -> ExtentFSError {
@@ -91,7 +91,7 @@ extension DiskVolume {
       while end < count, isZero(end) == kind { end += 1 }
       let part = blocks.lowerBound + UInt64(first)..<blocks.lowerBound + UInt64(end)
       if kind {
-        try map(part, to: .hole)
+        try unmap(part)
       } else {
         try unsafe storeBlocks(UnsafeRawBufferPointer(rebasing: bytes[first * size..<end * size]), at: part)
       }
@@ -160,9 +160,9 @@ extension DiskVolume {
   }
 
   /// Makes `blocks` holes.
-  private func map(_ blocks: Range<UInt64>, to target: DeltaTarget) throws(ExtentFSError) {
+  private func unmap(_ blocks: Range<UInt64>) throws(ExtentFSError) {
     guard !blocks.isEmpty else { return }
-    _ = try change(blocks, to: target, ifAsIn: nil) { () throws(ExtentFSError) in
+    _ = try change(blocks, to: .hole, ifAsIn: nil) { () throws(ExtentFSError) in
       try engine.journal.appendUnmap(inode: inode, logical: blocks) != nil
     }
   }

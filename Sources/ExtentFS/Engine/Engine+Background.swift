@@ -27,8 +27,8 @@ extension Engine {
   @_specialize(where Device == FileDevice)
   package func startCheckpoints() throws(ExtentFSError) {
     // The thread alone takes this lock, which no one else waits for.
-    let rhythm = Locked(Rhythm(seconds: max(options.checkpointSeconds, 1)))
-    try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) { _ in
+    let rhythm = Locked(Rhythm(seconds: min(max(options.checkpointSeconds, 1), UInt32.max / 1000)))
+    try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) {
       rhythm.withLock { rhythm in
         do throws(ExtentFSError) {
           return try self.lookForWork(&rhythm)
@@ -42,8 +42,9 @@ extension Engine {
 
   /// What the thread remembers from one look to the next.
   private struct Rhythm {
+    /// The longest time between two checkpoints, short enough to be counted in milliseconds.
     let seconds: UInt32
-    /// How much of the journal was in use at the last look; nil where the store was quiet then.
+    /// How much of the journal was in use at the last look; nil before the first.
     var usedByteCount: UInt64?
     var lastCheckpoint = ContinuousClock.now
   }
@@ -81,7 +82,8 @@ extension Engine {
   /// How many blocks the next checkpoint may free, at most.
   private var deadBlockCount: UInt64 {
     let volumes = state.withLock { Array($0.volumes.values) }
-    return volumes.reduce(0) { $0 + $1.writers.withLock { $0.deadBlockCountMax } }
+    // What a damaged store counts may be too much for a sum, of which nothing depends but when checkpoints run.
+    return volumes.reduce(0) { $0 &+ $1.writers.withLock { $0.deadBlockCountMax } }
   }
 
   /// Gives the host back what is free, as far as the device can, but for `blockCount` blocks; all of it only as long as

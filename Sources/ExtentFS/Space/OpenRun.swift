@@ -91,7 +91,7 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
       let rest = PhysicalRun(block: run.block + taken, count: run.count - taken)
       if let word = RunWord(rest) {
         left.store(word, ordering: .releasing)
-      } else {
+      } else if rest.count > 0 {
         try map.returnUnused(rest)
       }
       return PhysicalRun(block: run.block, count: taken)
@@ -136,7 +136,7 @@ private struct RunWord: RawRepresentable, AtomicValue {
 
   /// Nil where the run does not fit: on a device of a million TiB.
   init?(_ run: PhysicalRun) {
-    guard run.count <= 0xFFFF, run.block < 1 << 48 else { return nil }
+    guard run.count <= 0xFFFF, run.block + run.count < 1 << 48 else { return nil }
     rawValue = run.block << 16 | run.count
   }
 
