@@ -117,7 +117,7 @@ import Testing
     }
   }
 
-  private static let damages = [
+  static let damages = [
     Damage("2 places lead there, and the shared runs say 1: volume 'disk' (inode 1) > ") { forge, _, _ in
       forge.changesTable = { $0.removeFirst() }
     },

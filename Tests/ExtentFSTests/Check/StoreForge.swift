@@ -293,6 +293,13 @@ final class StoreForge: TreeWriter {
 }
 
 extension StoreForge {
+  /// The bytes of the device.
+  func contents() throws -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: Int(device.byteCount))
+    try bytes.withUnsafeMutableBytes { try device.read(into: $0, at: 0) }
+    return bytes
+  }
+
   /// A store of a volume with a tree of two levels, a snapshot and a clone of it that has changes, and a small volume with a clone.
   static func sample() throws -> (forge: StoreForge, disk: UInt64, snapshot: UInt64, clone: UInt64) {
     let forge = try StoreForge()
