@@ -26,7 +26,7 @@ import Testing
 
   @Test func `random volumes that share are sound, and their accounts right`() throws {
     try withSeededGenerator { generator in
-      for _ in 0..<20 {
+      for _ in 0..<6 {
         let forge = try StoreForge(groupCount: 4)
         var alive = [forge.make("v0", blockCount: 2000)]
         for step in 1..<60 {
