@@ -67,6 +67,9 @@ struct NamespaceModel<Device: BlockDevice> {
     case 11..<13 where !volumes.isEmpty && !snapshots.isEmpty:
       let name = try generator.element( volumes)
       let snapshot = try generator.element( snapshots)
+      // Clients must not have a volume that becomes smaller within a block.
+      if let volume = open.removeValue(forKey: name) { engine.closeVolume(volume) }
+      if generator.oneIn(2), disks[snapshot]?.byteCount == disks[name]?.byteCount { _ = try volume(name) }
       try engine.rollback(name, to: snapshot, force: true)
       disks[name] = disks[snapshot]
       didSucceed("rollback")
