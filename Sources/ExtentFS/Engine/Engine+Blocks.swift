@@ -22,20 +22,24 @@ extension Engine {
       }
       if let run = try takePromised(count, for: volume, at: blocks) { return run }
       // What other volumes have taken beforehand is free as well.
-      for other in state.withLock({ Array($0.volumes.values) }) { try other.openRun.returnRest() }
+      for other in state.withLock({ Array($0.volumes.values) }) { try other.volume.openRun.returnRest() }
       try checkpoint()
       if attempt > 0 { usleep(1000) }
     }
     throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
   }
 
-  /// Takes up to `count` blocks that were promised to the first of `blocks`; nil where none were, or others hold them for now.
+  /// Takes up to `count` blocks that were promised to the first of `blocks`, or to the volume; nil where none were, or others hold them for now.
   ///
   /// This reads the tree, which no other write of whole blocks does; but without it, this one would wait for a checkpoint.
   private func takePromised(
     _ count: UInt64, for volume: DiskVolume<Device>, at blocks: Range<UInt64>
   ) throws(ExtentFSError) -> PhysicalRun? {
-    let promised = try volume.reservedCount(startingAt: blocks.lowerBound..<blocks.lowerBound + count)
+    // What a throwaway has reserved is promised to its origin.
+    guard volume.current.load(ordering: .acquiring).isJournaled else { return nil }
+    let promised = max(
+      try volume.reservedCount(startingAt: blocks.lowerBound..<blocks.lowerBound + count),
+      min(count, volume.writers.withLock { $0.reservation.minusOrZero($0.mappedCountMax) }))
     guard promised > 0 else { return nil }
     do throws(ExtentFSError) {
       return try space.allocate(upTo: promised, near: nil, purpose: .promised)
