@@ -207,7 +207,7 @@ import Testing
     try forge.finish()
     #expect(try StoreCheck.findings(on: forge.device) == [])
     #expect(forge.superblock.transientCount == 1)
-    #expect(forge.superblock.reservedBlockCount == 50 + 104 + 50 + 2)
+    #expect(forge.superblock.reservedBlockCount == 50 + 104 + 2)
   }
 
   @Test func `a damaged block of data is named with all that lead to it`() throws {
