@@ -11,6 +11,16 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case invalidParameter
     /// There is no volume of that name.
     case noSuchVolume
+    /// There is something of that name already.
+    case nameTaken
+    /// Clients are connected, and what was asked for would take something away from them.
+    case busy
+    /// A volume has snapshots, and was to go without them.
+    case hasSnapshots
+    /// The volume or the store refuses changes.
+    case readOnly
+    /// The volume may not map more blocks than it does.
+    case quotaReached
     /// The range ends behind the volume's end.
     case outOfRange
     /// There is no room for what was to be written.
@@ -29,6 +39,10 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case newerFormat
     /// The store may only be read, since it has features that this version does not know.
     case readOnlyFormat
+    /// Nobody answers on the control socket, or not in time.
+    case unreachable
+    /// What came over the control socket is no request, or no answer.
+    case invalidRequest
     /// The device below failed, with this errno.
     case deviceFailed(errno: Int32)
     /// The engine contradicted itself.
@@ -51,6 +65,11 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     switch code {
     case .invalidParameter: EINVAL
     case .noSuchVolume: ENOENT
+    case .nameTaken: EEXIST
+    case .busy: EBUSY
+    case .hasSnapshots: ENOTEMPTY
+    case .readOnly: EROFS
+    case .quotaReached: EDQUOT
     case .outOfRange: EINVAL
     case .outOfSpace: ENOSPC
     case .notSupported: EOPNOTSUPP
@@ -59,6 +78,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case .inUse: EBUSY
     case .notAStore, .newerFormat: EINVAL
     case .readOnlyFormat: EROFS
+    case .unreachable: ECONNREFUSED
+    case .invalidRequest: EPROTO
     case .deviceFailed(let errno): errno
     case .internalFailure: EIO
     }

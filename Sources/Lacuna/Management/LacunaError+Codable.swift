@@ -1,0 +1,57 @@
+/// An error as JSON: `{"code": "noSuchVolume", "errno": 2, "message": "..."}`. A code that the reader does not know, of a newer
+/// version, becomes `.deviceFailed` with the same errno.
+extension LacunaError: Codable {
+  private enum CodingKeys: CodingKey {
+    case code, errno, message
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    let errno = try container.decode(Int32.self, forKey: .errno)
+    let name = try container.decode(String.self, forKey: .code)
+    let code = Code.simple.first { $0.name == name } ?? .deviceFailed(errno: errno)
+    self.init(code, try container.decode(String.self, forKey: .message))
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(code.name, forKey: .code)
+    try container.encode(errno, forKey: .errno)
+    try container.encode(description, forKey: .message)
+  }
+}
+
+extension LacunaError.Code {
+  /// All but `deviceFailed`, which has a number with it.
+  public static let simple: [LacunaError.Code] = [
+    .invalidParameter, .noSuchVolume, .nameTaken, .busy, .hasSnapshots, .readOnly, .quotaReached, .outOfRange, .outOfSpace,
+    .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .unreachable, .invalidRequest,
+    .internalFailure,
+  ]
+
+  /// The name that the code has as JSON.
+  public var name: String {
+    switch self {
+    case .invalidParameter: "invalidParameter"
+    case .noSuchVolume: "noSuchVolume"
+    case .nameTaken: "nameTaken"
+    case .busy: "busy"
+    case .hasSnapshots: "hasSnapshots"
+    case .readOnly: "readOnly"
+    case .quotaReached: "quotaReached"
+    case .outOfRange: "outOfRange"
+    case .outOfSpace: "outOfSpace"
+    case .notSupported: "notSupported"
+    case .damaged: "damaged"
+    case .failed: "failed"
+    case .inUse: "inUse"
+    case .notAStore: "notAStore"
+    case .newerFormat: "newerFormat"
+    case .readOnlyFormat: "readOnlyFormat"
+    case .unreachable: "unreachable"
+    case .invalidRequest: "invalidRequest"
+    case .deviceFailed: "deviceFailed"
+    case .internalFailure: "internalFailure"
+    }
+  }
+}

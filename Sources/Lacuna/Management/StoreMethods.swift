@@ -1,0 +1,48 @@
+/// `store.info`: the store as a whole.
+public struct GetStoreInfo: StoreMethod {
+  public static let name = "store.info"
+  public init() {}
+}
+
+/// `store.set`: changes a setting of the store.
+///
+/// Throws `.noSuchVolume`.
+public struct SetStore: StoreMethod {
+  public static let name = "store.set"
+  /// The volume that the empty export name stands for; empty for none; nil to leave it.
+  public var defaultVolume: String?
+
+  public init(defaultVolume: String? = nil) { self.defaultVolume = defaultVolume }
+}
+
+/// `store.check`: looks for everything that is wrong, and changes nothing. Reports progress. Damage is no error, but a result.
+public struct CheckStore: StoreMethod {
+  public static let name = "store.check"
+  /// Whether also every block of data is read, and its checksum compared.
+  @Flag public var data: Bool
+
+  public init(data: Bool = false) { self.data = data }
+}
+
+/// `store.stats`: what the store has done since it was opened.
+public struct GetStatistics: StoreMethod {
+  public static let name = "store.stats"
+  public init() {}
+}
+
+/// `store.dump`: one block, decoded.
+///
+/// Throws `.outOfRange` for a block that the device does not have.
+public struct DumpBlock: StoreMethod {
+  public static let name = "store.dump"
+  /// The number of the block on the device: its offset in bytes divided by the size of a block.
+  public var block: UInt64
+
+  public init(block: UInt64) { self.block = block }
+}
+
+/// `store.deletions`: what deleted volumes have not given back yet.
+public struct GetDeletions: StoreMethod {
+  public static let name = "store.deletions"
+  public init() {}
+}

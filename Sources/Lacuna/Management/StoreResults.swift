@@ -1,0 +1,162 @@
+/// The store as a whole. Counts of bytes are whole blocks.
+public struct StoreInfo: Codable, Sendable, Hashable {
+  /// The absolute path of its file or block device.
+  public var path: String
+  /// Which store it is: five groups of hexadecimal digits.
+  public var uuid: String
+  /// The version of the library that answers.
+  public var version: String
+  /// The version of the calls, ``ControlProtocol/version``.
+  public var protocolVersion: Int
+  /// Bytes in a block.
+  public var blockSize: UInt64
+  /// Bytes in the journal.
+  public var journalSize: UInt64
+  /// The length of the file or device in bytes.
+  public var size: UInt64
+  /// Bytes in use, data and metadata.
+  public var used: UInt64
+  /// Bytes that can be written before the device is full, as far as one knows: without a limit, what is free in the file as
+  /// it is now.
+  public var free: UInt64
+  /// The length in bytes that the file does not grow beyond; nil where only the host sets a limit.
+  public var limit: UInt64?
+  /// When the store was made.
+  public var created: UInt64
+  /// How many checkpoints there were.
+  public var generation: UInt64
+  /// Names of the features that the store has.
+  public var features: [String]
+  public var volumes: UInt64
+  public var snapshots: UInt64
+  public var throwaways: UInt64
+  /// Volumes that were deleted and have not given all their space back.
+  public var deleted: UInt64
+  /// The volume that the empty export name stands for.
+  public var defaultVolume: String?
+  /// The process that serves the store; nil where the one who asks has opened it.
+  public var pid: Int32?
+  /// Whether nobody can write to it.
+  public var readOnly: Bool
+
+  public init(
+    path: String, uuid: String, version: String, protocolVersion: Int, blockSize: UInt64, journalSize: UInt64,
+    size: UInt64, used: UInt64, free: UInt64, limit: UInt64?, created: UInt64, generation: UInt64, features: [String],
+    volumes: UInt64, snapshots: UInt64, throwaways: UInt64, deleted: UInt64, defaultVolume: String?, pid: Int32?,
+    readOnly: Bool
+  ) {
+    self.path = path
+    self.uuid = uuid
+    self.version = version
+    self.protocolVersion = protocolVersion
+    self.blockSize = blockSize
+    self.journalSize = journalSize
+    self.size = size
+    self.used = used
+    self.free = free
+    self.limit = limit
+    self.created = created
+    self.generation = generation
+    self.features = features
+    self.volumes = volumes
+    self.snapshots = snapshots
+    self.throwaways = throwaways
+    self.deleted = deleted
+    self.defaultVolume = defaultVolume
+    self.pid = pid
+    self.readOnly = readOnly
+  }
+}
+
+/// What a check found.
+public struct CheckResult: Codable, Sendable, Hashable {
+  /// What is wrong; empty where nothing is.
+  public var findings: [Finding]
+  /// How many volumes and snapshots were looked at.
+  public var volumes: UInt64
+  /// How many blocks in use were met.
+  public var blocks: UInt64
+  /// What the trees say of space, to compare with ``StoreInfo``.
+  public var accounts: Accounts
+
+  /// One thing that is wrong.
+  public struct Finding: Codable, Sendable, Hashable {
+    /// Where: the path to it, such as `volume 'vm1', extent tree, node 4711`; empty where it is the store as a whole.
+    public var path: String
+    /// What is wrong.
+    public var text: String
+
+    public init(path: String, text: String) {
+      self.path = path
+      self.text = text
+    }
+  }
+
+  /// Sums over the store in bytes: `nodes + exclusive + shared + fixed` is what is in use.
+  public struct Accounts: Codable, Sendable, Hashable {
+    /// In use by nodes of trees.
+    public var nodes: UInt64
+    /// Data that one volume or snapshot has.
+    public var exclusive: UInt64
+    /// Data that several have, each block counted once.
+    public var shared: UInt64
+    /// Taken by superblocks, journal, bitmaps and checksums.
+    public var fixed: UInt64
+
+    public init(nodes: UInt64, exclusive: UInt64, shared: UInt64, fixed: UInt64) {
+      self.nodes = nodes
+      self.exclusive = exclusive
+      self.shared = shared
+      self.fixed = fixed
+    }
+  }
+
+  public init(findings: [Finding], volumes: UInt64, blocks: UInt64, accounts: Accounts) {
+    self.findings = findings
+    self.volumes = volumes
+    self.blocks = blocks
+    self.accounts = accounts
+  }
+}
+
+/// One block, decoded.
+public struct BlockDump: Codable, Sendable, Hashable {
+  public var block: UInt64
+  /// What it is: `superblock`, `inodes node`, `data`, `free` and the like.
+  public var kind: String
+  /// All of it for people, in lines.
+  public var text: String
+  /// Its fields in the order of their offsets.
+  public var fields: [Field]
+
+  /// One field of a block.
+  public struct Field: Codable, Sendable, Hashable {
+    public var name: String
+    public var value: String
+
+    public init(name: String, value: String) {
+      self.name = name
+      self.value = value
+    }
+  }
+
+  public init(block: UInt64, kind: String, text: String, fields: [Field]) {
+    self.block = block
+    self.kind = kind
+    self.text = text
+    self.fields = fields
+  }
+}
+
+/// What deleted volumes have not given back yet.
+public struct Deletions: Codable, Sendable, Hashable {
+  /// How many such volumes there are.
+  public var volumes: UInt64
+  /// The bytes that they still map, shared ones included.
+  public var mappedLeft: UInt64
+
+  public init(volumes: UInt64, mappedLeft: UInt64) {
+    self.volumes = volumes
+    self.mappedLeft = mappedLeft
+  }
+}

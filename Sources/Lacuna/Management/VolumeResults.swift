@@ -1,0 +1,167 @@
+/// What a name stands for.
+public enum VolumeKind: String, Codable, Sendable, CaseIterable {
+  case volume, snapshot, throwaway
+}
+
+/// One volume, snapshot or throwaway.
+public struct VolumeInfo: Codable, Sendable, Hashable {
+  /// `volume`, `volume@snapshot`, or of a throwaway the export name that its clients used.
+  public var name: String
+  public var kind: VolumeKind
+  /// Bytes that its clients see.
+  public var size: UInt64
+  /// Bytes that have blocks, those included that others share; as of the last checkpoint.
+  public var mapped: UInt64
+  /// Bytes of zeroes that are promised space; as of the last checkpoint.
+  public var reserved: UInt64
+  public var readOnly: Bool
+  /// When it was made, in seconds since 1970.
+  public var created: UInt64
+  /// What it was made from, where that is still there.
+  public var origin: String?
+  /// The most bytes that it may map; nil for no such limit.
+  public var quota: UInt64?
+  /// The bytes that are promised to it as a whole; nil for none.
+  public var reservation: UInt64?
+  /// How many clients are connected to it.
+  public var clients: Int
+  /// Whether the empty export name stands for it.
+  public var isDefault: Bool
+  /// Whose space it is; only where that was asked for.
+  public var space: Space?
+
+  /// Whose space a volume's is, in bytes.
+  public struct Space: Codable, Sendable, Hashable {
+    /// Data that nobody else has: with `nodes`, what comes back when the volume is deleted.
+    public var exclusive: UInt64
+    /// Data that others have as well.
+    public var shared: UInt64
+    /// Nodes of its tree that nobody else has.
+    public var nodes: UInt64
+
+    public init(exclusive: UInt64, shared: UInt64, nodes: UInt64) {
+      self.exclusive = exclusive
+      self.shared = shared
+      self.nodes = nodes
+    }
+  }
+
+  public init(
+    name: String, kind: VolumeKind, size: UInt64, mapped: UInt64, reserved: UInt64, readOnly: Bool, created: UInt64,
+    origin: String?, quota: UInt64?, reservation: UInt64?, clients: Int, isDefault: Bool, space: Space?
+  ) {
+    self.name = name
+    self.kind = kind
+    self.size = size
+    self.mapped = mapped
+    self.reserved = reserved
+    self.readOnly = readOnly
+    self.created = created
+    self.origin = origin
+    self.quota = quota
+    self.reservation = reservation
+    self.clients = clients
+    self.isDefault = isDefault
+    self.space = space
+  }
+}
+
+/// One answer of a list.
+public struct VolumeList: Codable, Sendable, Hashable {
+  public var volumes: [VolumeInfo]
+  /// What to ask for next, as `after`; nil where this is the end.
+  public var next: String?
+
+  public init(volumes: [VolumeInfo], next: String?) {
+    self.volumes = volumes
+    self.next = next
+  }
+}
+
+/// What a deletion deleted, or would delete.
+public struct DeletionResult: Codable, Sendable, Hashable {
+  /// All names, those of snapshots that went with their volumes included.
+  public var deleted: [String]
+  /// How many bytes come back, in the background.
+  public var bytes: UInt64
+
+  public init(deleted: [String], bytes: UInt64) {
+    self.deleted = deleted
+    self.bytes = bytes
+  }
+}
+
+/// Snapshots that were taken.
+public struct SnapshotList: Codable, Sendable, Hashable {
+  public var snapshots: [VolumeInfo]
+
+  public init(snapshots: [VolumeInfo]) { self.snapshots = snapshots }
+}
+
+/// One answer of a map.
+public struct VolumeMap: Codable, Sendable, Hashable {
+  public var extents: [Extent]
+  /// Where to go on, as `offset`; nil where this is the end.
+  public var next: UInt64?
+
+  /// A stretch of one kind.
+  public struct Extent: Codable, Sendable, Hashable {
+    public var offset: UInt64
+    public var length: UInt64
+    public var kind: Kind
+    /// Where the data is on the device, in bytes; only of data, and only where the store is not in memory.
+    public var physical: UInt64?
+
+    public init(offset: UInt64, length: UInt64, kind: Kind, physical: UInt64? = nil) {
+      self.offset = offset
+      self.length = length
+      self.kind = kind
+      self.physical = physical
+    }
+  }
+
+  /// What lies in a stretch.
+  public enum Kind: String, Codable, Sendable {
+    case data
+    /// Zeroes that have their space.
+    case zero
+    /// Zeroes that take no space.
+    case hole
+  }
+
+  public init(extents: [Extent], next: UInt64?) {
+    self.extents = extents
+    self.next = next
+  }
+}
+
+/// One answer of a diff.
+public struct VolumeDiff: Codable, Sendable, Hashable {
+  /// What changed; what is between them did not.
+  public var extents: [Extent]
+  /// Where to go on, as `offset`; nil where this is the end.
+  public var next: UInt64?
+
+  /// A stretch that changed.
+  public struct Extent: Codable, Sendable, Hashable {
+    public var offset: UInt64
+    public var length: UInt64
+    public var kind: Kind
+
+    public init(offset: UInt64, length: UInt64, kind: Kind) {
+      self.offset = offset
+      self.length = length
+      self.kind = kind
+    }
+  }
+
+  /// What a stretch became.
+  public enum Kind: String, Codable, Sendable {
+    case data, zero
+  }
+
+  public init(extents: [Extent], next: UInt64?) {
+    self.extents = extents
+    self.next = next
+  }
+}
