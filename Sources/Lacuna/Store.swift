@@ -88,6 +88,9 @@ public final class Store: Sendable {
       .noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(`default`.description.name)' is there")
   }
 
+  /// Says that this process answers others about the store from now on.
+  func noteServing() {}
+
   /// Tidies up, so that the next opening has less to do. No other call may follow, nor be running. What was acknowledged
   /// does not depend on it.
   public func close() throws(LacunaError) {
