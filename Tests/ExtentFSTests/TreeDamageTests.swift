@@ -80,14 +80,13 @@ import Testing
 
   @Test func `headers that contradict the pointer are damage`() throws {
     let store = try TreeTestStore()
-    var wrong = Array(repeating: header(0, 1, block: 9), count: 7)
+    var wrong = Array(repeating: header(0, 1, block: 9), count: 6)
     wrong[0].kind = .shared
     wrong[1].level = 1
     wrong[2].count = 0
     wrong[3].count = 41
     wrong[4].count = 65_535
     wrong[5].block = 10
-    wrong[6].owner = 8
     for header in wrong {
       let pointer = try plant(store, block: 9, header, [(1, [2, 1])])
       expectAllFindDamage(store, TreeRoot(pointer: pointer, height: 1), at: 1)
@@ -96,6 +95,20 @@ import Testing
     #expect(try store.cache.reader(TreeRoot(pointer: pointer, height: 1), .extents, owner: 7).floor(5)?.key == 1)
     pointer.generation = 4
     expectAllFindDamage(store, TreeRoot(pointer: pointer, height: 1), at: 1)
+  }
+
+  @Test func `who wrote a node is checked but for extents, which others may share`() throws {
+    let store = try TreeTestStore()
+    let shared = TreeRoot(pointer: try plant(store, block: 9, header(0, 1, block: 9), [(1, [2, 1])]), height: 1)
+    // The second time it is in memory.
+    for owner in [7, 8, 0] as [UInt64] {
+      #expect(try store.cache.reader(shared, .extents, owner: owner).floor(5)?.key == 1)
+    }
+    let named = try plant(store, block: 10, header(0, 1, block: 10, kind: .names), [(1, [2])])
+    let root = TreeRoot(pointer: named, height: 1)
+    expectDamaged { _ = try store.cache.reader(root, .names).floor(5) }
+    #expect(try store.cache.reader(root, .names, owner: 7).floor(5)?.key == 1)
+    expectDamaged { _ = try store.cache.reader(root, .names).floor(5) }
   }
 
   @Test(

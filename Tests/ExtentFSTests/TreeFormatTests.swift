@@ -78,11 +78,44 @@ import Testing
     #expect(try InodeRecord(decoding: bytes.span.bytes, at: 0) == inode)
   }
 
-  @Test(arguments: [(0, 2), (4, 0), (4, 3), (15, 0x80), (80, 5), (83, 1), (189, 0xFF), (56, 1), (104, 0), (112, 6)])
+  @Test(arguments: [
+    (0, 2), (0, 3), (0, 4), (4, 0), (4, 3), (4, 4), (15, 0x80), (447, 0x41), (455, 0x41), (80, 5), (83, 1), (189, 0xFF),
+    (56, 1), (104, 0), (112, 6),
+  ])
   func `an inode with a wrong byte is damaged`(offset: Int, byte: Int) {
     var bytes = encoded(512) { inode.encode(into: &$0, at: 0) }
     bytes[offset] = UInt8(byte)
     expectDamaged { _ = try InodeRecord(decoding: bytes.span.bytes, at: 0) }
+  }
+
+  @Test func `an inode that is gone, a quota and a reservation have the bytes of the format`() throws {
+    var inode = InodeRecord(kind: .volume, name: "", byteCount: 1 << 40, createdSeconds: 99)
+    inode.isThrowaway = true
+    (inode.quotaBlocks, inode.reservationBlocks) = (0x0102, 1 << 62)
+    for kind in [InodeRecord.Kind.volume, .deleted] {
+      inode.kind = kind
+      let bytes = encoded(512) { inode.encode(into: &$0, at: 0) }
+      let text = hex(bytes).split(separator: " ")
+      #expect(text[0] == (kind == .volume ? "0200000001000000" : "0200000003000000"))
+      #expect(text[23..<55].allSatisfy { $0 == "0000000000000000" })
+      #expect(text[55..<57] == ["0201000000000000", "0000000000000040"])
+      #expect(text[57...].allSatisfy { $0 == "0000000000000000" })
+      #expect(try InodeRecord(decoding: bytes.span.bytes, at: 0) == inode)
+    }
+  }
+
+  @Test func `an inode is promised its reserved zeroes, and what is left of its reservation`() {
+    var inode = InodeRecord(kind: .volume, name: "a", byteCount: 1 << 40, createdSeconds: 0)
+    (inode.mappedBlocks, inode.reservedBlocks) = (10, 3)
+    #expect(inode.promisedBlocks == 3)
+    inode.reservationBlocks = 10
+    #expect(inode.promisedBlocks == 3)
+    inode.reservationBlocks = 15
+    #expect(inode.promisedBlocks == 8)
+    inode.kind = .snapshot
+    #expect(inode.promisedBlocks == 0)
+    (inode.kind, inode.reservationBlocks, inode.reservedBlocks) = (.volume, 1 << 62, 1 << 62)
+    #expect(inode.promisedBlocks == (1 as UInt64) << 63 - 10)
   }
 
   @Test func `a group has the bytes of the format`() throws {
@@ -141,10 +174,45 @@ import Testing
     #expect(superblock.uuid.description == "01020304-0506-0708-090a-0b0c0d0e0f10")
   }
 
+  @Test func `counts of the feature "snapshots" are stored with it alone`() throws {
+    var superblock = try superblock()
+    (superblock.nodeBlockCount, superblock.reservedBlockCount, superblock.transientCount) = (400, 1 << 62, 9)
+    let without = encoded(4096) { superblock.encode(into: &$0) }
+    #expect(without[4032...].allSatisfy { $0 == 0 })
+    #expect(try Superblock(decoding: without.span.bytes).nodeBlockCount == 0)
+    #expect(!superblock.has(.snapshots))
+    superblock.add(.snapshots)
+    #expect(superblock.has(.snapshots))
+    let bytes = encoded(4096) { superblock.encode(into: &$0) }
+    let text = hex(bytes).split(separator: " ")
+    #expect(text[4] == "0100000000000000")
+    #expect(text[35...37] == ["0100000000000000", "0300090000000000", "736e617073686f74"])
+    #expect(text[504...506] == ["9001000000000000", "0000000000000040", "0900000000000000"])
+    #expect(text[507...].allSatisfy { $0 == "0000000000000000" })
+    #expect(try Superblock(decoding: bytes.span.bytes) == superblock)
+    for change in [{ $0.nodeBlockCount = 401 }, { $0.reservedBlockCount += 1 }, { $0.transientCount = 10 }]
+      as [(inout Superblock) -> Void]
+    {
+      var wrong = superblock
+      change(&wrong)
+      let bytes = encoded(4096) { wrong.encode(into: &$0) }
+      expectDamaged { _ = try Superblock(decoding: bytes.span.bytes) }
+    }
+  }
+
+  @Test func `a feature is added where there is no room for its name`() throws {
+    var superblock = try superblock()
+    superblock.featureNames = (0..<64).map { StoreFeature(.compatible, bit: $0, name: "name\($0)") }
+    superblock.add(.snapshots)
+    let bytes = encoded(4096) { superblock.encode(into: &$0) }
+    let decoded = try Superblock(decoding: bytes.span.bytes)
+    #expect(decoded.has(.snapshots) && decoded.featureNames.count == 64)
+  }
+
   @Test func `every single bit changed in a superblock is found`() throws {
     let superblock = try superblock()
     var bytes = encoded(4096) { superblock.encode(into: &$0) }
-    for offset in 0..<512 {
+    for offset in Array(0..<512) + Array(4032..<4096) {
       for bit in 0..<8 {
         bytes[offset] ^= 1 << bit
         #expect(throws: ExtentFSError.self) { try Superblock(decoding: bytes.span.bytes) }

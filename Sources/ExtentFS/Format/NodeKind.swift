@@ -32,7 +32,7 @@ package enum NodeKind: UInt8, Sendable, CaseIterable {
 ///  6  u16  count        entries, at least 1
 ///  8  u64  block        the node's own
 /// 16  u64  generation   of the checkpoint that wrote it
-/// 24  u64  owner        the inode of an extent tree, else 0
+/// 24  u64  owner        the inode that a node of extents was written for, else 0
 /// 32   32  zero
 /// 64       entries: a key (u64) and a value, or in inner nodes a BlockPointer
 /// ```
@@ -49,7 +49,7 @@ package struct NodeHeader: Sendable, Hashable {
   package var block: UInt64
   /// The generation of the checkpoint that wrote the node.
   package var generation: UInt64
-  /// The inode of an extent tree, else 0.
+  /// In a tree of extents the inode that the node was written for; others may share it meanwhile. Else 0.
   package var owner: UInt64
 
   /// The size of an encoded header, in bytes: where entries begin.

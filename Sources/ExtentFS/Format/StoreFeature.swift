@@ -29,6 +29,12 @@ package struct StoreFeature: Sendable, Hashable {
   }
 }
 
+extension StoreFeature {
+  /// Volumes share blocks: snapshots and clones, volumes that are being given back, quotas and reservations, and the counts in
+  /// the superblock that go with them. Every new store has it.
+  package static let snapshots = StoreFeature(.incompatible, bit: 0, name: "snapshots")
+}
+
 /// The names of the features that a store has, so that a program can name those that it does not know.
 ///
 /// ```

@@ -29,7 +29,11 @@ internal import Bytes
 /// 184   32  TreeRoot of names
 /// 216   32  TreeRoot of space
 /// 248   32  TreeRoot of shared runs
-/// 280       FeatureTable, then zero up to 4096
+/// 280       FeatureTable, then zero up to 4032
+/// 4032 u64  nodeBlockCount        this one and those below: zero without the feature "snapshots"
+/// 4040 u64  reservedBlockCount
+/// 4048 u64  transientCount
+/// 4056      zero
 /// ```
 package struct Superblock: Sendable, Equatable {
   /// Features that may be unknown.
@@ -72,6 +76,13 @@ package struct Superblock: Sendable, Equatable {
   package var space: TreeRoot = .empty
   /// The tree of shared runs.
   package var shared: TreeRoot = .empty
+  /// How many of the blocks in use hold nodes, of whichever tree. This and the following two are stored with the feature
+  /// "snapshots" alone, and 0 without it.
+  package var nodeBlockCount: UInt64 = 0
+  /// How many blocks are promised to volumes: the sum of `InodeRecord.promisedBlocks`.
+  package var reservedBlockCount: UInt64 = 0
+  /// How many inodes are transient: they are deleted or throwaway.
+  package var transientCount: UInt64 = 0
 
   /// The size of an encoded superblock, in bytes.
   package static let encodedByteCount = StoreGeometry.superblockByteCount
@@ -82,7 +93,9 @@ package struct Superblock: Sendable, Equatable {
   /// The features that this code knows, of each class.
   package static let knownReadOnlyCompatibleFeatures: UInt64 = 0
   /// The features that this code knows.
-  package static let knownIncompatibleFeatures: UInt64 = 0
+  package static let knownIncompatibleFeatures: UInt64 = 1 << UInt64(StoreFeature.snapshots.bit)
+
+  private static let countsOffset = 4032
 
   /// The superblock of a store with nothing in it.
   package init(uuid: StoreUUID, geometry: StoreGeometry, generation: UInt64, blockCount: UInt64) {
@@ -98,7 +111,18 @@ package struct Superblock: Sendable, Equatable {
     return unknown == 0 ? nil : FeatureTable.describe(unknown, .readOnlyCompatible, featureNames)
   }
 
-  /// Says that the store has `feature` from now on, and what it is called.
+  /// Whether the store has `feature`, whatever it is called there.
+  package func has(_ feature: StoreFeature) -> Bool {
+    let word =
+      switch feature.kind {
+      case .compatible: compatibleFeatures
+      case .readOnlyCompatible: readOnlyCompatibleFeatures
+      case .incompatible: incompatibleFeatures
+      }
+    return word >> UInt64(feature.bit) & 1 == 1
+  }
+
+  /// Says that the store has `feature` from now on, and what it is called, if there is room for one more name.
   package mutating func add(_ feature: StoreFeature) {
     let mask: UInt64 = 1 << UInt64(feature.bit)
     switch feature.kind {
@@ -107,7 +131,7 @@ package struct Superblock: Sendable, Equatable {
     case .incompatible: incompatibleFeatures |= mask
     }
     featureNames.removeAll { $0.kind == feature.kind && $0.bit == feature.bit }
-    featureNames.append(feature)
+    if featureNames.count < FeatureTable.maximumCount { featureNames.append(feature) }
   }
 
   /// Decodes the superblock in the first 4096 bytes of `bytes`.
@@ -143,6 +167,11 @@ package struct Superblock: Sendable, Equatable {
     names = try TreeRoot(decoding: bytes, at: 184)
     space = try TreeRoot(decoding: bytes, at: 216)
     shared = try TreeRoot(decoding: bytes, at: 248)
+    if has(.snapshots) {
+      nodeBlockCount = bytes.uint64(at: Self.countsOffset)
+      reservedBlockCount = bytes.uint64(at: Self.countsOffset + 8)
+      transientCount = bytes.uint64(at: Self.countsOffset + 16)
+    }
     try checkBounds()
   }
 
@@ -181,6 +210,13 @@ package struct Superblock: Sendable, Equatable {
         "a superblock has \(blockCount) blocks, \(usedBlockCount) of them used, \(groupCount) groups, and the journal at \(journalTailOffset)"
       )
     }
+    guard nodeBlockCount <= usedBlockCount, reservedBlockCount <= ExtentRecord.blockLimit, transientCount <= nextInode
+    else {
+      throw ExtentFSError(
+        .damaged,
+        "a superblock counts \(nodeBlockCount) nodes among \(usedBlockCount) used blocks, \(reservedBlockCount) reserved blocks and \(transientCount) transient inodes below \(nextInode)"
+      )
+    }
   }
 
   /// Encodes the superblock into the first 4096 bytes of `bytes`, all of which it sets.
@@ -209,6 +245,11 @@ package struct Superblock: Sendable, Equatable {
     space.encode(into: &bytes, at: 216)
     shared.encode(into: &bytes, at: 248)
     FeatureTable.encode(featureNames, into: &bytes)
+    if has(.snapshots) {
+      bytes.store(nodeBlockCount, at: Self.countsOffset)
+      bytes.store(reservedBlockCount, at: Self.countsOffset + 8)
+      bytes.store(transientCount, at: Self.countsOffset + 16)
+    }
     bytes.store(Self.checksum(bytes.bytes), at: 12)
   }
 

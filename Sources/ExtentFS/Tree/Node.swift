@@ -16,7 +16,7 @@
   package let level: Int
   /// The number of entries; at least 1.
   package let count: Int
-  /// The inode of an extent tree, else 0.
+  /// In a tree of extents the inode that the node was written for, of perhaps many that share it. Else 0.
   package let owner: UInt64
   private let bytes: UnsafeMutableRawBufferPointer
   private let entryByteCount: Int
@@ -64,7 +64,10 @@
     guard header.generation == pointer.generation else {
       throw damaged("its generation is \(header.generation) and should be \(pointer.generation)")
     }
-    guard header.owner == owner else { throw damaged("its owner is \(header.owner) and should be \(owner)") }
+    // Who shares a node of extents is not who wrote it.
+    guard kind == .extents || header.owner == owner else {
+      throw damaged("its owner is \(header.owner) and should be \(owner)")
+    }
     let capacity = NodeLayout(kind, level: level, blockByteCount: bytes.count).capacity
     guard header.count >= 1, header.count <= capacity else {
       throw damaged("it has \(header.count) entries and room for \(capacity)")

@@ -91,6 +91,7 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
 
   /// The node that `pointer` refers to, from memory or from the device.
   ///
+  /// - Parameter owner: 0; for nodes of extents, which volumes share, it means nothing.
   /// - Throws: `ExtentFSError` with `damaged` where what is there is not that node of that kind, level and owner, and
   ///   with `device` where it cannot be read.
   package func node(
@@ -98,7 +99,7 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
   ) throws(ExtentFSError) -> Node {
     let (stripe, set) = place(of: pointer.block)
     if let node = stripes[stripe].withLock({ $0.find(pointer, inSet: set) }) {
-      guard node.kind == kind, node.level == level, node.owner == owner else {
+      guard node.kind == kind, node.level == level, kind == .extents || node.owner == owner else {
         throw ExtentFSError(
           .damaged,
           "block \(pointer.block) is a node of kind \(node.kind), level \(node.level) and owner \(node.owner), where one of kind \(kind), level \(level) and owner \(owner) should be"

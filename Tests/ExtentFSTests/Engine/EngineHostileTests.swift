@@ -277,7 +277,7 @@ import Testing
 
   // MARK: Versions
 
-  @Test(arguments: [(8, 0), (8, 2), (8, 0xFFFF_FFFF), (32, 1), (32, 1 << 63), (32, .max)] as [(UInt64, UInt64)])
+  @Test(arguments: [(8, 0), (8, 2), (8, 0xFFFF_FFFF), (32, 2), (32, 1 << 63), (32, .max)] as [(UInt64, UInt64)])
   func `a store of a newer version is refused and not written to`(_ byte: UInt64, _ value: UInt64) throws {
     let (device, store) = try Self.flag(byte, value)
     for readOnly in [false, true] {
