@@ -27,8 +27,10 @@ let package = Package(
     .library(name: "Lacuna", targets: ["Lacuna"]),
     .library(name: "BlockStores", targets: ["BlockStores"]),
     .library(name: "nbdkit-lacuna-plugin", type: .dynamic, targets: ["LacunaPlugin"]),
+    .executable(name: "lacuna", targets: ["LacunaCommand"]),
   ],
   dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-atomics", from: "1.3.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
   ],
@@ -77,6 +79,12 @@ let package = Package(
           "-Xlinker", "-z", "-Xlinker", "nodelete",
         ])
       ]),
+    .executableTarget(
+      name: "LacunaCommand",
+      dependencies: ["Lacuna", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: strict,
+      // It runs where there is no Swift toolchain, as the plugin does.
+      linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
 
     // What the tests share, and the tests: one target per module.
     .target(
