@@ -83,8 +83,11 @@ let package = Package(
       name: "LacunaCommand",
       dependencies: ["Lacuna", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: strict,
-      // It runs where there is no Swift toolchain, as the plugin does.
-      linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
+      // It runs where there is no Swift toolchain, as the plugin does. The two libraries are parts of FoundationEssentials.
+      linkerSettings: [
+        .linkedLibrary("_FoundationCollections"), .linkedLibrary("_FoundationCShims"),
+        .unsafeFlags(["-static-stdlib"]),
+      ]),
 
     // What the tests share, and the tests: one target per module.
     .target(
