@@ -16,6 +16,18 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
     case readOnlyFormat
     /// Another process has the store open.
     case inUse
+    /// There is no volume or snapshot of that name.
+    case noSuchVolume
+    /// There is a volume or a snapshot of that name already.
+    case nameTaken
+    /// Clients use what was to be changed.
+    case busy
+    /// The volume is read-only.
+    case readOnly
+    /// The volume is gone: it was deleted while it was open.
+    case deleted
+    /// The volume may map no more blocks than it does.
+    case quotaReached
     /// The caller asked for what cannot be.
     case invalidArgument
     /// An earlier failure left the store refusing writes until it is opened again.

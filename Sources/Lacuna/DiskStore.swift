@@ -46,7 +46,7 @@ final class DiskStore: Sendable {
   /// The volume `name`; nil where there is none.
   func volume(named name: String) throws(LacunaError) -> Volume? {
     do {
-      return try engine.volume(named: name).map { Volume($0, isReadOnly: isReadOnly) }
+      return try engine.openVolume(named: name).map { Volume($0, isReadOnly: isReadOnly) }
     } catch {
       throw LacunaError(error)
     }
@@ -219,7 +219,7 @@ private struct Opening {
   private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) -> DiskVolume<FileDevice> {
     do {
       let name = try wantedName(in: engine)
-      if let volume = try engine.volume(named: name) {
+      if let volume = try engine.openVolume(named: name) {
         if let wanted = options.byteCount, wanted != volume.byteCount {
           throw LacunaError(
             .invalidParameter,

@@ -110,6 +110,11 @@ extension LacunaError {
       case .newerFormat: .newerFormat
       case .readOnlyFormat: .readOnlyFormat
       case .inUse: .inUse
+      case .noSuchVolume, .deleted: .noSuchVolume
+      case .nameTaken: .nameTaken
+      case .busy: .busy
+      case .readOnly: .readOnly
+      case .quotaReached: .quotaReached
       case .invalidArgument: .invalidParameter
       case .failed: .failed
       case .device(let failure): .deviceFailed(errno: failure.errno)

@@ -8,14 +8,20 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   let generation: UInt64
   /// Blocks of the old trees that the new ones do not reach, nodes and data.
   private(set) var released: [PhysicalRun] = []
+  /// By how much the number of nodes of all trees changed.
+  private(set) var nodeCountChange: Int64 = 0
+  /// How many references nodes of extents, and data, have.
+  let references: ReferenceCounts<Device>
   private let engine: Engine<Device>
   /// Blocks that a plan has taken for the nodes of the space tree.
   private var planned: [UInt64] = []
   private var isMergingPlanned = false
 
-  init(_ engine: Engine<Device>, generation: UInt64) {
+  /// The writer of a checkpoint that begins with the trees of `superblock`.
+  init(_ engine: Engine<Device>, after superblock: Superblock) {
     self.engine = engine
-    self.generation = generation
+    generation = superblock.generation + 1
+    references = ReferenceCounts(engine.nodes, root: superblock.shared)
   }
 
   func allocateBlock() throws(ExtentFSError) -> UInt64 {
@@ -27,6 +33,7 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
     }
     let run = try engine.space.allocate(upTo: 1, near: nil, purpose: .metadata)
     try engine.space.commit(run)
+    nodeCountChange += 1
     return run.block
   }
 
@@ -41,11 +48,33 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
     engine.nodes.insert(node)
   }
 
-  func released(_ block: UInt64) throws(ExtentFSError) {
-    if !isMergingPlanned { try giveUp(PhysicalRun(block: block, count: 1)) }
+  func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try references.isShared(block) }
+
+  func retainChildren(of node: Node) throws(ExtentFSError) {
+    for index in 0..<node.count {
+      if node.level > 0 {
+        try references.retain(PhysicalRun(block: node.child(at: index).block, count: 1))
+      } else {
+        let extent = node.extent(at: index)
+        guard let block = extent.target.physicalBlock else { continue }
+        try references.retain(PhysicalRun(block: block, count: UInt64(extent.length)))
+      }
+    }
   }
 
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError) { try giveUp(run) }
+  func released(_ block: UInt64) throws(ExtentFSError) {
+    guard !isMergingPlanned else { return }
+    try references.release(PhysicalRun(block: block, count: 1)) { run throws(ExtentFSError) in try giveUpNode(run) }
+  }
+
+  func replaced(_ run: PhysicalRun) throws(ExtentFSError) {
+    try references.release(run) { run throws(ExtentFSError) in try giveUp(run) }
+  }
+
+  private func giveUpNode(_ run: PhysicalRun) throws(ExtentFSError) {
+    nodeCountChange -= 1
+    try giveUp(run)
+  }
 
   private func giveUp(_ run: PhysicalRun) throws(ExtentFSError) {
     try engine.space.release(run)
@@ -59,7 +88,7 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
     _ = try TreeMerge(cache: engine.nodes, writer: plan).mergeKeyed(root: root, kind: .space, edits: edits)
     // A plan for more groups needs no fewer nodes, and gives up no fewer.
     let known = Set(released.map(\.block))
-    for block in plan.released where !known.contains(block) { try giveUp(PhysicalRun(block: block, count: 1)) }
+    for block in plan.released where !known.contains(block) { try giveUpNode(PhysicalRun(block: block, count: 1)) }
     while planned.count < plan.allocatedCount { planned.append(try allocateBlock()) }
   }
 

@@ -60,7 +60,8 @@ final class Checkpointer: Sendable {
     if isUrgent || isDeeplyAsleep.load(ordering: .relaxed) { wake() }
   }
 
-  private func wake() {
+  /// Wakes the thread.
+  func wake() {
     guard !isWakePending.load(ordering: .relaxed), !isWakePending.exchange(true, ordering: .relaxed) else { return }
     state.change { $0.isWoken = true }
   }

@@ -69,6 +69,7 @@ extension DiskVolume {
   /// The `byteCount` bytes from `offset` on, which must lie in the volume.
   func checkedRange(_ offset: UInt64, _ byteCount: Int, in view: View) throws(ExtentFSError) -> Range<UInt64> {
     guard let range = Range(offset: offset, byteCount: byteCount), range.upperBound <= view.byteCount else {
+      if view.access == .deleted { throw gone }
       throw ExtentFSError(
         .invalidArgument, "volume '\(name)': \(byteCount) bytes at offset \(offset) pass the end at \(view.byteCount)")
     }

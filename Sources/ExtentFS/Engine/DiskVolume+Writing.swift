@@ -61,7 +61,9 @@ extension DiskVolume {
   }
 
   private func passesEnd(_ range: Range<UInt64>, _ view: View) -> ExtentFSError {
-    ExtentFSError(
+    view.access == .deleted
+      ? gone
+      : ExtentFSError(
       .invalidArgument,
       "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
   }
@@ -181,7 +183,8 @@ extension DiskVolume {
         let now = current.load(ordering: .relaxed)  // Stored only under this lock.
         old = now
         if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return false }
-        guard try append() else { return nil }
+        try requireChangeable(blocks, in: now)
+        if now.isJournaled { guard try append() else { return nil } }
         engine.countEdit(blocks.length)
         var active = now.active
         now.active.forEachRun(in: blocks) { run in
@@ -207,12 +210,32 @@ extension DiskVolume {
   }
 }
 
+extension DiskVolume {
+  /// - Throws: `.deleted`, `.readOnly`, and `.invalidArgument` where the volume has become smaller since the caller looked.
+  @inline(__always)
+  private func requireChangeable(_ blocks: Range<UInt64>, in view: View) throws(ExtentFSError) {
+    guard view.access == .writable, blockSize.offset(of: blocks.upperBound - 1) < view.byteCount else {
+      throw refusal(of: view)
+    }
+  }
+
+  private func refusal(of view: View) -> ExtentFSError {
+    switch view.access {
+    case .deleted: gone
+    case .readOnly: ExtentFSError(.readOnly, "volume '\(name)' is read-only")
+    case .writable: ExtentFSError(.invalidArgument, "volume '\(name)' now ends at \(view.byteCount)")
+    }
+  }
+}
+
 // MARK: Reserving
 
 extension DiskVolume {
   /// Makes `blocks` reserved zeroes. Without a look at the tree, as long as there is room for all of them.
   private func reserve(_ blocks: Range<UInt64>) throws(ExtentFSError) {
     guard !blocks.isEmpty else { return }
+    // Nobody is promised space for what is thrown away.
+    guard current.load(ordering: .acquiring).isJournaled else { return try unmap(blocks) }
     if try reserve(blocks, promising: blocks.length, in: nil) == .done { return }
     // Few or none of them may be new, and a checkpoint finds out how many promised ones others were counted for twice.
     try engine.checkpoint()

@@ -14,12 +14,14 @@ package import Devices
 package final class DiskVolume<Device: BlockDevice>: Sendable {
   /// The volume's number within the store.
   package let inode: UInt64
-  /// Its name.
-  package let name: String
+  /// Its name, as messages say it.
+  package var name: String { names.withLock { $0 } }
   let engine: Engine<Device>
   let current: ManagedAtomic<View>
   let writers: Locked<WriterState>
   let openRun: OpenRun<Device>
+  /// The name, which a rename changes.
+  let names: Locked<String>
 
   /// What writers share.
   struct WriterState {
@@ -35,18 +37,32 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     /// How many blocks the next checkpoint frees, at most. What the tree has is not looked up for that.
     var deadBlockCountMax: UInt64 { supersededCount + min(changedCount, treeBlockCount) }
 
-    /// What the next checkpoint's time begins with.
-    mutating func startAgain() { self = WriterState(treeBlockCount: treeBlockCount) }
+    /// Of a volume as the catalog has it.
+    init(_ record: InodeRecord) { treeBlockCount = record.mappedBlocks }
+
+    /// A checkpoint begins.
+    mutating func startAgain() { (superseded, supersededCount, changedCount) = ([], 0, 0) }
+
+    /// A checkpoint has ended, which made `record` of the volume.
+    mutating func didMerge(_ record: InodeRecord) { treeBlockCount = record.mappedBlocks }
   }
 
   init(inode: UInt64, _ record: InodeRecord, engine: Engine<Device>, view: View) {
     self.inode = inode
-    name = record.name
+    names = Locked(record.name)
     self.engine = engine
     current = ManagedAtomic(view)
-    writers = Locked(WriterState(treeBlockCount: record.mappedBlocks))
+    writers = Locked(WriterState(record))
     let commits = engine.commits
     openRun = OpenRun(engine.space) { commits.syncCount }
+  }
+
+  deinit {
+    do throws(ExtentFSError) {
+      try openRun.returnRest()
+    } catch {
+      engine.journal.fail("blocks could not be set free: \(error)")
+    }
   }
 
   var blockSize: BlockSize { engine.blockSize }
@@ -59,7 +75,27 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
 
   /// Makes everything durable that completed before this call, on this volume and all others: one sync of the device.
   @_specialize(where Device == FileDevice)
-  package func flush() throws(ExtentFSError) { try engine.commit() }
+  package func flush() throws(ExtentFSError) {
+    let view = current.load(ordering: .acquiring)
+    guard view.access != .deleted else { throw gone }
+    // What is thrown away need not be durable.
+    if view.isJournaled { try engine.commit() }
+  }
+
+  /// What may be done with it.
+  package var access: VolumeAccess { current.load(ordering: .acquiring).access }
+
+  var gone: ExtentFSError { ExtentFSError(.deleted, "volume '\(name)' was deleted") }
+
+  /// Makes the volume smaller for those who write to it from now on, before a checkpoint does so for good.
+  func shrink(to byteCount: UInt64) {
+    let replaced = writers.withLock { _ in
+      let view = current.load(ordering: .relaxed)
+      if view.access != .deleted { publish(view.replacing(byteCount: byteCount)) }
+      return view
+    }
+    withExtendedLifetime(replaced) {}
+  }
 
   /// Publishes `view`. Under `writers` only.
   func publish(_ view: View) {

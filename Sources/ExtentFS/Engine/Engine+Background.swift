@@ -81,9 +81,10 @@ extension Engine {
 
   /// How many blocks the next checkpoint may free, at most.
   private var deadBlockCount: UInt64 {
-    let volumes = state.withLock { Array($0.volumes.values) }
+    let (volumes, orphans) = state.withLock { ($0.volumes.values.map(\.volume), $0.orphans) }
     // What a damaged store counts may be too much for a sum, of which nothing depends but when checkpoints run.
-    return volumes.reduce(0) { $0 &+ $1.writers.withLock { $0.deadBlockCountMax } }
+    let orphanCount = orphans.reduce(0) { $0 &+ $1.count }
+    return volumes.reduce(orphanCount) { $0 &+ $1.writers.withLock { $0.deadBlockCountMax } }
   }
 
   /// Gives the host back what is free, as far as the device can, but for `blockCount` blocks; all of it only as long as

@@ -22,7 +22,7 @@ extension Engine {
       }
       if let run = try takePromised(count, for: volume, at: blocks) { return run }
       // What other volumes have taken beforehand is free as well.
-      for other in state.withLock({ Array($0.volumes.values) }) { try other.openRun.returnRest() }
+      for other in state.withLock({ Array($0.volumes.values) }) { try other.volume.openRun.returnRest() }
       try checkpoint()
       if attempt > 0 { usleep(1000) }
     }
@@ -35,6 +35,8 @@ extension Engine {
   private func takePromised(
     _ count: UInt64, for volume: DiskVolume<Device>, at blocks: Range<UInt64>
   ) throws(ExtentFSError) -> PhysicalRun? {
+    // What a throwaway has reserved is promised to its origin.
+    guard volume.current.load(ordering: .acquiring).isJournaled else { return nil }
     let promised = try volume.reservedCount(startingAt: blocks.lowerBound..<blocks.lowerBound + count)
     guard promised > 0 else { return nil }
     do throws(ExtentFSError) {

@@ -31,22 +31,51 @@ extension Engine {
     try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       guard isNeeded() else { return }
-      let (frozen, cut) = freeze()
-      guard !frozen.isEmpty else { return }
-      do throws(ExtentFSError) {
-        try merge(frozen, cut)
-      } catch {
-        journal.fail("a checkpoint failed: \(error)")
-        throw error
-      }
+      try write(CheckpointPlan(makeCatalogEditor()), evenIfUnchanged: false)
     }
   }
 
-  /// Makes the volumes' active deltas frozen, all at one instant, and cuts the journal there.
-  func freeze() -> ([FrozenVolume<Device>], JournalPosition) {
-    let volumes = state.withLock { $0.volumes.values.sorted { $0.inode < $1.inode } }
+  /// Runs a checkpoint that does what `prepare` plans. `prepare` runs before anything is changed, and may refuse.
+  func checkpoint<Result>(
+    _ prepare: (inout CheckpointPlan<Device>) throws(ExtentFSError) -> Result
+  ) throws(ExtentFSError) -> Result {
+    try checkpoints.withLock { () throws(ExtentFSError) in
+      try journal.requireUsable()
+      var plan = CheckpointPlan(makeCatalogEditor())
+      let result = try prepare(&plan)
+      try write(plan)
+      return result
+    }
+  }
+
+  /// The catalog as of the last checkpoint, to be changed by the next. Under `checkpoints`.
+  func makeCatalogEditor() -> CatalogEditor<Device> {
+    CatalogEditor(Catalog(nodes: nodes, superblock: state.withLock { $0.superblock }))
+  }
+
+  /// Runs a checkpoint, whose failure is final. Under `checkpoints`.
+  func write(_ plan: CheckpointPlan<Device>, evenIfUnchanged: Bool = true) throws(ExtentFSError) {
+    let (frozen, cut) = freeze(holding: plan.held)
+    defer { for volume in plan.held.reversed() { volume.writers.unlock() } }
+    guard evenIfUnchanged || !frozen.isEmpty || state.withLock({ !$0.orphans.isEmpty }) else { return }
+    do throws(ExtentFSError) {
+      try merge(frozen, cut, plan)
+    } catch {
+      journal.fail("a checkpoint failed: \(error)")
+      throw error
+    }
+  }
+
+  /// Makes the volumes' active deltas frozen, all at one instant, and cuts the journal there. The locks of the volumes `held`
+  /// stay taken.
+  private func freeze(
+    holding held: [DiskVolume<Device>]
+  ) -> (frozen: [FrozenVolume<Device>], cut: JournalPosition) {
+    let volumes = state.withLock { $0.volumes.values.map(\.volume).sorted { $0.inode < $1.inode } }
     for volume in volumes { volume.writers.lock() }
-    defer { for volume in volumes.reversed() { volume.writers.unlock() } }
+    defer {
+      for volume in volumes.reversed() where !held.contains(where: { $0 === volume }) { volume.writers.unlock() }
+    }
     let cut = journal.cut()
     space.freezePromises()
     freezeEditBudget()
@@ -64,54 +93,46 @@ extension Engine {
     return (frozen, cut)
   }
 
-  /// Writes a new superblock that has the frozen deltas and `catalogChanges` in its trees, and publishes it.
-  func merge(
-    _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ catalogChanges: CatalogChanges = CatalogChanges(),
-    change: (inout Superblock) -> Void = { _ in }
+  /// Writes a new superblock that has the frozen deltas and what is planned in its trees, and publishes it.
+  private func merge(
+    _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ plan: CheckpointPlan<Device>
   ) throws(ExtentFSError) {
-    var (superblock, slot, inodes) = state.withLock { ($0.superblock, $0.slot, $0.inodes) }
-    var catalog = catalogChanges
-    guard superblock.generation < .max else {
+    let catalog = plan.catalog
+    let (slot, throwaways, orphans) = state.withLock { ($0.slot, $0.newThrowaways, $0.orphans) }
+    guard catalog.superblock.generation < .max else {
       throw ExtentFSError(.damaged, "the superblock has the last generation that there is")
     }
-    superblock.generation += 1
-    var (mappedChange, reservedChange): (Int64, Int64) = (0, 0)
-    let writer = CheckpointWriter(self, generation: superblock.generation)
-    var bases: [UInt64: ExtentBase] = [:]
-
-    for part in frozen {
-      let inode = part.volume.inode
-      let (base, mapped, reserved) = try part.base.merging(part.delta, owner: inode, nodes, writer)
-      try commitBlocks(of: part.delta)
-      bases[inode] = base
-      mappedChange += mapped
-      guard var record = catalog.inodes[inode] ?? inodes[inode] else { continue }
-      record.extents = base.root
-      record.inlineExtents = base.inline
-      record.mappedBlocks = UInt64(clamping: Int64(record.mappedBlocks) + mapped)
-      record.reservedBlocks = UInt64(clamping: Int64(record.reservedBlocks) + reserved)
-      catalog.inodes[inode] = record
-      reservedChange &+= reserved
+    let writer = CheckpointWriter(self, after: catalog.superblock)
+    for (inode, record) in throwaways {
+      try catalog.setRecord(record, of: inode)
+      try writer.retain(record.base)
     }
-    let merge = TreeMerge(cache: nodes, writer: writer)
-    superblock.inodes = try merge.mergeKeyed(root: superblock.inodes, kind: .inodes, edits: catalog.inodeEdits)
-    superblock.names = try merge.mergeKeyed(root: superblock.names, kind: .names, edits: catalog.nameEdits)
-    superblock.space = try writeSpace(superblock.space, writer)
-    superblock.blockCount = space.blockCount
-    superblock.groupCount = space.groupCount
-    superblock.usedBlockCount = space.usedBlockCount
-    superblock.journalTailOffset = cut.offset
-    superblock.journalTailSequence = cut.sequence
-    change(&superblock)
+    for part in frozen { try merge(part, catalog, writer) }
+    try plan.finish(writer)
+    let superblock = try writeTrees(catalog, writer, cut)
 
     try commits.barrier()
     try device.writeSuperblock(superblock, slot: 1 - slot)
     try commits.barrier()
-    space.didMergePromises(reservedChange)
-    publish(superblock, slot: 1 - slot, catalog, bases, retiring: writer.released + frozen.flatMap(\.superseded))
-    state.withLock { $0.mappedBlockCount = UInt64(clamping: Int64(clamping: $0.mappedBlockCount) &+ mappedChange) }
+    space.didMergePromises(catalog.promisedChange)
+    publish(
+      superblock, slot: 1 - slot, plan, retiring: writer.released + frozen.flatMap(\.superseded) + orphans)
     updateReserve()
     journal.advanceTail(to: cut)
+  }
+
+  /// Merges what changed of one volume into its tree.
+  private func merge(
+    _ part: FrozenVolume<Device>, _ catalog: CatalogEditor<Device>, _ writer: CheckpointWriter<Device>
+  ) throws(ExtentFSError) {
+    guard var record = try catalog.record(of: part.volume.inode) else {
+      throw ExtentFSError(.damaged, "the open inode \(part.volume.inode) is not in the catalog")
+    }
+    let (base, mapped, reserved) = try part.base.merging(part.delta, owner: part.volume.inode, nodes, writer)
+    try commitBlocks(of: part.delta)
+    record.base = base
+    record.count(mapped: mapped, reserved: reserved)
+    try catalog.setRecord(record, of: part.volume.inode)
   }
 
   /// The trees reach the delta's blocks from now on.
@@ -122,6 +143,29 @@ extension Engine {
       }
       return true
     }
+  }
+
+  /// Writes the catalog, the tree of shared runs and the space, and makes the superblock that leads to them.
+  private func writeTrees(
+    _ catalog: CatalogEditor<Device>, _ writer: CheckpointWriter<Device>, _ cut: JournalPosition
+  ) throws(ExtentFSError) -> Superblock {
+    let merge = TreeMerge(cache: nodes, writer: writer)
+    var superblock = catalog.superblock
+    superblock.generation = writer.generation
+    superblock.inodes = try merge.mergeKeyed(root: superblock.inodes, kind: .inodes, edits: catalog.inodeEdits)
+    superblock.names = try merge.mergeKeyed(root: superblock.names, kind: .names, edits: catalog.nameEdits)
+    superblock.shared = try merge.mergeKeyed(
+      root: superblock.shared, kind: .shared, edits: try writer.references.edits())
+    superblock.space = try writeSpace(superblock.space, writer)
+    superblock.blockCount = space.blockCount
+    superblock.groupCount = space.groupCount
+    superblock.usedBlockCount = space.usedBlockCount
+    superblock.journalTailOffset = cut.offset
+    superblock.journalTailSequence = cut.sequence
+    superblock.nodeBlockCount = superblock.nodeBlockCount.adding(writer.nodeCountChange)
+    superblock.reservedBlockCount = superblock.reservedBlockCount.adding(catalog.promisedChange)
+    if catalog.needsSnapshots { superblock.add(.snapshots) }
+    return superblock
   }
 
   /// Writes checksum blocks and bitmaps, and the tree of their records.
@@ -143,8 +187,7 @@ extension Engine {
   }
 
   private func publish(
-    _ superblock: Superblock, slot: Int, _ catalog: CatalogChanges, _ bases: [UInt64: ExtentBase],
-    retiring runs: [PhysicalRun]
+    _ superblock: Superblock, slot: Int, _ plan: CheckpointPlan<Device>, retiring runs: [PhysicalRun]
   ) {
     spaceRoot.withLock { $0 = superblock.space }
     space.didCommit()
@@ -153,20 +196,57 @@ extension Engine {
       let old = state.epoch
       state.superblock = superblock
       state.slot = slot
-      for (inode, record) in catalog.inodes where state.volumes[inode] != nil { state.inodes[inode] = record }
+      state.newThrowaways = [:]
+      state.orphans = []
       state.epoch = old.end(retiring: runs)
-      return (state.volumes, state.epoch, old)
+      return (state.volumes.mapValues(\.volume), state.epoch, old)
     }
     for (inode, volume) in volumes {
-      var replaced: View?  // Leaves the lock before it goes, since blocks may be set free with it.
-      volume.writers.withLock { writer in
-        if let record = catalog.inodes[inode] { writer.treeBlockCount = record.mappedBlocks }
-        let view = volume.current.load(ordering: .relaxed)
-        replaced = view
-        volume.publish(view.replacing(frozen: nil, base: bases[inode], epoch: epoch))
-      }
+      let isHeld = plan.held.contains { $0 === volume }
+      if !isHeld { volume.writers.lock() }
+      // Leaves the lock before it goes, since blocks may be set free with it.
+      let replaced = publish(volume, plan.catalog.inodes[inode], epoch)
+      if !isHeld { volume.writers.unlock() }
       withExtendedLifetime(replaced) {}
     }
     withExtendedLifetime(old) {}
+  }
+
+  /// Publishes what a checkpoint has made of an open volume, under its `writers`, and closes it where nobody needs it. Returns
+  /// what it replaced.
+  ///
+  /// - Parameter record: the volume's record where that has changed; nil inside where it is gone.
+  private func publish(_ volume: DiskVolume<Device>, _ record: InodeRecord??, _ epoch: Epoch) -> View {
+    let old = volume.current.load(ordering: .relaxed)
+    guard let changed = record else {
+      volume.publish(old.replacing(frozen: nil, epoch: epoch))
+      close(volume, unlessUsedOr: !old.active.isEmpty)
+      return old
+    }
+    guard let record = changed, record.kind != .deleted else {
+      volume.publish(.deleted(inode: volume.inode))
+      state.withLock { _ = $0.volumes.removeValue(forKey: volume.inode) }
+      return old
+    }
+    volume.writers.assumingLocked { $0.didMerge(record) }
+    volume.names.withLock { $0 = record.name }
+    volume.publish(View(inode: volume.inode, record, active: old.active, epoch: epoch))
+    close(volume, unlessUsedOr: !old.active.isEmpty)
+    return old
+  }
+
+  /// Takes an open volume that nobody uses out of those that checkpoints care for.
+  private func close(_ volume: DiskVolume<Device>, unlessUsedOr isChanged: Bool) {
+    guard !isChanged else { return }
+    state.withLock { state in
+      if state.volumes[volume.inode]?.userCount == 0 { state.volumes[volume.inode] = nil }
+    }
+  }
+}
+
+extension UInt64 {
+  /// The sum, 0 where it would be negative.
+  fileprivate func adding(_ change: Int64) -> UInt64 {
+    change < 0 ? minusOrZero(change.magnitude) : self &+ change.magnitude
   }
 }

@@ -7,17 +7,7 @@ extension Engine {
 
   /// Waits until the journal has room: runs a checkpoint, unless one that another thread ran has made room meanwhile.
   func waitForJournalRoom() throws(ExtentFSError) {
-    try checkpoints.withLock { () throws(ExtentFSError) in
-      try journal.requireUsable()
-      guard journal.usedByteCount > journal.byteCount / 2 else { return }
-      let (frozen, cut) = freeze()
-      do throws(ExtentFSError) {
-        try merge(frozen, cut)
-      } catch {
-        journal.fail("a checkpoint failed: \(error)")
-        throw error
-      }
-    }
+    try checkpoint { self.journal.usedByteCount > self.journal.byteCount / 2 }
   }
 
   /// Ends the engine: merges what is left. No other call may follow, nor be running.
@@ -39,7 +29,7 @@ extension Engine {
   package func letGoOfVolumes() -> [DiskVolume<Device>] {
     state.withLock { state in
       defer { state.volumes = [:] }
-      return Array(state.volumes.values)
+      return state.volumes.values.map(\.volume)
     }
   }
 }

@@ -14,18 +14,23 @@ struct EditBudget {
 }
 
 extension Engine {
-  /// Counts the blocks that all volumes map, and those that are promised to them. Once, when the store is opened.
+  /// Learns how many nodes there are, and what is promised to volumes. Once, when the store is opened. A store without the
+  /// feature does not say it, and has few volumes.
   func countBlocks() throws(ExtentFSError) {
-    let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
-    var (mapped, reserved): (UInt64, UInt64) = (0, 0)
-    try catalog.forEach { _, record throws(ExtentFSError) in
-      // Each is at most 2^62; what is damaged must not trap.
-      mapped = min(mapped, ExtentRecord.blockLimit) + record.mappedBlocks
-      reserved = min(reserved + record.reservedBlocks, ExtentRecord.blockLimit)
-      return true
+    var superblock = self.superblock
+    if !superblock.has(.snapshots) {
+      var mapped: UInt64 = 0
+      try Catalog(nodes: nodes, superblock: superblock).forEach { _, record in
+        // Each is at most 2^62; what is damaged must not trap.
+        mapped = min(mapped, ExtentRecord.blockLimit) + record.mappedBlocks
+        superblock.reservedBlockCount = min(
+          superblock.reservedBlockCount + record.promisedBlocks, ExtentRecord.blockLimit)
+        return true
+      }
+      superblock.nodeBlockCount = superblock.usedBlockCount.minusOrZero(mapped)
+      state.withLock { $0.superblock = superblock }
     }
-    state.withLock { $0.mappedBlockCount = mapped }
-    space.didMergePromises(Int64(reserved))
+    space.didMergePromises(Int64(superblock.reservedBlockCount))
   }
 
   /// How many blocks reserved zeroes are promised.
@@ -51,10 +56,17 @@ extension Engine {
   /// *E has no bound but the journal's length*, for which the reserve would be out of proportion. So it is for a number of
   /// changes, the budget; whoever finds that used up raises it, and the reserve, as long as there is room, and else runs a
   /// checkpoint (`extendEditBudget`).
-  private func reserveCount(forEdits editCount: UInt64, nodeCount: UInt64) -> UInt64 {
+  ///
+  /// *Where blocks are shared*, a node that is written anew stays as well, for the others who share it: a change writes one
+  /// way down the tree, or two where it is long. And the tree of shared runs may grow, up to an entry for each extent there is,
+  /// which a single trim may bring about: three nodes for each leaf, as full as nodes are at least.
+  private func reserveCount(forEdits editCount: UInt64, nodeCount: UInt64, isSharing: Bool) -> UInt64 {
     let volumeCount = state.withLock { UInt64($0.volumes.count) }
     let perLeaf = Self.capacity(.extents, blockSize)
-    let growth = 2 * editCount / perLeaf + editCount / (8 * perLeaf) + 2
+    var growth = 2 * editCount / perLeaf + editCount / (8 * perLeaf) + 2
+    if isSharing {
+      growth += min(2 * Self.usualHeight * editCount, nodeCount * max(volumeCount, 1)) + 3 * nodeCount
+    }
     // Groups that get their first record.
     let spaceNodes = space.groupCount / Self.capacity(.space, blockSize) + 1
     return 3 * (nodeCount + growth + spaceNodes) + 4 * volumeCount + Self.reserveBlockCount
@@ -64,6 +76,32 @@ extension Engine {
     UInt64(NodeLayout(kind, level: 0, blockByteCount: blockSize.byteCount).capacity)
   }
 
+  /// Whether anything is shared, or is about to be.
+  private var isSharing: Bool { state.withLock { !$0.superblock.shared.isEmpty || !$0.newThrowaways.isEmpty } }
+
+  /// Makes sure that there is room for an operation that begins to share blocks, or enters inodes in the catalog, and for the
+  /// checkpoints that follow.
+  ///
+  /// - Throws: `.outOfSpace` where there is not, also after a checkpoint.
+  func requireRoom() throws(ExtentFSError) {
+    func hasRoom() throws(ExtentFSError) -> Bool {
+      try editBudget.withLock { budget throws(ExtentFSError) in
+        let pending = editCount.load(ordering: .relaxed) - budget.merged
+        return try space.raiseReserve(
+          to: reserveCount(
+            forEdits: pending + Self.editCountMin, nodeCount: superblock.nodeBlockCount, isSharing: true))
+      }
+    }
+    try journal.requireUsable()
+    if try hasRoom() { return }
+    try checkpoint()
+    guard try hasRoom() else {
+      throw ExtentFSError(.outOfSpace, "the store is too full: what is deleted or trimmed makes room")
+    }
+  }
+
+  /// The height of the tree of a volume with millions of extents.
+  private static var usualHeight: UInt64 { 4 }
   /// For the catalog's nodes, and changes by threads that had looked at the budget just before it was used up.
   private static var reserveBlockCount: UInt64 { 32 }
   /// The budget that every checkpoint gives, whether there is room for it or not.
@@ -89,10 +127,10 @@ extension Engine {
   func updateReserve() {
     editBudget.withLock { budget in
       budget.merged = budget.frozen
-      budget.nodeCount = space.usedBlockCount.minusOrZero(state.withLock { $0.mappedBlockCount })
+      budget.nodeCount = superblock.nodeBlockCount
       let pending = editCount.load(ordering: .relaxed) - budget.merged
       let count = max(2 * pending, Self.editCountMin)
-      space.setReserve(reserveCount(forEdits: count, nodeCount: budget.nodeCount))
+      space.setReserve(reserveCount(forEdits: count, nodeCount: budget.nodeCount, isSharing: isSharing))
       editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
     }
     deadBlockLimit.store(deadBlockCountMax, ordering: .relaxed)
@@ -105,7 +143,7 @@ extension Engine {
     let isRaised = try editBudget.withLock { budget throws(ExtentFSError) in
       guard isEditBudgetUsedUp else { return true }
       let count = max(2 * (editCount.load(ordering: .relaxed) - budget.merged), Self.editCountMin)
-      guard try space.raiseReserve(to: reserveCount(forEdits: count, nodeCount: budget.nodeCount)) else { return false }
+      guard try space.raiseReserve(to: reserveCount(forEdits: count, nodeCount: budget.nodeCount, isSharing: isSharing)) else { return false }
       editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
       return true
     }

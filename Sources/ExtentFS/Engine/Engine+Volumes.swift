@@ -3,33 +3,74 @@ internal import Bytes
 internal import Devices
 
 extension Engine {
-  /// The volume `name`; nil where there is none.
-  package func volume(named name: String) throws(ExtentFSError) -> DiskVolume<Device>? {
-    if let open = state.withLock({ $0.volumes.values.first { $0.name.hasSameBytes(as: name) } }) { return open }
-    // No checkpoint may use the catalog's nodes again meanwhile, nor begin without the volume.
-    return try checkpoints.withLock { () throws(ExtentFSError) in
-      let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
+  /// Opens the volume or snapshot `name`, for one more user, who calls `closeVolume` in the end; nil where there is none.
+  ///
+  /// Waits for no checkpoint.
+  package func openVolume(named name: String) throws(ExtentFSError) -> DiskVolume<Device>? {
+    while true {
+      let (catalog, epoch) = currentCatalog()
+      defer { withExtendedLifetime(epoch) {} }
       guard let found = try catalog.find(name).found else { return nil }
-      return adopt(found.inode, found.record, delta: Delta())
+      // A checkpoint that ended meanwhile may have changed what was found.
+      if let volume = adopt(found.inode, found.record, asOf: catalog.superblock.generation, userCount: 1) {
+        return volume
+      }
     }
   }
 
-  /// What the catalog says of all volumes, by inode.
-  package func volumeRecords() throws(ExtentFSError) -> [(inode: UInt64, record: InodeRecord)] {
-    // No checkpoint may use the catalog's nodes again meanwhile.
-    try checkpoints.withLock { () throws(ExtentFSError) in
-      let catalog = Catalog(nodes: nodes, superblock: state.withLock { $0.superblock })
-      var all: [(inode: UInt64, record: InodeRecord)] = []
-      try catalog.forEach { inode, record throws(ExtentFSError) in
-        all.append((inode, record))
-        return true
-      }
-      return all
+  /// Ends one use of a volume.
+  package func closeVolume(_ volume: DiskVolume<Device>) {
+    state.withLock { state in
+      guard let open = state.volumes[volume.inode], open.volume === volume else { return }
+      state.volumes[volume.inode]?.userCount = max(open.userCount - 1, 0)
     }
+  }
+
+  /// How many use the inode.
+  func userCount(of inode: UInt64) -> Int { state.withLock { $0.volumes[inode]?.userCount ?? 0 } }
+
+  /// How many use the volume or snapshot `inode`, by inode, of all that anybody uses.
+  package var userCounts: [UInt64: Int] {
+    state.withLock { $0.volumes.mapValues(\.userCount).filter { $0.value > 0 } }
+  }
+
+  /// The catalog as of the last checkpoint. Its nodes stay as they are as long as the epoch lives.
+  func currentCatalog() -> (catalog: Catalog<Device>, epoch: Epoch) {
+    let (superblock, epoch) = state.withLock { ($0.superblock, $0.epoch) }
+    return (Catalog(nodes: nodes, superblock: superblock), epoch)
+  }
+
+  /// What the catalog says of the volume or snapshot `name`; nil where there is none.
+  package func findVolume(named name: String) throws(ExtentFSError) -> (inode: UInt64, record: InodeRecord)? {
+    let (catalog, epoch) = currentCatalog()
+    defer { withExtendedLifetime(epoch) {} }
+    return try catalog.find(name).found
+  }
+
+  /// What the catalog says of `inode`; nil where there is none.
+  package func volumeRecord(of inode: UInt64) throws(ExtentFSError) -> InodeRecord? {
+    let (catalog, epoch) = currentCatalog()
+    defer { withExtendedLifetime(epoch) {} }
+    return try catalog.record(of: inode)
+  }
+
+  /// What the catalog says of all inodes, in order: volumes, snapshots, throwaways, and what is deleted and not yet given back.
+  package func volumeRecords() throws(ExtentFSError) -> [(inode: UInt64, record: InodeRecord)] {
+    let (catalog, epoch) = currentCatalog()
+    defer { withExtendedLifetime(epoch) {} }
+    var all: [(inode: UInt64, record: InodeRecord)] = []
+    try catalog.forEach { inode, record in
+      all.append((inode, record))
+      return true
+    }
+    return all
   }
 
   /// Which store it is.
   package var uuid: StoreUUID { state.withLock { $0.superblock.uuid } }
+
+  /// The newest durable superblock.
+  package var superblock: Superblock { state.withLock { $0.superblock } }
 
   /// The inode of the default volume; nil where there is none.
   package var defaultInode: UInt64? {
@@ -37,54 +78,22 @@ extension Engine {
     return inode == 0 ? nil : inode
   }
 
-  /// Makes an empty volume. The first one becomes the default. It is durable when this returns.
-  ///
-  /// - Throws: `.invalidArgument` where the name is taken, or cannot be one, or the size is 0 or above 2^63 - 1.
-  package func createVolume(
-    named name: String, byteCount: UInt64, createdSeconds: UInt64
-  ) throws(ExtentFSError) -> DiskVolume<Device> {
-    guard !name.isEmpty, name.utf8.count <= InodeRecord.maximumNameByteCount else {
-      throw ExtentFSError(.invalidArgument, "a volume's name has 1 to \(InodeRecord.maximumNameByteCount) bytes")
-    }
-    guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
-      throw ExtentFSError(.invalidArgument, "a volume has from 1 to 2^63 - 1 bytes, not \(byteCount)")
-    }
-    let record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
-    return try checkpoints.withLock { () throws(ExtentFSError) in
-      try journal.requireUsable()
-      let superblock = state.withLock { $0.superblock }
-      let (key, found) = try Catalog(nodes: nodes, superblock: superblock).find(name)
-      guard found == nil else { throw ExtentFSError(.invalidArgument, "there is a volume '\(name)' already") }
-      let inode = superblock.nextInode
-      guard inode > 0, inode < .max, try Catalog(nodes: nodes, superblock: superblock).record(of: inode) == nil else {
-        throw ExtentFSError(.damaged, "the superblock says that the next inode is \(inode), which cannot be")
-      }
-      let (frozen, cut) = freeze()
-      do throws(ExtentFSError) {
-        try merge(frozen, cut, CatalogChanges(inodes: [inode: record], names: [key: inode])) {
-          $0.nextInode = inode + 1
-          if $0.defaultInode == 0 { $0.defaultInode = inode }
-        }
-      } catch {
-        journal.fail("a checkpoint failed: \(error)")
-        throw error
-      }
-      // Before the next checkpoint begins: it would cut the journal without freezing what is written to the volume.
-      return adopt(inode, record, delta: Delta())
-    }
-  }
-
-  /// The open volume `inode`; opens it where it is not.
-  func adopt(_ inode: UInt64, _ record: InodeRecord, delta: Delta) -> DiskVolume<Device> {
+  /// The open volume `inode`, which has `userCount` users more; opens it where it is not. Nil where the catalog is no longer the
+  /// one of the superblock with that generation.
+  func adopt(
+    _ inode: UInt64, _ record: InodeRecord, delta: Delta = Delta(), asOf generation: UInt64, userCount: Int
+  ) -> DiskVolume<Device>? {
     state.withLock { state in
-      if let open = state.volumes[inode] { return open }
-      let base = ExtentBase(inline: record.inlineExtents, root: record.extents)
-      let view = View(
-        inode: inode, byteCount: record.byteCount, active: delta, frozen: nil, base: base, epoch: state.epoch)
-      let volume = DiskVolume(inode: inode, record, engine: self, view: view)
-      state.volumes[inode] = volume
-      state.inodes[inode] = record
-      return volume
+      guard state.superblock.generation == generation else { return nil }
+      var open =
+        state.volumes[inode]
+        ?? OpenVolume(
+          volume: DiskVolume(
+            inode: inode, record, engine: self,
+            view: View(inode: inode, record, active: delta, epoch: state.epoch)))
+      open.userCount += userCount
+      state.volumes[inode] = open
+      return open.volume
     }
   }
 }

@@ -53,18 +53,20 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let editBudget = Locked(EditBudget())
 
   struct State {
-    /// The newest durable superblock.
+    /// The newest durable superblock; its `nextInode` may be ahead of that.
     var superblock: Superblock
     /// The slot it is in.
     var slot: Int
-    /// The open volumes by inode.
-    var volumes: [UInt64: DiskVolume<Device>] = [:]
-    /// What the catalog says of the open volumes.
-    var inodes: [UInt64: InodeRecord] = [:]
+    /// The open volumes by inode. Those without users close at the end of the next checkpoint.
+    var volumes: [UInt64: OpenVolume<Device>] = [:]
+    /// The throwaways that no checkpoint has written.
+    var newThrowaways: [UInt64: InodeRecord] = [:]
+    /// Blocks that throwaways mapped which are gone, and no tree reaches: free when the next checkpoint is durable.
+    var orphans: [PhysicalRun] = []
+    /// The inodes whose trees are to be given up.
+    var deletions = Deletions()
     /// The epoch that new views belong to.
     var epoch: Epoch
-    /// How many blocks the trees of all volumes map.
-    var mappedBlockCount: UInt64 = 0
   }
 
   /// The most blocks that one record of the journal maps.
@@ -97,6 +99,12 @@ package final class Engine<Device: BlockDevice>: Sendable {
     }
     state = Locked(State(superblock: parts.superblock, slot: parts.slot, epoch: epoch))
   }
+}
+
+/// A volume that is open, and how many use it.
+struct OpenVolume<Device: BlockDevice> {
+  var volume: DiskVolume<Device>
+  var userCount = 0
 }
 
 /// What recovery hands to a new engine.

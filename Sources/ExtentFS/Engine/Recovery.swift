@@ -182,18 +182,20 @@ extension Engine {
     }
     let engine = Engine(try recovery.parts(journalAt: start), options: options)
     for (inode, recovered) in recovery.volumes {
-      let volume = engine.adopt(inode, recovered.record, delta: recovered.delta)
-      volume.writers.withLock { $0.superseded = recovered.superseded }
+      // Open without a user: the checkpoint closes it.
+      let volume = engine.adopt(
+        inode, recovered.record, delta: recovered.delta, asOf: recovery.superblock.generation, userCount: 0)
+      volume?.writers.withLock { $0.superseded = recovered.superseded }
     }
     if readOnly {
       engine.journal.fail("the store was opened for reading only")
     } else {
-      let (frozen, cut) = engine.freeze()
       do throws(ExtentFSError) {
         try engine.countBlocks()
-        try engine.merge(frozen, cut) { $0.journalEpoch &+= 1 }
+        let plan = CheckpointPlan(engine.makeCatalogEditor())
+        plan.catalog.superblock.journalEpoch &+= 1
+        try engine.write(plan)
       } catch {
-        engine.journal.fail("opening failed: \(error)")
         engine.letGoOfVolumes()
         throw error
       }

@@ -74,9 +74,9 @@ package struct InodeRecord: Sendable, Equatable {
   package var isTransient: Bool { isThrowaway || kind == .deleted }
 
   /// How many blocks the inode does not have and may count on: its reserved zeroes, and what is left of its reservation. 0 for
-  /// what is not written to: a snapshot, and what is deleted.
+  /// what is not written to: a snapshot, and what is deleted; and for throwaways.
   package var promisedBlocks: UInt64 {
-    guard kind == .volume else { return 0 }
+    guard kind == .volume, !isThrowaway else { return 0 }
     // Fits: each of them is at most 2^62.
     return reservedBlocks + (reservationBlocks > mappedBlocks ? reservationBlocks - mappedBlocks : 0)
   }

@@ -10,7 +10,7 @@ struct ExtentBase: Sendable, Hashable {
 
   /// Calls `body` with pieces that cover `blocks`, in order, until it returns false; false then.
   func forEachPiece<Device>(
-    in blocks: Range<UInt64>, _ nodes: NodeCache<Device>, owner: UInt64,
+    in blocks: Range<UInt64>, _ nodes: NodeCache<Device>,
     _ body: (Range<UInt64>, Place) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
     var next = blocks.lowerBound
@@ -28,7 +28,7 @@ struct ExtentBase: Sendable, Hashable {
         if goesOn, let part = extent.clipped(to: blocks) { _ = try pass(part) }
       }
     } else {
-      try TreeReader(cache: nodes, root: root, kind: .extents, owner: owner).forEachExtent(in: blocks, pass)
+      try TreeReader(cache: nodes, root: root, kind: .extents).forEachExtent(in: blocks, pass)
     }
     if goesOn, next < blocks.upperBound { goesOn = try body(next..<blocks.upperBound, .hole) }
     return goesOn

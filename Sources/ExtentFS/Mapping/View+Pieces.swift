@@ -26,12 +26,12 @@ extension View {
           if let target {
             goesOn = try body(piece, Place(target))
           } else {
-            goesOn = try base.forEachPiece(in: piece, nodes, owner: inode, body)
+            goesOn = try base.forEachPiece(in: piece, nodes, body)
           }
           return goesOn
         }
       } else {
-        goesOn = try base.forEachPiece(in: piece, nodes, owner: inode, body)
+        goesOn = try base.forEachPiece(in: piece, nodes, body)
       }
       return goesOn
     }

@@ -1,6 +1,16 @@
 internal import Atomics
 internal import BlockStores
 
+/// What may be done with a volume.
+package enum VolumeAccess: Sendable {
+  /// Reading and writing.
+  case writable
+  /// Reading.
+  case readOnly
+  /// Nothing: it is gone, and those who had it open are told so.
+  case deleted
+}
+
 /// An immutable picture of one volume's mapping, which readers use without a lock.
 ///
 /// What holds for a block is said by the first of these that says anything: the active delta, the frozen one (there while
@@ -10,6 +20,10 @@ final class View: AtomicReference, Sendable {
   let inode: UInt64
   /// The volume's size in bytes.
   let byteCount: UInt64
+  /// What may be done with the volume.
+  let access: VolumeAccess
+  /// Whether changes survive the end of the process: not so for a throwaway.
+  let isJournaled: Bool
   /// Changes since the last checkpoint began.
   let active: Delta
   /// Changes that a running checkpoint is merging into the tree.
@@ -19,21 +33,45 @@ final class View: AtomicReference, Sendable {
   /// Keeps the blocks that this view maps from being used for anything else.
   let epoch: Epoch
 
-  init(inode: UInt64, byteCount: UInt64, active: Delta, frozen: Delta?, base: ExtentBase, epoch: Epoch) {
+  init(
+    inode: UInt64, byteCount: UInt64, access: VolumeAccess, isJournaled: Bool, active: Delta, frozen: Delta?,
+    base: ExtentBase, epoch: Epoch
+  ) {
     self.inode = inode
     self.byteCount = byteCount
+    self.access = access
+    self.isJournaled = isJournaled
     self.active = active
     self.frozen = frozen
     self.base = base
     self.epoch = epoch
   }
 
-  /// This view with other deltas, or another base and epoch.
-  func replacing(
-    active: Delta? = nil, frozen: Delta?, base: ExtentBase? = nil, epoch: Epoch? = nil
-  ) -> View {
+  /// The view of an inode without changes since the last checkpoint.
+  convenience init(inode: UInt64, _ record: InodeRecord, active: Delta = Delta(), epoch: Epoch) {
+    self.init(
+      inode: inode, byteCount: record.byteCount, access: record.access, isJournaled: !record.isThrowaway,
+      active: active, frozen: nil, base: record.base, epoch: epoch)
+  }
+
+  /// The view of a volume that is gone. It holds no blocks.
+  static func deleted(inode: UInt64) -> View {
     View(
-      inode: inode, byteCount: byteCount, active: active ?? self.active, frozen: frozen, base: base ?? self.base,
-      epoch: epoch ?? self.epoch)
+      inode: inode, byteCount: 0, access: .deleted, isJournaled: true, active: Delta(), frozen: nil,
+      base: ExtentBase(), epoch: Epoch { _ in })
+  }
+
+  /// This view with other deltas, and in another epoch.
+  func replacing(active: Delta? = nil, frozen: Delta?, epoch: Epoch? = nil) -> View {
+    View(
+      inode: inode, byteCount: byteCount, access: access, isJournaled: isJournaled, active: active ?? self.active,
+      frozen: frozen, base: base, epoch: epoch ?? self.epoch)
+  }
+
+  /// This view with another size: a smaller one, before a checkpoint makes it durable.
+  func replacing(byteCount: UInt64) -> View {
+    View(
+      inode: inode, byteCount: byteCount, access: access, isJournaled: isJournaled, active: active, frozen: frozen,
+      base: base, epoch: epoch)
   }
 }

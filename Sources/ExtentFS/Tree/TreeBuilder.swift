@@ -81,7 +81,7 @@ struct TreeBuilder<Device: BlockDevice, Writer: TreeWriter> {
     try append(extent.logical, value: unsafe bytes.span.bytes.extracting(8..<24), toLevel: 0)
   }
 
-  private mutating func append(_ key: UInt64, _ pointer: BlockPointer, toLevel level: Int) throws(ExtentFSError) {
+  mutating func append(_ key: UInt64, _ pointer: BlockPointer, toLevel level: Int) throws(ExtentFSError) {
     var bytes = InlineArray<24, UInt8>(repeating: 0)
     var elements = bytes.mutableSpan
     // Safe: every bit pattern is a byte.
@@ -94,7 +94,8 @@ struct TreeBuilder<Device: BlockDevice, Writer: TreeWriter> {
 
   /// Says that the tree gives `node` up.
   func giveUp(_ node: Node) throws(ExtentFSError) {
-    if try writer.isShared(node.pointer.block) { try writer.retainChildren(of: node) }
+    // Nothing else is ever shared.
+    if kind == .extents, try writer.isShared(node.pointer.block) { try writer.retainChildren(of: node) }
     try writer.released(node.pointer.block)
   }
 
@@ -175,6 +176,13 @@ struct TreeBuilder<Device: BlockDevice, Writer: TreeWriter> {
     try writer.write(node)
     cache.insert(node)
     try append(node.key(at: 0), node.pointer, toLevel: level + 1)
+  }
+
+  /// Writes what is pending at `level`, which fits into one node, and says where that begins and is.
+  mutating func writeSingle(level: Int) throws(ExtentFSError) -> (key: UInt64, pointer: BlockPointer) {
+    try write(levels[level].count, ofLevel: level)
+    let above = levels[level + 1]
+    return (above.key(at: 0), above.pointer(at: 0))
   }
 
   /// Writes all that is pending, and gives the root.

@@ -78,7 +78,7 @@ package struct TreeReader<Device: BlockDevice>: Sendable {
   }
 
   /// Calls `body` with the entry that `floor` finds, where there is one, and all behind it.
-  private func forEach(
+  func forEach(
     fromFloorOf key: UInt64, _ body: (Entry) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     var next: UInt64? = key

@@ -66,7 +66,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     engine = try Engine.open(device, shape.options).engine
     do {
       for number in 0..<shape.volumeCount {
-        guard let volume = try engine.volume(named: "disk\(number)") else { break }
+        guard let volume = try engine.openVolume(named: "disk\(number)") else { break }
         volumes.append(volume)
       }
     } catch {

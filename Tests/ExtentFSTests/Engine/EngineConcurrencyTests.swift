@@ -107,7 +107,7 @@ import Testing
     let flushes = { @Sendable () throws -> Void in
       while !isOver.load(ordering: .relaxed) {
         try fixture.volumes[0].flush()
-        _ = try fixture.engine.volume(named: "disk1")
+        _ = try fixture.engine.openVolume(named: "disk1")
         _ = try fixture.engine.volumeRecords()
       }
     }

@@ -103,7 +103,7 @@ import Testing
     try store.seals.seal(device, index)
     #expect(try StoreCheck.findings(on: device).contains { $0.contains("passes the end") })
     let engine = try Engine.open(device, HostileStore.shape.options, readOnly: true).engine
-    let volume = try #require(try engine.volume(named: "small"))
+    let volume = try #require(try engine.openVolume(named: "small"))
     var end: UInt64 = 0
     try volume.forEachExtent(in: 0..<(.max)) { range, _ in
       end = range.upperBound
@@ -136,7 +136,7 @@ import Testing
     #expect(try StoreCheck.findings(on: device) == [])
     let counted = FaultyDevice(device)
     let engine = try Engine.open(counted, HostileStore.shape.options).engine
-    let volume = try #require(try engine.volume(named: "disk0"))
+    let volume = try #require(try engine.openVolume(named: "disk0"))
     #expect(volume.byteCount == UInt64(Int64.max))
     var count = 0
     try volume.forEachExtent(in: 0..<volume.byteCount) { _, _ in
@@ -158,8 +158,8 @@ import Testing
     let engine = try Engine.open(device, HostileStore.shape.options, readOnly: true).engine
     #expect(try engine.volumeRecords().contains { Array($0.record.name.utf8) == name })
     // Its hash is that of another name.
-    #expect(try engine.volume(named: String(decoding: name, as: UTF8.self)) == nil)
-    #expect(throws: Never.self) { _ = try engine.volume(named: "disk0") }
+    #expect(try engine.openVolume(named: String(decoding: name, as: UTF8.self)) == nil)
+    #expect(throws: Never.self) { _ = try engine.openVolume(named: "disk0") }
     try? engine.close()
     #expect(store.image.byteCount == device.byteCount)
     try Self.use(device)
@@ -207,7 +207,7 @@ import Testing
     #expect(try StoreCheck.findings(on: device).contains { $0.contains("marked as free, and something leads to it") })
 
     let engine = try Engine.open(device, HostileStore.shape.options).engine
-    let volume = try #require(try engine.volume(named: "disk0"))
+    let volume = try #require(try engine.openVolume(named: "disk0"))
     // Giving up a block that is free contradicts the bitmap: nothing more is written.
     try volume.discard(in: 0..<volume.byteCount)
     #expect(Self.code { try engine.checkpoint() } == .damaged)
@@ -292,7 +292,7 @@ import Testing
     let (device, store) = try Self.flag(24, value)
     #expect(Self.code { _ = try Engine.open(device, HostileStore.shape.options) } == .readOnlyFormat)
     let engine = try Engine.open(device, HostileStore.shape.options, readOnly: true).engine
-    let volume = try #require(try engine.volume(named: "disk0"))
+    let volume = try #require(try engine.openVolume(named: "disk0"))
     try store.ledgers.expectation().disks[0].check { try volume.read(into: $0, at: $1) }
     #expect(Self.code { try volume.discard(in: 0..<1024) } == .failed)
     try? engine.close()
@@ -333,7 +333,7 @@ import Testing
     let code = code {
       let engine = try Engine.open(device, HostileStore.shape.options, readOnly: true).engine
       defer { try? engine.close() }
-      let volume = try #require(try engine.volume(named: "disk0"))
+      let volume = try #require(try engine.openVolume(named: "disk0"))
       var bytes = [UInt8](repeating: 0, count: Int(volume.byteCount))
       try bytes.withUnsafeMutableBytes { try volume.read(into: $0, at: 0) }
     }

@@ -60,7 +60,7 @@ struct ModelStore {
   mutating func reopen(cleanly: Bool) throws {
     if cleanly { try engine.close() }
     engine = try Engine.open(device, EngineOptions()).engine
-    volume = try #require(try engine.volume(named: "disk"))
+    volume = try #require(try engine.openVolume(named: "disk"))
     try check()
     let findings = try StoreCheck.findings(on: device)
     #expect(findings == [])

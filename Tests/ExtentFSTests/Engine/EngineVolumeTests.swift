@@ -16,11 +16,11 @@ import Testing
       let engine = try Engine.open(device, EngineOptions()).engine
       for (index, name) in names.enumerated() {
         if opening == 0 {
-          let missing = try engine.volume(named: name)
+          let missing = try engine.openVolume(named: name)
           #expect(missing == nil)
           _ = try engine.createVolume(named: name, byteCount: 5000 + UInt64(index), createdSeconds: 0)
         }
-        #expect(try engine.volume(named: name)?.byteCount == 5000 + UInt64(index))
+        #expect(try engine.openVolume(named: name)?.byteCount == 5000 + UInt64(index))
       }
       #expect(throws: ExtentFSError.self) { try engine.createVolume(named: names[1], byteCount: 1, createdSeconds: 0) }
       try engine.close()

@@ -98,7 +98,7 @@ struct HostileStore: Sendable {
     guard let engine = opened else { return }
     var volumes: [DiskVolume<Device>] = []
     for name in ["disk0", "disk1", "disk2", "small"] {
-      try tolerant { if let volume = try engine.volume(named: name) { volumes.append(volume) } }
+      try tolerant { if let volume = try engine.openVolume(named: name) { volumes.append(volume) } }
     }
     try tolerant { _ = try engine.volumeRecords() }
     for volume in volumes {

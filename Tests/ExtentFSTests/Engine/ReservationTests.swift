@@ -33,7 +33,7 @@ import Testing
     /// Opens the store as after the death of the process.
     mutating func reopen() throws {
       engine = try Engine.open(device, options).engine
-      volume = try #require(try engine.volume(named: "disk"))
+      volume = try #require(try engine.openVolume(named: "disk"))
     }
 
     func write(_ block: Int, count: Int = 1) throws {

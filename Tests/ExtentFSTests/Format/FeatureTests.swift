@@ -63,7 +63,7 @@ import Testing
     let error = try #require(refusal(device, readOnly: false))
     #expect(error.code == .readOnlyFormat && error.facts.contains("'quick-maps'"), "\(error)")
     let engine = try Engine.open(device, EngineOptions(), readOnly: true).engine
-    let volume = try #require(try engine.volume(named: "disk"))
+    let volume = try #require(try engine.openVolume(named: "disk"))
     var found = [UInt8](repeating: 0, count: 4096)
     try found.withUnsafeMutableBytes { try volume.read(into: $0, at: 4096) }
     #expect(found == [UInt8](repeating: 5, count: 4096))

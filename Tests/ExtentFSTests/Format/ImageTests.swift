@@ -125,7 +125,7 @@ private struct ImagePlan {
     #expect(try engine.volumeRecords().map(\.record.name) == ImagePlan.volumes.map(\.0))
     #expect(engine.defaultInode == 1)
     for (index, (name, byteCount)) in ImagePlan.volumes.enumerated() {
-      let volume = try #require(try engine.volume(named: name))
+      let volume = try #require(try engine.openVolume(named: name))
       #expect(volume.byteCount == UInt64(byteCount))
       if plan.arrays[index].isEmpty {
         #expect(try volume.map() == ["0 \(byteCount) hole"])

@@ -62,7 +62,7 @@ struct ReaderTests {
       let (engine, warnings) = try Engine.open(
         try FileDevice(opening: FilePath(path)), FileStoreUnderTest.options(limit: 8 << 20))
       #expect(warnings.count == 1)
-      let found = try #require(try engine.volume(named: "disk")).contents()
+      let found = try #require(try engine.openVolume(named: "disk")).contents()
       #expect(found == Data(old + [UInt8](repeating: 0, count: 1 << 20 - 8192)))
       #expect(try found == Data(contentsOf: URL(fileURLWithPath: directory + "/out")))
       try engine.close()
@@ -83,7 +83,7 @@ struct ReaderTests {
       let engine = try Engine.open(
         try FileDevice(opening: FilePath(path)), FileStoreUnderTest.options(limit: 8 << 20)
       ).engine
-      let volume = try #require(try engine.volume(named: "disk"))
+      let volume = try #require(try engine.openVolume(named: "disk"))
       try bytes.withUnsafeBytes { try volume.write($0, at: 0) }
       let short = directory + "/short"
       try FileManager.default.copyItem(atPath: path, toPath: short)
@@ -97,7 +97,7 @@ struct ReaderTests {
       #expect(!warnings.isEmpty)
       let read = try runReader(short, "cat", "disk", directory + "/out")
       #expect(read.status == 0 && read.output.contains("did not reach"))
-      bytes = [UInt8](try #require(try again.volume(named: "disk")).contents())
+      bytes = [UInt8](try #require(try again.openVolume(named: "disk")).contents())
       #expect(try Data(bytes) == Data(contentsOf: URL(fileURLWithPath: directory + "/out")))
     }
   }
@@ -146,7 +146,7 @@ struct ReaderTests {
     let device = try FileDevice(opening: FilePath(copy), access: .readOnly)
     #expect(try StoreCheck.findings(on: device) == [])
     let engine = try Engine.open(device, EngineOptions(), readOnly: true).engine
-    for name in names { try compare(try #require(try engine.volume(named: name)), path, directory) }
+    for name in names { try compare(try #require(try engine.openVolume(named: name)), path, directory) }
   }
 
   private func compare(_ volume: DiskVolume<FileDevice>, _ path: String, _ directory: String) throws {

@@ -1,0 +1,131 @@
+internal import Devices
+
+/// The catalog as of the last checkpoint, and the changes that the next one makes to it.
+///
+/// One thread uses it, which runs a checkpoint.
+final class CatalogEditor<Device: BlockDevice> {
+  let catalog: Catalog<Device>
+  /// The superblock that will be written.
+  var superblock: Superblock
+  /// The changed inodes; nil for one that is gone.
+  private(set) var inodes: [UInt64: InodeRecord?] = [:]
+  /// The changed keys of names; nil for one that is gone.
+  private var names: [UInt64: UInt64?] = [:]
+  /// By how much the blocks change that volumes are promised.
+  private(set) var promisedChange: Int64 = 0
+  /// Whether the store gets something that programs without snapshots do not know.
+  private(set) var needsSnapshots = false
+
+  init(_ catalog: Catalog<Device>) {
+    self.catalog = catalog
+    superblock = catalog.superblock
+  }
+
+  // MARK: Inodes
+
+  /// The record of `inode`, as it will be; nil where there is none.
+  func record(of inode: UInt64) throws(ExtentFSError) -> InodeRecord? {
+    if let changed = inodes[inode] { return changed }
+    return try catalog.record(of: inode)
+  }
+
+  /// Sets the record of `inode`; nil to remove it.
+  func setRecord(_ record: InodeRecord?, of inode: UInt64) throws(ExtentFSError) {
+    let old = try self.record(of: inode)
+    promisedChange &+= Int64(record?.promisedBlocks ?? 0) - Int64(old?.promisedBlocks ?? 0)
+    let transients = (record?.isTransient ?? false ? 1 : 0) - (old?.isTransient ?? false ? 1 : 0)
+    superblock.transientCount = UInt64(clamping: Int64(clamping: superblock.transientCount) + Int64(transients))
+    if let record, record.needsSnapshots { needsSnapshots = true }
+    inodes[inode] = .some(record)
+  }
+
+  /// A number for a new inode.
+  func makeInode() throws(ExtentFSError) -> UInt64 {
+    let inode = superblock.nextInode
+    guard inode > 0, inode < .max, try record(of: inode) == nil else {
+      throw ExtentFSError(.damaged, "the superblock says that the next inode is \(inode), which cannot be")
+    }
+    superblock.nextInode = inode + 1
+    return inode
+  }
+
+  // MARK: Names
+
+  private func inode(atKey key: UInt64) throws(ExtentFSError) -> UInt64? {
+    if let changed = names[key] { return changed }
+    return try catalog.inode(atKey: key)
+  }
+
+  /// The inode of `name`, with its record, as it will be, and the key that it is under; else the key for it.
+  func find(_ name: String) throws(ExtentFSError) -> (key: UInt64, found: (inode: UInt64, record: InodeRecord)?) {
+    var key = NameHash.key(of: name)
+    while let inode = try inode(atKey: key) {
+      guard let record = try record(of: inode) else { throw Catalog<Device>.missing(inode) }
+      if record.name.hasSameBytes(as: name) { return (key, (inode, record)) }
+      key &+= 1
+    }
+    return (key, nil)
+  }
+
+  /// Gives `inode`, whose record has it already, the name `name`, which is free.
+  func enter(_ name: String, for inode: UInt64) throws(ExtentFSError) {
+    // Not `find`: the record that has the name is the inode's own.
+    var key = NameHash.key(of: name)
+    while try self.inode(atKey: key) != nil { key &+= 1 }
+    names[key] = .some(inode)
+  }
+
+  /// Takes the name of `record` away. Others that stand behind it because of it move up, so that each is found from its hash.
+  func remove(nameOf record: InodeRecord) throws(ExtentFSError) {
+    guard try find(record.name).found != nil else { return }
+    var hole = try find(record.name).key
+    names[hole] = .some(nil)
+    var key = hole &+ 1
+    while let inode = try inode(atKey: key) {
+      guard let other = try self.record(of: inode) else { throw Catalog<Device>.missing(inode) }
+      // It may move to the hole unless its hash lies behind that, counted round.
+      if key &- NameHash.key(of: other.name) >= key &- hole {
+        names[hole] = .some(inode)
+        names[key] = .some(nil)
+        hole = key
+      }
+      key &+= 1
+    }
+  }
+
+  // MARK: What the checkpoint writes
+
+  /// The changes of the tree of inodes.
+  var inodeEdits: [KeyedEdit] {
+    inodes.sorted { $0.key < $1.key }.map { inode, record in
+      KeyedEdit(key: inode, value: record.map { encoded(InodeRecord.encodedByteCount, $0.encode) })
+    }
+  }
+
+  /// The changes of the tree of names.
+  var nameEdits: [KeyedEdit] {
+    names.sorted { $0.key < $1.key }.map { key, inode in
+      KeyedEdit(key: key, value: inode.map { inode in encoded(8) { bytes, offset in bytes.store(inode, at: offset) } })
+    }
+  }
+}
+
+extension InodeRecord {
+  /// Whether programs without snapshots could not read the record.
+  fileprivate var needsSnapshots: Bool { kind != .volume || isThrowaway || quotaBlocks > 0 || reservationBlocks > 0 }
+
+  /// Where the inode's blocks are.
+  var base: ExtentBase {
+    get { ExtentBase(inline: inlineExtents, root: extents) }
+    set { (inlineExtents, extents) = (newValue.inline, newValue.root) }
+  }
+
+  /// Counts blocks that became mapped or reserved; a damaged store's numbers stay possible.
+  mutating func count(mapped: Int64, reserved: Int64) {
+    mappedBlocks = UInt64(clamping: Int64(mappedBlocks) + mapped)
+    reservedBlocks = UInt64(clamping: Int64(reservedBlocks) + reserved)
+  }
+
+  /// What may be done with the inode.
+  var access: VolumeAccess { kind == .deleted ? .deleted : isReadOnly || kind == .snapshot ? .readOnly : .writable }
+}

@@ -1,0 +1,25 @@
+internal import BlockStores
+internal import Devices
+
+/// What one checkpoint does besides merging what changed.
+struct CheckpointPlan<Device: BlockDevice> {
+  /// The changes of the catalog. Records of volumes get their new extents by the checkpoint.
+  let catalog: CatalogEditor<Device>
+  /// Open volumes that nobody may change until the checkpoint has ended.
+  var held: [DiskVolume<Device>] = []
+  /// Runs when what changed is in the trees, and the records in `catalog` say so.
+  var finish: (CheckpointWriter<Device>) throws(ExtentFSError) -> Void = { _ in }
+
+  init(_ catalog: CatalogEditor<Device>) { self.catalog = catalog }
+}
+
+extension CheckpointWriter {
+  /// What `base` leads to gets one more reference: another inode leads to it too.
+  func retain(_ base: ExtentBase) throws(ExtentFSError) {
+    if !base.root.isEmpty { return try references.retain(PhysicalRun(block: base.root.pointer.block, count: 1)) }
+    for extent in base.inline {
+      guard let block = extent.target.physicalBlock else { continue }
+      try references.retain(PhysicalRun(block: block, count: UInt64(extent.length)))
+    }
+  }
+}

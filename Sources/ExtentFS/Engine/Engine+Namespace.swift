@@ -1,0 +1,327 @@
+internal import BlockStores
+internal import Bytes
+internal import Devices
+
+/// Volumes, snapshots and clones come and go. Each operation is one checkpoint: it is durable, whole, when it returns, and has
+/// not happened where it throws, unless the store refuses writes from then on.
+///
+/// Errors of all: `.nameTaken`, `.noSuchVolume`, `.invalidArgument` for a name that cannot be, `.busy` for what clients use,
+/// `.outOfSpace` where there is no room for what the operation may need, `.failed`
+/// and `.device`.
+///
+/// Thread safety: any thread; they wait for each other, and for checkpoints.
+extension Engine {
+  /// Makes an empty volume, with one user. The first one becomes the default.
+  package func createVolume(
+    named name: String, byteCount: UInt64, createdSeconds: UInt64
+  ) throws(ExtentFSError) -> DiskVolume<Device> {
+    try Self.checkSize(byteCount)
+    let record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
+    try requireRoom()
+    return try checkpoints.withLock { () throws(ExtentFSError) in
+      try journal.requireUsable()
+      let plan = CheckpointPlan(makeCatalogEditor())
+      let inode = try plan.catalog.enter(record)
+      if plan.catalog.superblock.defaultInode == 0 { plan.catalog.superblock.defaultInode = inode }
+      try write(plan)
+      // Before the next checkpoint begins: nothing can have changed the catalog.
+      guard let record = try volumeRecord(of: inode),
+        let volume = adopt(inode, record, asOf: superblock.generation, userCount: 1)
+      else { throw ExtentFSError(.damaged, "the volume '\(name)' was made, and is not there") }
+      return volume
+    }
+  }
+
+  static func checkSize(_ byteCount: UInt64) throws(ExtentFSError) {
+    guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
+      throw ExtentFSError(.invalidArgument, "a volume has from 1 to 2^63 - 1 bytes, not \(byteCount)")
+    }
+  }
+
+  /// Takes snapshots of one or more volumes, or of snapshots, all at one instant. A snapshot is named for its volume:
+  /// `vm1@monday` of `vm1`.
+  package func snapshot(
+    _ pairs: [(volume: String, snapshot: String)], createdSeconds: UInt64
+  ) throws(ExtentFSError) {
+    try requireRoom()
+    try checkpoint { plan throws(ExtentFSError) in
+      var copies: [Copy] = []
+      for (volume, snapshot) in pairs {
+        let source = try plan.catalog.find(existing: volume)
+        guard VolumeName.volume(of: snapshot) == VolumeName.volume(of: volume) else {
+          throw ExtentFSError(.invalidArgument, "a snapshot of '\(volume)' cannot be called '\(snapshot)'")
+        }
+        var record = InodeRecord(
+          kind: .snapshot, name: snapshot, byteCount: source.record.byteCount, createdSeconds: createdSeconds)
+        record.origin = source.inode
+        copies.append(Copy(from: source.inode, to: try plan.catalog.enter(record)))
+      }
+      plan.share(copies)
+    }
+  }
+
+  /// Makes a volume that has what a snapshot, or a volume, has now.
+  package func clone(
+    _ source: String, as name: String, createdSeconds: UInt64
+  ) throws(ExtentFSError) {
+    try requireRoom()
+    try checkpoint { plan throws(ExtentFSError) in
+      let found = try plan.catalog.find(existing: source)
+      var record = InodeRecord(
+        kind: .volume, name: name, byteCount: found.record.byteCount, createdSeconds: createdSeconds)
+      record.origin = found.inode
+      let inode = try plan.catalog.enter(record)
+      try promise(found.record.reservedBlocks, to: name)
+      plan.share([Copy(from: found.inode, to: inode)])
+    }
+  }
+
+  /// Gives `volume` the contents and the size of `snapshot`. What it had goes, as when a volume is deleted; snapshots stay.
+  ///
+  /// - Parameter force: also where clients use the volume. What they write meanwhile waits, and comes after.
+  package func rollback(_ volume: String, to snapshot: String, force: Bool) throws(ExtentFSError) {
+    try requireRoom()
+    try checkpoint { plan throws(ExtentFSError) in
+      let target = try plan.catalog.find(existing: volume)
+      let source = try plan.catalog.find(existing: snapshot)
+      try requireWritable(target.record)
+      guard target.inode != source.inode else {
+        throw ExtentFSError(.invalidArgument, "'\(volume)' cannot be rolled back to itself")
+      }
+      let open = try hold(target, in: &plan, force: force)
+      let isAligned = source.record.byteCount & UInt64(blockSize.byteCount - 1) == 0
+      guard source.record.byteCount >= target.record.byteCount || isAligned || userCount(of: open.inode) == 0 else {
+        throw ExtentFSError(
+          .busy, "'\(snapshot)' ends within a block, before the end of '\(volume)': its clients must disconnect first")
+      }
+      // What it is promised now may go only when the checkpoint is durable.
+      try promise(source.record.reservedBlocks, to: volume)
+      let catalog = plan.catalog
+      plan.finish = { writer throws(ExtentFSError) in
+        guard var record = try catalog.record(of: target.inode), let source = try catalog.record(of: source.inode)
+        else { throw Catalog<Device>.missing(target.inode) }
+        try writer.retain(source.base)
+        var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
+        (old.base, old.mappedBlocks) = (record.base, record.mappedBlocks)
+        let inode = try catalog.makeInode()
+        try catalog.giveUp(old, inode, writer)
+        record.base = source.base
+        (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
+        record.byteCount = source.byteCount
+        try catalog.setRecord(record, of: target.inode)
+      }
+    }
+    searchDeletions()
+  }
+
+  /// Renames a volume, with its snapshots, or a snapshot.
+  package func rename(_ name: String, to new: String) throws(ExtentFSError) {
+    try requireRoom()
+    try checkpoint { plan throws(ExtentFSError) in
+      let found = try plan.catalog.find(existing: name)
+      try VolumeName.check(new, found.record.kind)
+      var renamed = [(inode: found.inode, name: new)]
+      if found.record.kind == .volume {
+        try plan.catalog.catalog.forEach { inode, record throws(ExtentFSError) in
+          guard record.kind == .snapshot, record.name.hasPrefix(name + "@") else { return true }
+          let snapshot = new + record.name.dropFirst(name.count)
+          try VolumeName.check(snapshot, .snapshot)
+          renamed.append((inode, snapshot))
+          return true
+        }
+      } else if VolumeName.volume(of: new) != VolumeName.volume(of: name) {
+        throw ExtentFSError(.invalidArgument, "the snapshot '\(name)' cannot become one of another volume, '\(new)'")
+      }
+      for (inode, name) in renamed { try plan.catalog.rename(inode, to: name) }
+    }
+  }
+
+  /// Makes a volume larger or smaller. What it has behind the new end is lost.
+  ///
+  /// - Parameter force: smaller also where clients use the volume, who then get errors behind its new end.
+  /// - Throws: also `.invalidArgument` where the smaller size is no multiple of the block size.
+  package func resize(_ name: String, to byteCount: UInt64, force: Bool) throws(ExtentFSError) {
+    try Self.checkSize(byteCount)
+    try requireRoom()
+    guard let volume = try openVolume(named: name) else { throw VolumeName.missing(name) }
+    defer { closeVolume(volume) }
+    try checkpoint { plan throws(ExtentFSError) in
+      var (inode, record) = try plan.catalog.find(existing: name)
+      guard inode == volume.inode else { throw ExtentFSError(.busy, "'\(name)' was replaced meanwhile") }
+      try requireWritable(record)
+      let isSmaller = byteCount < record.byteCount
+      if isSmaller {
+        guard byteCount & UInt64(blockSize.byteCount - 1) == 0 else {
+          throw ExtentFSError(
+            .invalidArgument,
+            "'\(name)' can be made smaller to a multiple of \(blockSize.byteCount) bytes, not to \(byteCount)")
+        }
+        // This call is one of the users.
+        try requireUnused(inode, record, force: force, except: 1)
+      }
+      record.byteCount = byteCount
+      try plan.catalog.setRecord(record, of: inode)
+      guard isSmaller else { return }
+      // From now on nobody changes what lies behind the end.
+      volume.shrink(to: byteCount)
+      let cut = blockSize.blocks(toHold: byteCount)..<ExtentRecord.blockLimit
+      let catalog = plan.catalog
+      plan.finish = { writer throws(ExtentFSError) in
+        guard var record = try catalog.record(of: inode) else { throw Catalog<Device>.missing(inode) }
+        var holes = Delta()
+        holes.replace(cut, with: .hole)
+        let (base, mapped, reserved) = try record.base.merging(holes, owner: inode, self.nodes, writer)
+        record.base = base
+        record.count(mapped: mapped, reserved: reserved)
+        try catalog.setRecord(record, of: inode)
+      }
+    }
+  }
+
+  /// Makes `name` the volume that the empty name of an export stands for; none for nil.
+  package func setDefaultVolume(_ name: String?) throws(ExtentFSError) {
+    try checkpoint { plan throws(ExtentFSError) in
+      plan.catalog.superblock.defaultInode = if let name { try plan.catalog.find(existing: name).inode } else { 0 }
+    }
+  }
+
+  /// Takes away names. What they stood for can no longer be opened when this returns, and its space comes back in the background.
+  ///
+  /// - Parameter force: also where clients use them, who then get errors.
+  package func delete(_ names: [String], force: Bool) throws(ExtentFSError) {
+    try checkpoint { plan throws(ExtentFSError) in
+      var gone: [(inode: UInt64, record: InodeRecord)] = []
+      for name in names {
+        let found = try plan.catalog.find(existing: name)
+        _ = try hold(found, in: &plan, force: force)
+        try plan.catalog.remove(nameOf: found.record)
+        try plan.catalog.setRecord(found.record.withoutName, of: found.inode)
+        gone.append(found)
+        if plan.catalog.superblock.defaultInode == found.inode { plan.catalog.superblock.defaultInode = 0 }
+      }
+      let catalog = plan.catalog
+      plan.finish = { writer throws(ExtentFSError) in
+        for (inode, _) in gone {
+          guard let record = try catalog.record(of: inode) else { throw Catalog<Device>.missing(inode) }
+          try catalog.giveUp(record, inode, writer)
+        }
+      }
+    }
+    searchDeletions()
+  }
+
+  // MARK: What they share
+
+  /// Opens what the operation is about, so that others who open it meanwhile have the same, and lets nobody change it until the
+  /// checkpoint has ended.
+  private func hold(
+    _ found: (inode: UInt64, record: InodeRecord), in plan: inout CheckpointPlan<Device>, force: Bool
+  ) throws(ExtentFSError) -> DiskVolume<Device> {
+    try requireUnused(found.inode, found.record, force: force)
+    let generation = plan.catalog.catalog.superblock.generation
+    guard let volume = adopt(found.inode, found.record, asOf: generation, userCount: 0) else {
+      throw ExtentFSError(.failed, "the catalog changed during a checkpoint")
+    }
+    plan.held.append(volume)
+    return volume
+  }
+
+  private func requireUnused(
+    _ inode: UInt64, _ record: InodeRecord, force: Bool, except count: Int = 0
+  ) throws(ExtentFSError) {
+    let users = userCount(of: inode) - count
+    guard force || users <= 0 else {
+      throw ExtentFSError(
+        .busy, "'\(record.name)' is in use by \(users) \(users == 1 ? "client" : "clients")")
+    }
+  }
+
+  private func requireWritable(_ record: InodeRecord) throws(ExtentFSError) {
+    guard record.access == .writable else {
+      throw ExtentFSError(.readOnly, "'\(record.name)' is read-only")
+    }
+  }
+
+  /// Promises `count` blocks of zeroes to `name`, which the checkpoint that is about to begin makes reserved.
+  private func promise(_ count: UInt64, to name: String) throws(ExtentFSError) {
+    guard space.promise(count) else {
+      throw ExtentFSError(.outOfSpace, "the store has no room to promise \(count) blocks to '\(name)'")
+    }
+  }
+}
+
+/// Which inode's blocks another one gets.
+struct Copy {
+  var from: UInt64
+  var to: UInt64
+}
+
+extension CheckpointPlan {
+  /// Gives each inode of `copies` what the other one has when all that changed is merged.
+  mutating func share(_ copies: [Copy]) {
+    let catalog = self.catalog
+    finish = { writer throws(ExtentFSError) in
+      for copy in copies {
+        guard let source = try catalog.record(of: copy.from), var record = try catalog.record(of: copy.to) else {
+          throw Catalog<Device>.missing(copy.from)
+        }
+        try writer.retain(source.base)
+        record.base = source.base
+        (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
+        record.byteCount = source.byteCount
+        try catalog.setRecord(record, of: copy.to)
+      }
+    }
+  }
+}
+
+extension CatalogEditor {
+  /// The inode that has the name `name`.
+  func find(existing name: String) throws(ExtentFSError) -> (inode: UInt64, record: InodeRecord) {
+    guard let found = try find(name).found else { throw VolumeName.missing(name) }
+    return found
+  }
+
+  /// Adds an inode with the record `record`, under its name. Returns its number.
+  func enter(_ record: InodeRecord) throws(ExtentFSError) -> UInt64 {
+    try VolumeName.check(record.name, record.kind)
+    guard try find(record.name).found == nil else { throw VolumeName.taken(record.name) }
+    let inode = try makeInode()
+    try setRecord(record, of: inode)
+    try enter(record.name, for: inode)
+    return inode
+  }
+
+  /// Gives `inode` another name.
+  func rename(_ inode: UInt64, to name: String) throws(ExtentFSError) {
+    guard try find(name).found == nil else { throw VolumeName.taken(name) }
+    guard var record = try record(of: inode) else { throw Catalog<Device>.missing(inode) }
+    try remove(nameOf: record)
+    record.name = name
+    try setRecord(record, of: inode)
+    try enter(name, for: inode)
+  }
+
+  /// Makes `inode`, which has no name, one whose tree is given up in the background; or at once, where it has none.
+  func giveUp(
+    _ record: InodeRecord, _ inode: UInt64, _ writer: CheckpointWriter<Device>
+  ) throws(ExtentFSError) {
+    for extent in record.inlineExtents {
+      guard let block = extent.target.physicalBlock else { continue }
+      try writer.replaced(PhysicalRun(block: block, count: UInt64(extent.length)))
+    }
+    guard !record.extents.isEmpty else { return try setRecord(nil, of: inode) }
+    var left = record.withoutName
+    (left.kind, left.isThrowaway, left.reservedBlocks) = (.deleted, false, 0)
+    (left.quotaBlocks, left.reservationBlocks) = (0, 0)
+    try setRecord(left, of: inode)
+  }
+}
+
+extension InodeRecord {
+  fileprivate var withoutName: InodeRecord {
+    var record = self
+    record.name = ""
+    return record
+  }
+}

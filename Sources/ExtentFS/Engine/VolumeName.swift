@@ -1,0 +1,69 @@
+/// What names of volumes and snapshots may be: `vms/web1` and `vms/web1@monday`.
+///
+/// A volume's name has components between slashes, of the letters and digits of ASCII and `._-`; none is empty, `.` or `..`. A
+/// snapshot's adds an `@` and one more component, which has no two dots in a row and none at its ends, so that
+/// `volume@a..b` can mean two snapshots. A name has 255 bytes at most.
+package enum VolumeName {
+  /// - Throws: `.invalidArgument` where `name` cannot be that of a `kind`.
+  package static func check(_ name: String, _ kind: InodeRecord.Kind) throws(ExtentFSError) {
+    guard name.utf8.count <= InodeRecord.maximumNameByteCount else {
+      throw ExtentFSError(
+        .invalidArgument, "the name '\(name.prefix(32))...' has more than \(InodeRecord.maximumNameByteCount) bytes")
+    }
+    let parts = name.split(separator: "@", omittingEmptySubsequences: false)
+    switch kind {
+    case .volume:
+      guard isVolume(name) else {
+        throw ExtentFSError(
+          .invalidArgument,
+          "'\(name)' cannot be the name of a volume: it has letters, digits and ._-, in components between slashes")
+      }
+    case .snapshot:
+      guard parts.count == 2, isVolume(String(parts[0])), isSnapshotPart(String(parts[1])) else {
+        throw ExtentFSError(
+          .invalidArgument,
+          "'\(name)' cannot be the name of a snapshot: it is VOLUME@NAME, and NAME has letters, digits and ._-, with no dot at its ends and no two together"
+        )
+      }
+    case .deleted: break
+    }
+  }
+
+  /// The volume of which `name` is a snapshot; `name` itself where it is none.
+  package static func volume(of name: String) -> Substring { name.prefix { $0 != "@" } }
+
+  /// Whether `name` can be that of a volume.
+  package static func isVolume(_ name: String) -> Bool {
+    name.split(separator: "/", omittingEmptySubsequences: false).allSatisfy { component in
+      isComponent(component) && component != "." && component != ".."
+    }
+  }
+
+  /// Whether `name` can stand behind the `@` of a snapshot.
+  package static func isSnapshotPart(_ name: String) -> Bool {
+    isComponent(name[...]) && !name.hasPrefix(".") && !name.hasSuffix(".") && !name.utf8.hasTwoDots
+  }
+
+  private static func isComponent(_ part: Substring) -> Bool {
+    !part.isEmpty && part.utf8.allSatisfy { byte in
+      switch byte {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
+        true
+      default: false
+      }
+    }
+  }
+
+  static func missing(_ name: String) -> ExtentFSError {
+    ExtentFSError(.noSuchVolume, "there is no \(name.contains("@") ? "snapshot" : "volume") '\(name.prefix(300))'")
+  }
+
+  static func taken(_ name: String) -> ExtentFSError {
+    ExtentFSError(.nameTaken, "there is a \(name.contains("@") ? "snapshot" : "volume") '\(name)' already")
+  }
+}
+
+extension String.UTF8View {
+  fileprivate var hasTwoDots: Bool { zip(self, dropFirst()).contains { $0 == UInt8(ascii: ".") && $1 == $0 } }
+}
