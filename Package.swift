@@ -63,7 +63,8 @@ let package = Package(
     .target(
       name: "Lacuna",
       dependencies: [
-        "BlockStores", "Bytes", "Devices", "ExtentFS", .product(name: "SystemPackage", package: "swift-system"),
+        "BlockStores", "Bytes", "Devices", "ExtentFS", .product(name: "Atomics", package: "swift-atomics"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict),
     .target(

@@ -124,11 +124,6 @@ private func inMemory<Result>(_ body: () throws(StoreError) -> Result) throws(La
   do { return try body() } catch { throw LacunaError(error) }
 }
 
-@inline(__always)
-private func onDisk<Result>(_ body: () throws(ExtentFSError) -> Result) throws(LacunaError) -> Result {
-  do { return try body() } catch { throw LacunaError(error) }
-}
-
 extension VolumeExtent.Kind {
   fileprivate init(_ kind: FileExtentKind) {
     self =

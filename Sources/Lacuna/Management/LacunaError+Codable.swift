@@ -23,7 +23,7 @@ extension LacunaError: Codable {
 extension LacunaError.Code {
   /// All but `deviceFailed`, which has a number with it.
   public static let simple: [LacunaError.Code] = [
-    .invalidParameter, .noSuchVolume, .nameTaken, .busy, .hasSnapshots, .readOnly, .quotaReached, .outOfRange,
+    .invalidParameter, .noSuchVolume, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
     .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .unreachable, .invalidRequest,
     .internalFailure,
   ]
@@ -40,7 +40,6 @@ extension LacunaError.Code {
     case .noSuchVolume: "noSuchVolume"
     case .nameTaken: "nameTaken"
     case .busy: "busy"
-    case .hasSnapshots: "hasSnapshots"
     case .readOnly: "readOnly"
     case .quotaReached: "quotaReached"
     case .outOfRange: "outOfRange"
