@@ -55,7 +55,7 @@ extension DiskStore {
       volumes: UInt64(catalog.stored.count { $0.record.kind == .volume }),
       snapshots: UInt64(catalog.stored.count { $0.record.kind == .snapshot }),
       throwaways: UInt64(throwaways.all.count), deleted: UInt64(catalog.deleted.count), defaultVolume: try defaultName,
-      pid: isServing.withLock { $0 } ? getpid() : nil, readOnly: isReadOnly)
+      pid: isServing.withLock { $0 } ? getpid() : nil, readOnly: isReadOnly && !couldBeWritten)
   }
 
   /// What is called `name`: a volume, a snapshot, or a throwaway that is open.
@@ -77,7 +77,7 @@ extension DiskStore {
     return VolumeInfo(
       name: record.name, kind: record.kind == .snapshot ? .snapshot : .volume, size: record.byteCount,
       mapped: bytes(record.mappedBlocks), reserved: bytes(record.reservedBlocks),
-      readOnly: isReadOnly || record.isReadOnly, created: record.createdSeconds, origin: origin,
+      readOnly: isReadOnly && !couldBeWritten || record.isReadOnly, created: record.createdSeconds, origin: origin,
       quota: record.quotaBlocks == 0 ? nil : bytes(record.quotaBlocks),
       reservation: record.reservationBlocks == 0 ? nil : bytes(record.reservationBlocks),
       clients: clients.withLock { $0[inode] ?? 0 }, isDefault: inode == engine.defaultInode,

@@ -15,6 +15,9 @@ final class DiskStore: Sendable {
   let refusalOfWriting: LacunaError?
   /// Whether nobody can write to it.
   let isReadOnly: Bool
+  /// Whether that is only because it was opened to be looked at: what it says of itself is then what it would say if it had
+  /// been opened for writing.
+  let couldBeWritten: Bool
   /// The export that the empty name stands for while this process serves the store; nil for the store's own default.
   let servedDefault: String?
   let limitByteCount: UInt64?
@@ -34,6 +37,7 @@ final class DiskStore: Sendable {
     self.path = path
     engine = opened.engine
     isReadOnly = opened.isReadOnly
+    couldBeWritten = opened.couldBeWritten
     warnings = opened.warnings
     refusalOfWriting = opened.refusalOfWriting
     servedDefault = options.volumeName

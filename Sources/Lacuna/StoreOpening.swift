@@ -7,6 +7,7 @@ internal import SystemPackage
 struct OpenedStore {
   var engine: Engine<FileDevice>
   var isReadOnly: Bool
+  var couldBeWritten: Bool
   var warnings: [String]
   var refusalOfWriting: LacunaError?
 }
@@ -47,7 +48,7 @@ struct StoreOpening {
         if options.makesVolume { try findOrMakeVolume(in: engine) }
         do { try device.publish() } catch { throw LacunaError(error) }
         return OpenedStore(
-          engine: engine, isReadOnly: isReadOnly, warnings: self.warnings + warnings, refusalOfWriting: refusalOfWriting)
+          engine: engine, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten, warnings: self.warnings + warnings, refusalOfWriting: refusalOfWriting)
       } catch {
         // So that the file is let go of; what is wrong is known already.
         try? engine.close()
@@ -70,6 +71,11 @@ struct StoreOpening {
       do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
       isReadOnly = true
       warnings = ["\(refusal.description); clients that want to write are refused, unless nbdkit runs with -r"]
+      return
+    }
+    if options.opensReadOnly {
+      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+      (isReadOnly, warnings) = (true, [])
       return
     }
     do throws(DeviceError) {
@@ -108,6 +114,11 @@ struct StoreOpening {
     do { device = try FileDevice(preparing: path) } catch { throw failure(error, path) }
     do { try Engine.format(device, format) } catch { throw LacunaError(error) }
     return device
+  }
+
+  /// Whether it is read-only for no other reason than that this was asked for.
+  private var couldBeWritten: Bool {
+    unsafe options.opensReadOnly && access(path.string, W_OK) == 0
   }
 
   private func openEngine() throws(LacunaError) -> (Engine<FileDevice>, [String]) {
