@@ -118,6 +118,10 @@ let package = Package(
     .target(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport",
       swiftSettings: fastTests),
+    // These run the program `lacuna`, which building the tests builds too.
+    .testTarget(
+      name: "CommandLineTests", dependencies: ["Bytes", "Lacuna", "LacunaTestSupport", "NBDTestSupport"],
+      swiftSettings: tests),
     .testTarget(
       name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
   ]

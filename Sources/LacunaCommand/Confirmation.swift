@@ -8,7 +8,7 @@ enum Confirmation {
     if isGiven { return }
     guard Terminal.canAsk else {
       throw Failure(
-        "\(question) needs a yes, and there is no terminal to ask on; give --yes to do it without a question",
+        "\(question); there is no terminal to ask for a yes on, so give --yes if that is meant",
         status: .notConfirmed)
     }
     Terminal.writeMessage("\(question.printable). This cannot be undone. Continue? [y/N] ")

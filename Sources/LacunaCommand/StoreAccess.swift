@@ -2,7 +2,7 @@ internal import Lacuna
 
 /// What a verb wants of a store.
 enum StorePurpose {
-  /// To look at it.
+  /// To look at it: a free store is opened for reading only.
   case reading
   /// To change it.
   case writing
@@ -64,8 +64,10 @@ struct StoreAccess {
 
   private static func open(_ path: String, for purpose: StorePurpose) throws(LacunaError) -> Store {
     var options = StoreOptions()
-    options.path = path
+    options.path = StoreFile.absolute(path)
     options.createsMissing = false
+    options.makesVolume = false
+    options.opensReadOnly = purpose == .reading
     let store = try Store(options)
     if let refusal = store.refusalOfWriting, purpose == .writing {
       try? store.close()

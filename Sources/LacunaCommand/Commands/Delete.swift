@@ -7,8 +7,8 @@ struct Delete: Verb {
     abstract: "Delete volumes and snapshots, in any order.",
     usage: "lacuna delete STORE NAME ... [options]",
     discussion: """
-      The names are gone at once, all or none. The space comes back in the background; --wait waits for it. It asks first,
-      unless --yes is given.
+      The names are gone at once, all or none. A volume's snapshots stay, unless --snapshots is given. The space comes back
+      in the background; --wait waits for it. It asks first, unless --yes is given.
 
       Examples:
         lacuna delete s.lacuna vm1@monday
@@ -56,12 +56,12 @@ extension DeletionResult {
   /// What is asked before it is done.
   fileprivate var question: String {
     let what = deleted.count <= 3 ? deleted.joined(separator: ", ") : HumanReadable.count(deleted.count, "name")
-    return "Deleting \(what), which gives back \(HumanReadable.bytes(bytes))"
+    return "Deleting \(what)" + (bytes.map { ", which gives back at least \(HumanReadable.bytes($0))" } ?? "")
   }
 
   fileprivate func text(isPlan: Bool) -> String {
     deleted.map { "\(isPlan ? "Would delete" : "Deleted") \($0.printable)\n" }.joined()
-      + "\(HumanReadable.exactBytes(bytes)) \(isPlan ? "would come back" : "come back")\n"
+      + (bytes.map { "At least \(HumanReadable.exactBytes($0)) would come back\n" } ?? "")
   }
 }
 

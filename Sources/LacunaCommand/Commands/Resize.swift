@@ -41,7 +41,7 @@ struct Resize: Verb {
       }
       if new < old {
         try Confirmation.ask(
-          "Making \(name) smaller, from \(HumanReadable.bytes(old)) to \(HumanReadable.bytes(new)), loses its end",
+          "Making \(name) smaller, from \(old) to \(new) bytes, loses its end",
           isGiven: yes)
       }
       return try store.call(ResizeVolume(name: name, size: new, shrink: new < old, force: force))

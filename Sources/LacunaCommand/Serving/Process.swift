@@ -30,10 +30,7 @@ enum Process {
 
   /// The folder of this program's file, symbolic links followed.
   static func folderOfProgram() -> String {
-    guard let path = unsafe realpath("/proc/self/exe", nil) else { return "." }
-    defer { unsafe free(path) }
-    // Safe: realpath allocated it, with a NUL at its end.
-    let program = unsafe String(cString: path)
+    let program = StoreFile.absolute("/proc/self/exe")
     return program.lastIndex(of: "/").map { String(program[..<$0]) } ?? "."
   }
 
