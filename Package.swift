@@ -74,6 +74,8 @@ let package = Package(
         .unsafeFlags([
           // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
           "-static-stdlib",
+          // What FoundationEssentials needs, which linking it statically does not bring by itself.
+          "-l_FoundationCollections", "-l_FoundationCShims",
           // Only the entry point comes out of it.
           "-Xlinker", "--version-script=\(Context.packageDirectory)/plugin/exports.map",
           // It stays loaded until the process ends: Swift's runtime cannot be unloaded, and nbdkit calls dlclose.
@@ -114,6 +116,8 @@ let package = Package(
       name: "BlockStoresTests",
       dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: tests),
+    .testTarget(
+      name: "LacunaTests", dependencies: ["Lacuna", "Bytes", "LacunaTestSupport"], swiftSettings: tests),
     // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport",
@@ -123,7 +127,7 @@ let package = Package(
       name: "CommandLineTests", dependencies: ["Bytes", "Lacuna", "LacunaTestSupport", "NBDTestSupport"],
       swiftSettings: tests),
     .testTarget(
-      name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
+      name: "NBDTests", dependencies: ["Bytes", "Lacuna", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
   ]
 )
 

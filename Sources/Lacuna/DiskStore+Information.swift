@@ -91,7 +91,7 @@ extension DiskStore {
     let source: String? = if case .throwaway(let source, _) = try? ExportName(throwaway.name) { source } else { nil }
     return VolumeInfo(
       name: throwaway.name, kind: .throwaway, size: throwaway.volume.byteCount, mapped: bytes(record?.mappedBlocks ?? 0),
-      reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: record?.createdSeconds ?? 0,
+      reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: throwaway.createdSeconds,
       origin: source, quota: nil, reservation: nil, clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
       space: nil)
   }

@@ -1,12 +1,15 @@
 internal import Bytes
 internal import Devices
 internal import ExtentFS
+internal import Glibc
 
 /// One throwaway that is open.
 final class Throwaway: Sendable {
   /// The export name that its clients used.
   let name: String
   let volume: DiskVolume<FileDevice>
+  /// When it was made, in seconds since 1970.
+  let createdSeconds = UInt64(max(time(nil), 0))
 
   init(name: String, _ volume: DiskVolume<FileDevice>) {
     self.name = name

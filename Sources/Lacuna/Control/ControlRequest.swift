@@ -103,7 +103,8 @@ enum Incoming: Decodable {
   }
 
   private static func describe(_ error: any Error) -> String {
-    guard let error = error as? DecodingError else { return "its parameters cannot be read" }
+    // The decoder has errors of its own for numbers.
+    guard let error = error as? DecodingError else { return "one of its parameters is a number that it cannot be" }
     switch error {
     case .keyNotFound(let key, _): return "the parameter '\(key.stringValue)' is missing"
     case .typeMismatch(_, let context), .valueNotFound(_, let context), .dataCorrupted(let context):
