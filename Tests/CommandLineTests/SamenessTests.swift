@@ -70,12 +70,20 @@ private let steps: [Step] = [
       }
       for (index, step) in steps.enumerated() {
         guard let free = outcomes[.free]?[index], let served = outcomes[.served]?[index] else { continue }
-        #expect(free.status == .exited(step.status), "\(step): \(free.standardError)")
-        #expect(served.status == .exited(step.status), "\(step): \(served.standardError)")
-        #expect(free.standardOutput == served.standardOutput, "\(step)")
-        #expect(free.standardError == served.standardError, "\(step)")
-        #expect((step.status == 1) == free.standardOutput.isEmpty, "\(step): \(free.standardOutput)")
-        #expect((step.status == 1) == !free.standardError.isEmpty, "\(step): \(free.standardError)")
+        let isRight =
+          free.status == .exited(step.status) && (step.status == 1) == free.standardOutput.isEmpty
+          && (step.status == 1) == !free.standardError.isEmpty
+        #expect(isRight, "\(step): \(free.status) \(free.standardError)\(free.standardOutput)")
+        let isSame =
+          free.status == served.status && free.standardOutput == served.standardOutput
+          && free.standardError == served.standardError
+        #expect(
+          isSame,
+          """
+          \(step):
+          \(free.status) \(free.standardError)\(free.standardOutput)
+          \(served.status) \(served.standardError)\(served.standardOutput)
+          """)
       }
     }
   }
