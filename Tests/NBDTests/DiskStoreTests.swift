@@ -161,22 +161,6 @@ func write(_ bytes: [UInt8], toFile path: String) throws {
     }
   }
 
-  @Test func `names that differ in their normalisation alone are two volumes`() throws {
-    try PrivateDirectory.run { directory in
-      let store = directory.file("disk.lacuna")
-      let names = ["\u{FC}bung", "u\u{308}bung"]
-      for (index, name) in names.enumerated() {
-        #expect(try nbdkit([store, "volume=\(name)", "size=\(index + 1)M"]).status == .exited(0))
-      }
-      try NBDServer.run(PluginUnderTest.command(store: store)) { server in
-        for (index, name) in names.enumerated() {
-          let client = try NBDClient(socketPath: server.socketPath, exportName: name)
-          #expect(try client.size() == UInt64(index + 1) << 20)
-        }
-      }
-    }
-  }
-
   @Test func `parameters that contradict the store are refused with both values`() throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("disk.lacuna")

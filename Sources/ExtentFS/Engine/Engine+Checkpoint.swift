@@ -103,7 +103,7 @@ extension Engine {
       throw ExtentFSError(.damaged, "the superblock has the last generation that there is")
     }
     let writer = CheckpointWriter(self, after: catalog.superblock)
-    for (inode, record) in throwaways {
+    for (inode, record) in throwaways.sorted(by: { $0.key < $1.key }) {
       try catalog.setRecord(record, of: inode)
       try writer.retain(record.base)
     }

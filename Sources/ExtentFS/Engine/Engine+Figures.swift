@@ -7,6 +7,8 @@ package struct StoreFigures: Sendable {
   package var deviceByteCount: UInt64
   /// What is in use: data, nodes, and what superblocks, journal, bitmaps and checksums take.
   package var usedByteCount: UInt64
+  /// The part of that which superblocks, journal, bitmaps and checksums take.
+  package var fixedByteCount: UInt64
   /// What data could have now. Without a limit: what is free on the device as it is, since nobody knows how far it grows.
   package var freeByteCount: UInt64
   /// When the store was made, in seconds since 1970.
@@ -26,7 +28,7 @@ extension Engine {
     let free = options.limitByteCount == nil && device.canGrow ? space.freeBlockCount : space.availableBlockCount
     return StoreFigures(
       deviceByteCount: device.byteCount, usedByteCount: (space.usedBlockCount + fixed) << shift,
-      freeByteCount: free << shift, createdSeconds: superblock.createdSeconds, generation: superblock.generation,
+      fixedByteCount: fixed << shift, freeByteCount: free << shift, createdSeconds: superblock.createdSeconds, generation: superblock.generation,
       featureNames: superblock.featureNames.map(\.name))
   }
 }

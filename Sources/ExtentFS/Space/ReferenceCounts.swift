@@ -10,7 +10,7 @@ internal import Devices
 final class ReferenceCounts<Device: BlockDevice> {
   private let table: TreeReader<Device>
   /// The counts of all blocks that were changed.
-  private var changed = RunMap<ReferenceCount>()
+  private var changed = RunMap<References>()
 
   /// The counts of the tree of shared runs at `root`.
   init(_ nodes: NodeCache<Device>, root: TreeRoot) { table = TreeReader(cache: nodes, root: root, kind: .shared) }
@@ -75,7 +75,7 @@ final class ReferenceCounts<Device: BlockDevice> {
   func retain(_ run: PhysicalRun) throws(ExtentFSError) {
     try forEachPieceToChange(of: run) { piece, count throws(ExtentFSError) in
       guard count < .max else { throw ExtentFSError(.damaged, "blocks \(piece) have too many references") }
-      changed.replace(piece, with: ReferenceCount(count + 1))
+      changed.replace(piece, with: References(count + 1))
     }
   }
 
@@ -86,7 +86,7 @@ final class ReferenceCounts<Device: BlockDevice> {
     if isTrivial { return try body(run) }
     try forEachPieceToChange(of: run) { piece, count throws(ExtentFSError) in
       if count > 1 {
-        changed.replace(piece, with: ReferenceCount(count - 1))
+        changed.replace(piece, with: References(count - 1))
       } else {
         try body(PhysicalRun(block: piece.lowerBound, count: piece.length))
       }
@@ -104,12 +104,12 @@ final class ReferenceCounts<Device: BlockDevice> {
 
   /// The changes of the tree of shared runs, in order. Runs that touch and have equal counts are one.
   func edits() throws(ExtentFSError) -> [KeyedEdit] {
-    var runs = RunMap<ReferenceCount>()
+    var runs = RunMap<References>()
     var stored: [UInt64: SharedRecord] = [:]
     try changed.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
       try forEachEntry(touching: run.positions) { entry, record in
         guard stored.updateValue(record, forKey: entry.lowerBound) == nil else { return }
-        runs.replace(entry, with: ReferenceCount(record.count))
+        runs.replace(entry, with: References(record.count))
       }
       runs.replace(run.positions, with: run.value.count > 1 ? run.value : nil)
       return true
@@ -127,10 +127,10 @@ final class ReferenceCounts<Device: BlockDevice> {
 }
 
 /// The count of each block of a run.
-private struct ReferenceCount: RunValue {
+private struct References: RunValue {
   let count: UInt64
 
   init(_ count: UInt64) { self.count = count }
 
-  func advanced(by count: UInt64) -> ReferenceCount { self }
+  func advanced(by count: UInt64) -> References { self }
 }

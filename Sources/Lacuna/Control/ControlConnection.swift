@@ -6,6 +6,7 @@ final class ControlConnection: Sendable {
   private let store: Store
   private let limits: ControlLimits
   private let idleSince = Locked<Instant?>(.now)
+  private let isEnding = Locked(false)
 
   init(_ socket: Descriptor, _ store: Store, _ limits: ControlLimits) {
     self.socket = socket
@@ -16,8 +17,11 @@ final class ControlConnection: Sendable {
   /// Since when the client has asked for nothing; nil while it has.
   var idleTime: Instant? { idleSince.withLock { $0 } }
 
-  /// Ends the connection. Any thread may call it.
-  func end() { ControlCalls.shutDown(socket) }
+  /// Ends the connection, and a long call that it waits for. Any thread may call it.
+  func end() {
+    isEnding.withLock { $0 = true }
+    ControlCalls.shutDown(socket)
+  }
 
   /// Serves the client until it goes, or does what a client must not do.
   func serve() {
@@ -73,18 +77,21 @@ final class ControlConnection: Sendable {
 
   private func perform<Method: StoreMethod>(_ method: Method, _ id: RequestID?, progress: LineChannel?) -> [UInt8]? {
     var next = Instant.now
-    var isGone = false
     do throws(LacunaError) {
-      let result = try store.call(method) { report in
-        guard let channel = progress, let id, !isGone, next <= .now else { return }
+      let result = try store.call(method) { report throws(LacunaError) in
+        guard !isEnding.withLock({ $0 }) else { throw Self.gone }
+        guard let channel = progress, let id, next <= .now else { return }
         next = Instant(millisecondsFromNow: limits.progressMillisecondsMin)
-        do { try send(ControlAnswer.progress(report, of: id), channel) } catch { isGone = true }
+        do { try send(ControlAnswer.progress(report, of: id), channel) } catch { throw Self.gone }
       }
       return id.map { ControlAnswer.result(result, to: $0) }
     } catch {
       return id.map { ControlAnswer.error(RPCError(error), to: $0) }
     }
   }
+
+  /// Ends a call whose result nobody would get.
+  private static var gone: LacunaError { LacunaError(.unreachable, "the client has gone, or the server stops") }
 
   private func send(_ bytes: [UInt8], _ channel: LineChannel) throws(LineChannel.Failure) {
     try channel.write(bytes, milliseconds: limits.answerMillisecondsMax)

@@ -21,7 +21,7 @@ public struct Hello: StoreMethod {
     }
   }
 
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> Result {
+  public func perform(on store: Store, progress: (Progress) throws(LacunaError) -> Void) throws(LacunaError) -> Result {
     guard version == ControlProtocol.version else {
       throw LacunaError(
         .notSupported, "lacuna \(Lacuna.version) speaks version \(ControlProtocol.version) of its calls, not \(version)")

@@ -3,7 +3,9 @@ internal import ExtentFS
 internal import Glibc
 
 extension ListVolumes {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeList {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeList {
     let store = try store.onDisk(for: Self.self)
     let limit = try page(limit, Self.limitMax)
     guard kind != .throwaway else { return try throwaways(of: store, limit) }
@@ -45,13 +47,17 @@ extension ListVolumes {
 }
 
 extension GetVolumeInfo {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     try store.onDisk(for: Self.self).information(of: name, space: space)
   }
 }
 
 extension CreateVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
     try store.changing { engine throws(ExtentFSError) in
       engine.closeVolume(try engine.createVolume(named: name, byteCount: size, createdSeconds: secondsNow()))
@@ -71,7 +77,9 @@ extension CreateVolume {
 }
 
 extension DeleteVolumes {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> DeletionResult {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> DeletionResult {
     let store = try store.onDisk(for: Self.self)
     guard !names.isEmpty else { throw LacunaError(.invalidParameter, "the names of what is to be deleted are missing") }
     var doomed: [String] = []
@@ -98,7 +106,9 @@ extension DeleteVolumes {
 }
 
 extension RenameVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
     try store.changing { engine throws(ExtentFSError) in try engine.rename(name, to: to) }
     return try store.information(of: to, space: false)
@@ -106,7 +116,9 @@ extension RenameVolume {
 }
 
 extension ResizeVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
     let before = try store.information(of: name, space: false)
     guard shrink || size >= before.size else {
@@ -120,7 +132,9 @@ extension ResizeVolume {
 }
 
 extension SetVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     try perform(on: store.onDisk(for: Self.self))
   }
 
@@ -135,7 +149,9 @@ extension SetVolume {
 }
 
 extension CloneVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
     try store.changing { engine throws(ExtentFSError) in
       try engine.clone(source, as: name, createdSeconds: secondsNow())
@@ -145,7 +161,9 @@ extension CloneVolume {
 }
 
 extension RollBackVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
     let volume = try volumeName(ofSnapshot: snapshot)
     try store.changing { engine throws(ExtentFSError) in try engine.rollback(volume, to: snapshot, force: force) }
@@ -154,7 +172,9 @@ extension RollBackVolume {
 }
 
 extension PromoteVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
     try store.promote(name, as: to)
     return try store.information(of: to, space: false)
@@ -162,13 +182,17 @@ extension PromoteVolume {
 }
 
 extension DiffVolumes {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeDiff {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeDiff {
     throw LacunaError(.notSupported, "\(Self.name) is not there yet")
   }
 }
 
 extension MapVolume {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> VolumeMap {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeMap {
     let store = try store.onDisk(for: Self.self)
     let limit = try page(limit, Self.limitMax)
     var map = VolumeMap(extents: [], next: nil)
@@ -201,7 +225,9 @@ extension VolumeMap.Kind {
 }
 
 extension CreateSnapshots {
-  public func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> SnapshotList {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> SnapshotList {
     let store = try store.onDisk(for: Self.self)
     guard (1...Self.namesMax).contains(names.count) else {
       throw LacunaError(.invalidParameter, "from 1 to \(Self.namesMax) snapshots are taken at once, not \(names.count)")

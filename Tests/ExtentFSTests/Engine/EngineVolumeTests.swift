@@ -4,27 +4,27 @@ import LacunaTestSupport
 import Testing
 
 @Suite struct EngineVolumeTests {
-  @Test func `names that differ in their normalisation alone are two volumes`() throws {
-    let device = try MemoryDevice(byteCount: 0, maximumByteCount: 64 << 20)
-    var format = FormatOptions()
-    format.journalByteCount = 65536
-    try Engine.format(device, format)
-    // The same letter in one scalar and in two: equal as strings.
-    let names = ["\u{FC}bung", "u\u{308}bung"]
-    #expect(names[0] == names[1])
-    for opening in 0..<2 {
-      let engine = try Engine.open(device, EngineOptions()).engine
-      for (index, name) in names.enumerated() {
-        if opening == 0 {
-          let missing = try engine.openVolume(named: name)
-          #expect(missing == nil)
-          _ = try engine.createVolume(named: name, byteCount: 5000 + UInt64(index), createdSeconds: 0)
-        }
-        #expect(try engine.openVolume(named: name)?.byteCount == 5000 + UInt64(index))
-      }
-      #expect(throws: ExtentFSError.self) { try engine.createVolume(named: names[1], byteCount: 1, createdSeconds: 0) }
-      try engine.close()
-    }
-    #expect(try StoreCheck.findings(on: device) == [])
+  @Test(arguments: ["a", "vms/web1", "A-Z_0.9", "..a", "a..b", String(repeating: "x", count: 255)])
+  func `names that a volume can have`(name: String) throws {
+    try VolumeName.check(name, .volume)
+  }
+
+  @Test(
+    arguments: [
+      "", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a b", "a@b", "a+", "\u{FC}bung", "a\u{0}",
+      String(repeating: "x", count: 256),
+    ])
+  func `names that no volume can have`(name: String) throws {
+    #expect(throws: ExtentFSError.self) { try VolumeName.check(name, .volume) }
+  }
+
+  @Test(arguments: ["a@b", "vms/web1@2026-11-23_10.15", "a@x.y"])
+  func `names that a snapshot can have`(name: String) throws {
+    try VolumeName.check(name, .snapshot)
+  }
+
+  @Test(arguments: ["a", "@", "a@", "@b", "a@b@c", "a@b/c", "a@b..c", "a@.b", "a@b.", "a@b+", "a @b"])
+  func `names that no snapshot can have`(name: String) throws {
+    #expect(throws: ExtentFSError.self) { try VolumeName.check(name, .snapshot) }
   }
 }

@@ -174,7 +174,7 @@ import Testing
     let pebibyte: UInt64 = 1 << 50
     var store = try Fixture(limitByteCount: nil, volumeByteCount: UInt64(Int64.max), blockByteCount: 65536)
     let others = try (0..<3).map {
-      try store.engine.createVolume(named: "other \($0)", byteCount: UInt64(Int64.max), createdSeconds: 0)
+      try store.engine.createVolume(named: "other-\($0)", byteCount: UInt64(Int64.max), createdSeconds: 0)
     }
     let time = try ContinuousClock().measure {
       for number in 0..<8 as Range<UInt64> {

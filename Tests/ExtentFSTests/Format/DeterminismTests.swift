@@ -13,7 +13,7 @@ import Testing
       await #expect(processExitsWith: .success) { [path = directory + name as String] in
         var generator = SeededGenerator(seed: 20)
         var store = try FileStoreUnderTest(making: path, blockByteCount: 1024, limit: 12 << 20)
-        for number in 0..<6 { try store.addVolume("disk \(number)", byteCount: 400_000 + number * 1000) }
+        for number in 0..<6 { try store.addVolume("disk\(number)", byteCount: 400_000 + number * 1000) }
         for _ in 0..<2000 { try store.step(&generator) }
       }
     }

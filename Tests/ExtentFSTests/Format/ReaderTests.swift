@@ -17,7 +17,7 @@ struct ReaderTests {
         var store = try FileStoreUnderTest(
           making: directory + "/store", blockByteCount: blockByteCount, limit: 24 << 20,
           journalByteCount: UInt64(blockByteCount * 128))
-        for (name, blocks) in [("disk", steps), ("vms/\u{FC}bung", 500), ("c", 3)] {
+        for (name, blocks) in [("disk", steps), ("vms/web1", 500), ("c", 3)] {
           try store.addVolume(name, byteCount: blocks * blockByteCount + 321)
         }
         for _ in 0..<steps { try store.step(&generator) }

@@ -1,0 +1,45 @@
+extension StoreCheck {
+  /// Each name leads to an inode, and each inode but transient ones has one name, which is found where it is looked for.
+  func checkNames() {
+    var named: [UInt64: UInt64] = [:]
+    for (key, inode) in names.sorted(by: { $0.key < $1.key }) {
+      guard let record = inodes[inode] else {
+        report.note("the name at key \(key) leads to inode \(inode), which is not there")
+        continue
+      }
+      let label = record.label(inode)
+      if record.isTransient { report.note("\(label): a name leads to it, at key \(key)") }
+      if let other = named.updateValue(key, forKey: inode) {
+        report.note("\(label): two names lead to it, at keys \(other) and \(key)")
+      }
+      var probe = NameHash.key(of: record.name)
+      while probe != key, names[probe] != nil { probe &+= 1 }
+      if probe != key { report.note("\(label): its name is at key \(key), where it is not looked for") }
+    }
+    for (inode, record) in inodes.sorted(by: { $0.key < $1.key }) {
+      if named[inode] == nil, !record.isTransient { report.note("\(record.label(inode)): no name leads to it") }
+      checkFeature(inode, record)
+    }
+  }
+
+  /// What an inode has by the feature "snapshots", and only by it.
+  private func checkFeature(_ inode: UInt64, _ record: InodeRecord) {
+    let label = record.label(inode)
+    guard superblock.has(.snapshots) else {
+      if record.isTransient || record.kind != .volume || record.quotaBlocks > 0 || record.reservationBlocks > 0 {
+        report.note("\(label): is what the store does not have the feature for")
+      }
+      return
+    }
+    guard !record.isTransient else { return }
+    if record.name.isEmpty { report.note("\(label): has an empty name") }
+    let parts = record.name.utf8.split(separator: UInt8(ascii: "@"), omittingEmptySubsequences: false)
+    switch record.kind {
+    case .snapshot where parts.count != 2 || parts.contains { $0.isEmpty }:
+      report.note("\(label): is a snapshot, and its name is not that of one")
+    case .volume where parts.count > 1:
+      report.note("\(label): is a volume, and its name is that of a snapshot")
+    default: break
+    }
+  }
+}

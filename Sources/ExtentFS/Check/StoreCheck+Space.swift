@@ -1,0 +1,53 @@
+internal import BlockStores
+
+extension StoreCheck {
+  /// How many runs of blocks are looked for in the trees, to say what leads to them.
+  private static var wantedCountMax: Int { 64 }
+
+  /// Compares the bitmaps with the blocks that were met, and both with the accounts.
+  func checkBitmaps() {
+    var storedCount: UInt64 = 0
+    for (number, group) in census.groups.sorted(by: { $0.key < $1.key }) {
+      let (stored, record) = (group.stored, records[number] ?? GroupRecord())
+      storedCount += UInt64(stored.setCount) - min(UInt64(stored.setCount), StoreGeometry.metadataBlocksPerGroup)
+      if stored.count - stored.setCount != Int(record.freeCount) {
+        report.note(
+          "group \(number): counts \(record.freeCount) free blocks, and its bitmap has \(stored.count - stored.setCount)")
+      }
+      var expected = group.met
+      expected.insert(0..<Int(StoreGeometry.metadataBlocksPerGroup))
+      guard stored != expected else { continue }
+      let first = geometry.firstBlock(ofGroup: number)
+      for (wrong, text) in [
+        (stored.subtracting(expected), "is marked as used, and nothing leads to it"),
+        (expected.subtracting(stored), "is marked as free, and something leads to it"),
+      ] {
+        guard let index = wrong.firstSet(from: 0, before: wrong.count) else { continue }
+        let others = wrong.setCount > 1 ? ", and so are \(wrong.setCount - 1) others of the group" : ""
+        report.note("group \(number): block \(first + UInt64(index)) \(text)\(others)")
+      }
+    }
+    if report.totals.used != storedCount {
+      report.note("the accounts add up to \(report.totals.used) blocks, and the bitmaps have \(storedCount) in use")
+    }
+  }
+
+  /// Compares the tree of shared runs with the places that were found to lead to each block.
+  func checkReferences() throws(ExtentFSError) {
+    var differences: [(blocks: Range<UInt64>, said: UInt64, found: UInt64)] = []
+    census.forEachDifference(from: table) { blocks, said, found in
+      differences.append((blocks, said, found))
+      return differences.count < StoreCheckReport.findingCountMax
+    }
+    guard !differences.isEmpty else { return }
+    let wanted = differences.prefix(Self.wantedCountMax).map(\.blocks)
+    let finder = BlockFinder(nodes, wanted)
+    try finder.look(in: inodes)
+    for (index, (blocks, said, found)) in differences.enumerated() {
+      let what = blocks.count == 1 ? "block \(blocks.lowerBound)" : "blocks \(blocks.lowerBound) to \(blocks.upperBound - 1)"
+      let places = index < wanted.count ? finder.places[index].map(\.path) : []
+      let text = places.isEmpty ? "" : ": " + places.joined(separator: "; ")
+      report.note("\(what): \(found) places lead there, and the shared runs say \(said)\(text)")
+    }
+  }
+}

@@ -1,0 +1,231 @@
+import Devices
+import LacunaTestSupport
+
+@testable import ExtentFS
+
+/// A store with many volumes, and what they must hold: plain arrays.
+struct NamespaceModel<Device: BlockDevice> {
+  let device: Device
+  private(set) var engine: Engine<Device>
+  /// What each volume and snapshot must hold, by name.
+  private(set) var disks: [String: ReferenceDisk] = [:]
+  private var open: [String: DiskVolume<Device>] = [:]
+  private var throwaways: [(volume: DiskVolume<Device>, disk: ReferenceDisk)] = []
+  private var nextName = 0
+  private var options: EngineOptions
+  /// How often each kind of operation succeeded.
+  private(set) var counts: [String: Int] = [:]
+
+  static var volumeCountMax: Int { 12 }
+  static var byteCountMax: Int { 200_000 }
+
+  init(on device: Device, _ options: EngineOptions = EngineOptions()) throws {
+    self.device = device
+    self.options = options
+    var format = FormatOptions()
+    format.blockByteCount = 1024
+    format.journalByteCount = 65536
+    try Engine.format(device, format)
+    engine = try Engine.open(device, options).engine
+  }
+
+  private mutating func freshName() -> String {
+    nextName += 1
+    return "v\(nextName)"
+  }
+
+  private mutating func didSucceed(_ what: String) { counts[what, default: 0] += 1 }
+
+  private func names(_ isIncluded: (String) -> Bool) -> [String] { disks.keys.filter(isIncluded).sorted() }
+
+  /// Does something at random.
+  mutating func step(_ generator: inout SeededGenerator) throws {
+    let volumes = names { !$0.contains("@") }
+    let snapshots = names { $0.contains("@") }
+    switch generator.number(below: 100) {
+    case 0..<3 where volumes.count < Self.volumeCountMax:
+      let name = freshName()
+      let byteCount = Int(generator.number(below: Self.byteCountMax)) + 1
+      let volume = try engine.createVolume(named: name, byteCount: UInt64(byteCount), createdSeconds: 0)
+      disks[name] = ReferenceDisk(byteCount: byteCount)
+      open[name] = volume
+      didSucceed("create")
+    case 3..<8 where !volumes.isEmpty && snapshots.count < 2 * Self.volumeCountMax:
+      // One volume, or several at one instant.
+      var chosen = Set<String>()
+      for _ in 0...generator.number(below: 3) { chosen.insert(try generator.element( volumes)) }
+      let label = freshName()
+      try engine.snapshot(chosen.sorted().map { ($0, "\($0)@\(label)") }, createdSeconds: 0)
+      for name in chosen { disks["\(name)@\(label)"] = disks[name] }
+      didSucceed("snapshot")
+    case 8..<11 where volumes.count < Self.volumeCountMax && !disks.isEmpty:
+      let source = try generator.element( volumes + snapshots)
+      let name = freshName()
+      try engine.clone(source, as: name, createdSeconds: 0)
+      disks[name] = disks[source]
+      didSucceed("clone")
+    case 11..<13 where !volumes.isEmpty && !snapshots.isEmpty:
+      let name = try generator.element( volumes)
+      let snapshot = try generator.element( snapshots)
+      // Clients must not have a volume that becomes smaller within a block.
+      if let volume = open.removeValue(forKey: name) { engine.closeVolume(volume) }
+      if generator.oneIn(2), disks[snapshot]?.byteCount == disks[name]?.byteCount { _ = try volume(name) }
+      try engine.rollback(name, to: snapshot, force: true)
+      disks[name] = disks[snapshot]
+      didSucceed("rollback")
+    case 13..<17 where volumes.count + snapshots.count > Self.volumeCountMax:
+      try delete([try generator.element( volumes + snapshots)])
+      didSucceed("delete")
+    case 17..<19 where !volumes.isEmpty:
+      let name = try generator.element( volumes)
+      var byteCount = Int(generator.number(below: Self.byteCountMax)) + 1
+      if byteCount < (disks[name]?.byteCount ?? 0) { byteCount = max(byteCount / 1024, 1) * 1024 }
+      try engine.resize(name, to: UInt64(byteCount), force: true)
+      disks[name]?.resize(to: byteCount)
+      didSucceed("resize")
+    case 19..<20 where !volumes.isEmpty: try rename(try generator.element( volumes))
+    case 20..<22 where throwaways.count < 4 && !disks.isEmpty:
+      let source = try generator.element( volumes + snapshots)
+      throwaways.append((try engine.makeThrowaway(of: source), disks[source] ?? ReferenceDisk()))
+      didSucceed("throwaway")
+    case 22..<24 where !throwaways.isEmpty:
+      let gone = throwaways.remove(at: Int(generator.number(below: throwaways.count)))
+      try engine.discardThrowaway(gone.volume)
+    case 24..<25 where !throwaways.isEmpty && volumes.count < Self.volumeCountMax:
+      let kept = throwaways.remove(at: Int(generator.number(below: throwaways.count)))
+      let name = freshName()
+      try engine.promote(kept.volume, as: name)
+      (disks[name], open[name]) = (kept.disk, kept.volume)
+      didSucceed("promote")
+    case 25..<28: try engine.checkpoint()
+    case 28..<31: if try engine.dropDeleted() { didSucceed("drop") }
+    case 31..<32: try closeOne(&generator)
+    case 32..<60:
+      guard let name = disks.keys.sorted().randomElement(using: &generator), let disk = disks[name] else { return }
+      try read(try volume(name), disk, &generator)
+    case 60..<66 where !throwaways.isEmpty:
+      let index = Int(generator.number(below: throwaways.count))
+      try change(throwaways[index].volume, &throwaways[index].disk, &generator)
+      try read(throwaways[index].volume, throwaways[index].disk, &generator)
+    default:
+      guard !volumes.isEmpty else { return }
+      let name = try generator.element( volumes)
+      guard var disk = disks.removeValue(forKey: name) else { return }
+      defer { disks[name] = disk }
+      try change(try volume(name), &disk, &generator)
+    }
+  }
+
+  mutating func delete(_ names: [String]) throws {
+    try engine.delete(names, force: true)
+    for name in names {
+      disks[name] = nil
+      open[name] = nil
+    }
+  }
+
+  private mutating func rename(_ name: String) throws {
+    let new = freshName()
+    try engine.rename(name, to: new)
+    for old in names({ $0 == name || $0.hasPrefix(name + "@") }) {
+      let name = new + old.dropFirst(name.count)
+      disks[name] = disks.removeValue(forKey: old)
+      open[name] = open.removeValue(forKey: old)
+    }
+    didSucceed("rename")
+  }
+
+  private mutating func closeOne(_ generator: inout SeededGenerator) throws {
+    guard let name = open.keys.sorted().randomElement(using: &generator), let volume = open.removeValue(forKey: name)
+    else { return }
+    engine.closeVolume(volume)
+    didSucceed("close")
+  }
+
+  private mutating func volume(_ name: String) throws -> DiskVolume<Device> {
+    if let volume = open[name] { return volume }
+    guard let volume = try engine.openVolume(named: name) else { throw CheckFailure("'\(name)' is not there") }
+    open[name] = volume
+    return volume
+  }
+
+  private func change(
+    _ volume: DiskVolume<Device>, _ disk: inout ReferenceDisk, _ generator: inout SeededGenerator
+  ) throws {
+    let range = generator.range(in: disk, longest: 12_000)
+    switch generator.number(below: 10) {
+    case 0:
+      try volume.zero(in: UInt64(range.lowerBound)..<UInt64(range.upperBound), keepsSpace: generator.oneIn(2))
+      disk.zero(range)
+    case 1:
+      // The whole blocks; the last one counts as if the disk filled it.
+      let end = range.upperBound == disk.byteCount ? disk.byteCount : range.upperBound / 1024 * 1024
+      let start = (range.lowerBound + 1023) / 1024 * 1024
+      try volume.discard(in: UInt64(range.lowerBound)..<UInt64(range.upperBound))
+      if start < end { disk.zero(start..<end) }
+    default:
+      let bytes = [UInt8](repeating: UInt8(1 + generator.number(below: 255)), count: range.count)
+      try bytes.withUnsafeBytes {
+        try volume.write($0, at: UInt64(range.lowerBound))
+        disk.write($0, at: range.lowerBound)
+      }
+    }
+  }
+
+  private func read(_ volume: DiskVolume<Device>, _ disk: ReferenceDisk, _ generator: inout SeededGenerator) throws {
+    try check(volume.byteCount == UInt64(disk.byteCount), "'\(volume.name)' has \(volume.byteCount) bytes, not \(disk.byteCount)")
+    try read(volume, disk, generator.range(in: disk, longest: 20_000))
+  }
+
+  private func read(_ volume: DiskVolume<Device>, _ disk: ReferenceDisk, _ range: Range<Int>) throws {
+    var bytes = [UInt8](repeating: 0, count: range.count)
+    try bytes.withUnsafeMutableBytes { buffer in
+      try volume.read(into: buffer, at: UInt64(range.lowerBound))
+      do { try disk.check(UnsafeRawBufferPointer(buffer), at: range.lowerBound) } catch {
+        throw CheckFailure("'\(volume.name)': \(error)")
+      }
+    }
+  }
+
+  /// Reads everything.
+  mutating func readAll() throws {
+    for (name, disk) in disks.sorted(by: { $0.key < $1.key }) {
+      let volume = try volume(name)
+      try check(volume.byteCount == UInt64(disk.byteCount), "'\(name)' has \(volume.byteCount) bytes, not \(disk.byteCount)")
+      try read(volume, disk, 0..<disk.byteCount)
+    }
+    for (volume, disk) in throwaways { try read(volume, disk, 0..<disk.byteCount) }
+  }
+
+  /// Gives back all that is deleted, closes the store, holds it against the independent check, and opens it again. The
+  /// throwaways go.
+  mutating func reopen() throws {
+    while try engine.dropDeleted() {}
+    try engine.close()
+    let findings = try StoreCheck.findings(on: device)
+    try check(findings.isEmpty, "\(findings.prefix(5))")
+    (open, throwaways) = ([:], [])
+    engine = try Engine.open(device, options).engine
+  }
+
+  /// Deletes everything.
+  mutating func deleteAll() throws {
+    for (volume, _) in throwaways { try engine.discardThrowaway(volume) }
+    throwaways = []
+    if !disks.isEmpty { try delete(names { _ in true }) }
+    while try engine.dropDeleted() {}
+    try engine.checkpoint()
+  }
+}
+
+extension SeededGenerator {
+  fileprivate mutating func element(_ names: [String]) throws -> String {
+    try check(!names.isEmpty, "there is nothing to choose from")
+    return names[number(below: names.count)]
+  }
+
+  fileprivate mutating func range(in disk: ReferenceDisk, longest: UInt64) -> Range<Int> {
+    let range = range(below: UInt64(disk.byteCount), longest: longest)
+    return Int(range.lowerBound)..<Int(range.upperBound)
+  }
+}

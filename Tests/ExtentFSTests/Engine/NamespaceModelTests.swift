@@ -1,0 +1,33 @@
+import Devices
+import Foundation
+import LacunaTestSupport
+import Testing
+
+@testable import ExtentFS
+
+/// Random trees of snapshots, clones and throwaways, against plain arrays.
+@Suite struct NamespaceModelTests {
+  private static let stepCount =
+    ProcessInfo.processInfo.environment["LACUNA_NAMESPACE_STEPS"].flatMap { Int($0) } ?? 100_000
+
+  @Test func `volumes, snapshots, clones and throwaways hold what they should`() throws {
+    try withSeededGenerator { generator in
+      let device = try MemoryDevice(byteCount: 0, maximumByteCount: 256 << 20)
+      var model = try NamespaceModel(on: device)
+      for step in 0..<Self.stepCount {
+        do { try model.step(&generator) } catch { throw CheckFailure("step \(step): \(error)") }
+        if generator.oneIn(2000) {
+          try model.readAll()
+          try model.reopen()
+          try model.readAll()
+        }
+      }
+      try model.deleteAll()
+      #expect(model.engine.superblock.usedBlockCount == model.engine.superblock.nodeBlockCount)
+      try model.reopen()
+      #expect(model.engine.superblock.shared.isEmpty)
+      #expect(model.engine.superblock.transientCount == 0)
+      print(model.counts.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", "))
+    }
+  }
+}
