@@ -191,8 +191,8 @@ private let writers = verbs.filter { !readers.contains($0) }
     try PrivateDirectory.run { directory in
       let store = directory.file("s.lacuna")
       try Program.run(["create", store, "--size", "1G", "--reservation", "1G", "--limit", "64M"])
-        .refused(1, naming: ["limit"])
-      #expect(access(store, F_OK) != 0)
+        .refused(1, naming: [store, "'disk'", "without its settings", "lacuna set"])
+      try Program.run(["check", store]).succeeded()
     }
     try Lab.run(.served, parameters: ["limit=32M"]) { lab in
       for arguments in [
