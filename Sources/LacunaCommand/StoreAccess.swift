@@ -37,6 +37,14 @@ struct StoreAccess {
     }
   }
 
+  /// What the user should know about how the store was found; a server has told its own user.
+  var warnings: [String] {
+    switch way {
+    case .opened(let store): store.warnings
+    case .served: []
+    }
+  }
+
   /// Makes one call, and shows its progress.
   func call<Method: StoreMethod>(_ method: Method) throws(LacunaError) -> Method.Result {
     var display = ProgressDisplay(progress)
