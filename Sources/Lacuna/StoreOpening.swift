@@ -48,7 +48,8 @@ struct StoreOpening {
         if options.makesVolume { try findOrMakeVolume(in: engine) }
         do { try device.publish() } catch { throw LacunaError(error) }
         return OpenedStore(
-          engine: engine, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten, warnings: self.warnings + warnings, refusalOfWriting: refusalOfWriting)
+          engine: engine, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten, warnings: self.warnings + warnings,
+          refusalOfWriting: refusalOfWriting)
       } catch {
         // So that the file is let go of; what is wrong is known already.
         try? engine.close()
@@ -157,7 +158,8 @@ struct StoreOpening {
   private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) {
     do {
       let defaultName = try engine.defaultName
-      guard let name = options.volumeName ?? defaultName ?? options.byteCount.map({ _ in StoreOptions.defaultVolumeName })
+      guard
+        let name = options.volumeName ?? defaultName ?? options.byteCount.map({ _ in StoreOptions.defaultVolumeName })
       else { return }
       if let found = try engine.findVolume(named: name)?.record {
         guard let wanted = options.byteCount, wanted != found.byteCount else { return }
