@@ -68,7 +68,7 @@ struct Create: Verb {
     }
   }
 
-  /// Makes the store with its first volume; all or nothing.
+  /// Makes the store with its first volume, both or none.
   private func makeStore() throws -> VolumeInfo {
     var options = StoreOptions()
     options.path = target.store
@@ -81,16 +81,26 @@ struct Create: Verb {
     do { store = try Store(options) } catch { throw error.explained(store: target.store) }
     let name = volume ?? StoreOptions.defaultVolumeName
     do {
-      var info = try store.call(GetVolumeInfo(name: name))
-      if readOnly || quota != nil || reservation != nil {
-        info = try store.call(
-          SetVolume(name: name, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes))
-      }
+      let info = try settled(try store.call(GetVolumeInfo(name: name)), in: store)
       try store.close()
       return info
     } catch {
       try? store.close()
       throw error
+    }
+  }
+
+  /// Gives the first volume of a new store what was asked for besides its size.
+  private func settled(_ info: VolumeInfo, in store: Store) throws(LacunaError) -> VolumeInfo {
+    guard readOnly || quota != nil || reservation != nil else { return info }
+    do throws(LacunaError) {
+      return try store.call(
+        SetVolume(name: info.name, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes))
+    } catch {
+      throw LacunaError(
+        error.code,
+        "the store \(target.store) was made with its volume '\(info.name)', but without its settings: "
+          + "\(error.description); 'lacuna set' can try again")
     }
   }
 }

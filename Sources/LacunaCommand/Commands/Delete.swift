@@ -39,16 +39,19 @@ struct Delete: Verb {
 
   func run() throws {
     let result = try withStore(dryRun ? .reading : .writing) { store in
-      if dryRun || !confirmation.yes {
-        let plan = try store.call(DeleteVolumes(names: names, force: force, snapshots: snapshots, dryRun: true))
-        if dryRun { return plan }
-        try Confirmation.ask(plan.question, isGiven: false)
-      }
+      if dryRun { return try plan(store) }
+      // Only who can be asked is told what it gives back, which takes time to find out.
+      let plan = Terminal.canAsk && !confirmation.yes ? try plan(store) : DeletionResult(deleted: names, bytes: nil)
+      try Confirmation.ask(plan.question, isGiven: confirmation.yes)
       let result = try store.call(DeleteVolumes(names: names, force: force, snapshots: snapshots))
       if wait { try store.waitForDeletions(showing: common.progress) }
       return result
     }
     try show(result) { $0.text(isPlan: dryRun) }
+  }
+
+  private func plan(_ store: StoreAccess) throws -> DeletionResult {
+    try store.call(DeleteVolumes(names: names, force: force, snapshots: snapshots, dryRun: true))
   }
 }
 
