@@ -117,7 +117,8 @@ let package = Package(
       dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: tests),
     .testTarget(
-      name: "LacunaTests", dependencies: ["Lacuna", "Bytes", "LacunaTestSupport"], swiftSettings: tests),
+      name: "LacunaTests", dependencies: ["Lacuna", "Bytes", "LacunaTestSupport", "NBDTestSupport"],
+      swiftSettings: tests),
     // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport",

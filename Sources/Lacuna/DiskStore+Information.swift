@@ -90,7 +90,8 @@ extension DiskStore {
     let record = try onDisk { () throws(ExtentFSError) in try engine.volumeRecord(of: inode) }
     let source: String? = if case .throwaway(let source, _) = try? ExportName(throwaway.name) { source } else { nil }
     return VolumeInfo(
-      name: throwaway.name, kind: .throwaway, size: throwaway.volume.byteCount, mapped: bytes(record?.mappedBlocks ?? 0),
+      name: throwaway.name, kind: .throwaway, size: throwaway.volume.byteCount,
+      mapped: bytes(record?.mappedBlocks ?? 0),
       reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: throwaway.createdSeconds,
       origin: source, quota: nil, reservation: nil, clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
       space: nil)
@@ -101,7 +102,8 @@ extension DiskStore {
     let account = try onDisk { () throws(ExtentFSError) in try engine.spaceAccount(of: name) }
     return VolumeInfo.Space(
       exclusive: bytes(account.exclusiveBlocks),
-      shared: bytes(account.mappedBlocks > account.exclusiveBlocks ? account.mappedBlocks - account.exclusiveBlocks : 0),
+      shared: bytes(
+        account.mappedBlocks > account.exclusiveBlocks ? account.mappedBlocks - account.exclusiveBlocks : 0),
       nodes: bytes(account.exclusiveNodes))
   }
 

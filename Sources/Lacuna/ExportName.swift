@@ -23,7 +23,9 @@ enum ExportName: Hashable {
     if let plus = text.firstIndex(of: "+") {
       let (source, label) = (text[..<plus], text[text.index(after: plus)...])
       guard !source.isEmpty else { throw Self.refusal(text, "before the + it says what to make a throwaway of") }
-      guard !Self.isDifference(source) else { throw Self.refusal(text, "a difference is read-only, and has no throwaway") }
+      guard !Self.isDifference(source) else {
+        throw Self.refusal(text, "a difference is read-only, and has no throwaway")
+      }
       guard label.utf8.allSatisfy(Self.mayBeInLabel) else {
         throw Self.refusal(text, "the name behind the + has letters, digits and ._- alone")
       }

@@ -88,7 +88,8 @@ extension DiskStore {
       }
       guard candidates.count == 1 else {
         throw LacunaError(
-          .busy, "\(candidates.count) clients have a throwaway '\(name)' each; open it as '\(name)NAME' to tell it apart")
+          .busy,
+          "\(candidates.count) clients have a throwaway '\(name)' each; open it as '\(name)NAME' to tell it apart")
       }
       try changing { engine throws(ExtentFSError) in
         try engine.promote(throwaway.volume, as: volume)

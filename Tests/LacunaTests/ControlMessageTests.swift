@@ -21,7 +21,9 @@ import Testing
     switch message(text) {
     case .refused(let error): return error
     case .requests(let requests, _):
-      guard requests.count == 1, case .refused(_, let error) = requests[0] else { throw CheckFailure("accepted: \(text)") }
+      guard requests.count == 1, case .refused(_, let error) = requests[0] else {
+        throw CheckFailure("accepted: \(text)")
+      }
       return error
     }
   }
@@ -79,7 +81,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("x", RPCError.Code.parse), ("", RPCError.Code.parse), ("{", RPCError.Code.parse), (#"{"a":}"#, RPCError.Code.parse),
+    ("x", RPCError.Code.parse), ("", RPCError.Code.parse), ("{", RPCError.Code.parse),
+    (#"{"a":}"#, RPCError.Code.parse),
     ("\u{0}", RPCError.Code.parse), ("{} {}", RPCError.Code.parse), ("[]", RPCError.Code.invalidRequest),
     ("7", RPCError.Code.invalidRequest), ("null", RPCError.Code.invalidRequest), ("[1]", RPCError.Code.invalidRequest),
     ("{}", RPCError.Code.invalidRequest), (#"{"jsonrpc":"1.0","method":"store.info"}"#, RPCError.Code.invalidRequest),
@@ -91,10 +94,22 @@ import Testing
     (#"{"jsonrpc":"2.0","id":1,"method":"volume.info"}"#, RPCError.Code.invalidParameters),
     (#"{"jsonrpc":"2.0","id":1,"method":"volume.info","params":[1]}"#, RPCError.Code.invalidParameters),
     (#"{"jsonrpc":"2.0","id":1,"method":"volume.info","params":{"name":7}}"#, RPCError.Code.invalidParameters),
-    (#"{"jsonrpc":"2.0","id":1,"method":"volume.info","params":{"name":"a","spase":true}}"#, RPCError.Code.invalidParameters),
-    (#"{"jsonrpc":"2.0","id":1,"method":"volume.resize","params":{"name":"a","size":-1}}"#, RPCError.Code.invalidParameters),
-    (#"{"jsonrpc":"2.0","id":1,"method":"volume.resize","params":{"name":"a","size":1e99}}"#, RPCError.Code.invalidParameters),
-    (#"{"jsonrpc":"2.0","id":1,"method":"volume.resize","params":{"name":"a","size":0.5}}"#, RPCError.Code.invalidParameters),
+    (
+      #"{"jsonrpc":"2.0","id":1,"method":"volume.info","params":{"name":"a","spase":true}}"#,
+      RPCError.Code.invalidParameters
+    ),
+    (
+      #"{"jsonrpc":"2.0","id":1,"method":"volume.resize","params":{"name":"a","size":-1}}"#,
+      RPCError.Code.invalidParameters
+    ),
+    (
+      #"{"jsonrpc":"2.0","id":1,"method":"volume.resize","params":{"name":"a","size":1e99}}"#,
+      RPCError.Code.invalidParameters
+    ),
+    (
+      #"{"jsonrpc":"2.0","id":1,"method":"volume.resize","params":{"name":"a","size":0.5}}"#,
+      RPCError.Code.invalidParameters
+    ),
     (
       #"{"jsonrpc":"2.0","id":1,"method":"volume.delete","params":{"names":["a"],"dryrun":true}}"#,
       RPCError.Code.invalidParameters

@@ -20,7 +20,8 @@ enum Samples {
   ]
 
   private static let volume = VolumeInfo(
-    name: "vm1@a", kind: .snapshot, size: .max, mapped: 1, reserved: 2, readOnly: true, created: 3, origin: "vm1", quota: 4,
+    name: "vm1@a", kind: .snapshot, size: .max, mapped: 1, reserved: 2, readOnly: true, created: 3, origin: "vm1",
+    quota: 4,
     reservation: 5, clients: 6, isDefault: true, space: VolumeInfo.Space(exclusive: 7, shared: 8, nodes: 9))
 
   static func forEachResult(_ body: (any Codable & Hashable) throws -> Void) rethrows {

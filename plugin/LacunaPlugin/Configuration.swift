@@ -43,7 +43,8 @@ enum Parameter: String, CaseIterable {
     case .detectZeroes:
       return "detect-zeroes=<BOOL>\n                  Make holes of zeroes that are written (default on)."
     case .control:
-      return "control=<PATH>|off\n                  Unix socket to manage the store by (default: the store's name with .sock)."
+      return
+        "control=<PATH>|off\n                  Unix socket to manage the store by (default: the store's name with .sock)."
     case .memory:
       return "memory=<SIZE>     Size of a disk that is held in memory, instead of store=."
     case .engine:

@@ -20,7 +20,9 @@ extension DiskVolume {
       var (kind, offset): (ExtentKind, UInt64?) = (.hole, nil)
       switch place {
       case .physical(let block):
-        (kind, offset) = (.data, blockSize.offset(of: block) + (bytes.lowerBound - blockSize.offset(of: blocks.lowerBound)))
+        (kind, offset) = (
+          .data, blockSize.offset(of: block) + (bytes.lowerBound - blockSize.offset(of: blocks.lowerBound))
+        )
       case .reservedZeroes: kind = .reservedZeroes
       case .hole: break
       }

@@ -175,16 +175,20 @@ extension DiskVolume {
     _ blocks: Range<UInt64>, to target: DeltaTarget, ifAsIn basis: View?,
     _ append: () throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
+    // How many blocks more the volume maps then, at most.
+    var charge = target.physicalBlock == nil ? 0 : blocks.length
+    var quotaAttemptCount = 0
     while true {
       if engine.isEditBudgetUsedUp { try engine.extendEditBudget() }
       var old: View?  // Leaves the lock before it goes, since blocks may be set free with it.
       var deadBlockCount: UInt64 = 0
-      let outcome = try writers.withLock { writer throws(ExtentFSError) -> Bool? in
+      let outcome = try writers.withLock { writer throws(ExtentFSError) -> Change in
         let now = current.load(ordering: .relaxed)  // Stored only under this lock.
         old = now
-        if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return false }
+        if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return .otherBasis }
         try requireChangeable(blocks, in: now)
-        if now.isJournaled { guard try append() else { return nil } }
+        guard writer.charge(charge) else { return .overQuota }
+        if now.isJournaled { guard try append() else { return .journalFull } }
         engine.countEdit(blocks.length)
         var active = now.active
         now.active.forEachRun(in: blocks) { run in
@@ -198,15 +202,46 @@ extension DiskVolume {
         deadBlockCount = writer.deadBlockCountMax
         active.replace(blocks, with: target)
         publish(now.replacing(active: active, frozen: now.frozen))
-        return true
+        return .done
       }
       withExtendedLifetime(old) {}
-      if let outcome {
+      switch outcome {
+      case .done, .otherBasis:
         engine.noteChange(deadBlockCount: deadBlockCount)
-        return outcome
+        return outcome == .done
+      case .journalFull: try engine.waitForJournalRoom()
+      case .overQuota:
+        charge = try exactCharge(blocks, attempt: quotaAttemptCount)
+        quotaAttemptCount += 1
       }
-      try engine.waitForJournalRoom()
     }
+  }
+
+  /// What came of an attempt to change a mapping.
+  private enum Change { case done, otherBasis, journalFull, overQuota }
+
+  /// How many of `blocks` the volume does not map, where a quota is not enough for counting all of them. This reads the tree.
+  ///
+  /// - Parameter attempt: 0 at first; then a checkpoint finds out how much is really mapped.
+  /// - Throws: `.quotaReached` where that has not helped.
+  private func exactCharge(_ blocks: Range<UInt64>, attempt: Int) throws(ExtentFSError) -> UInt64 {
+    if attempt > 1 {
+      let quota = writers.withLock { $0.quota }
+      throw ExtentFSError(
+        .quotaReached, "volume '\(name)': it has as much as its quota of \(blockSize.offset(of: quota)) bytes allows")
+    }
+    if attempt == 1 { try engine.checkpoint() }
+    let view = current.load(ordering: .acquiring)
+    defer { withExtendedLifetime(view) {} }
+    var count: UInt64 = 0
+    try view.forEachPiece(in: blocks, engine.nodes) { piece, place in
+      switch place {
+      case .physical: break
+      case .hole, .reservedZeroes: count += piece.length
+      }
+      return true
+    }
+    return count
   }
 }
 

@@ -37,14 +37,40 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     /// How many blocks the next checkpoint frees, at most. What the tree has is not looked up for that.
     var deadBlockCountMax: UInt64 { supersededCount + min(changedCount, treeBlockCount) }
 
+    /// How many blocks writers have mapped since the last checkpoint began, at most; and before that, while one runs.
+    var chargedCount: UInt64 = 0
+    var frozenChargedCount: UInt64 = 0
+    /// How many blocks the volume may map; 0 for no limit.
+    var quota: UInt64
+    /// How many blocks it is promised in all, those included that it maps.
+    var reservation: UInt64
+
+    /// How many blocks the volume maps, at most.
+    var mappedCountMax: UInt64 { treeBlockCount &+ frozenChargedCount &+ chargedCount }
+
     /// Of a volume as the catalog has it.
-    init(_ record: InodeRecord) { treeBlockCount = record.mappedBlocks }
+    init(_ record: InodeRecord) {
+      (treeBlockCount, quota, reservation) = (record.mappedBlocks, record.quotaBlocks, record.reservationBlocks)
+    }
 
     /// A checkpoint begins.
-    mutating func startAgain() { (superseded, supersededCount, changedCount) = ([], 0, 0) }
+    mutating func startAgain() {
+      (superseded, supersededCount, changedCount) = ([], 0, 0)
+      (frozenChargedCount, chargedCount) = (frozenChargedCount &+ chargedCount, 0)
+    }
 
     /// A checkpoint has ended, which made `record` of the volume.
-    mutating func didMerge(_ record: InodeRecord) { treeBlockCount = record.mappedBlocks }
+    mutating func didMerge(_ record: InodeRecord) {
+      (treeBlockCount, quota, reservation) = (record.mappedBlocks, record.quotaBlocks, record.reservationBlocks)
+      frozenChargedCount = 0
+    }
+
+    /// Counts `count` more blocks that may be mapped; false where the quota is not enough for them.
+    mutating func charge(_ count: UInt64) -> Bool {
+      guard quota == 0 || count == 0 || mappedCountMax &+ count <= quota else { return false }
+      chargedCount = chargedCount &+ count
+      return true
+    }
   }
 
   init(inode: UInt64, _ record: InodeRecord, engine: Engine<Device>, view: View) {

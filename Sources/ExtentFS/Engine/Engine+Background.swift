@@ -44,10 +44,27 @@ extension Engine {
   private struct Rhythm {
     /// The longest time between two checkpoints, short enough to be counted in milliseconds.
     let seconds: UInt32
-    /// How much of the journal was in use at the last look; nil before the first.
-    var usedByteCount: UInt64?
+    /// What had changed at the last look; nil before the first.
+    var activity: Activity?
     var lastCheckpoint = ContinuousClock.now
   }
+
+  /// What is different where something has changed. Not all changes are in the journal.
+  private struct Activity: Equatable {
+    var journalByteCount: UInt64
+    var editCount: UInt64
+  }
+
+  private var activity: Activity {
+    Activity(journalByteCount: journal.usedByteCount, editCount: editCount.load(ordering: .relaxed))
+  }
+
+  /// How many changes may wait for a checkpoint: what the journal has room for, which changes of throwaways do not fill. Fewer
+  /// where blocks are shared: each may then bring about as many changes of counts as a leaf has extents.
+  private var pendingEditCountMax: UInt64 {
+    isSharing ? Self.sharingEditCountMax : max(journal.byteCount / 128, Self.sharingEditCountMax)
+  }
+  private static var sharingEditCountMax: UInt64 { 32768 }
 
   /// Tells the thread of a change, after which up to `deadBlockCount` blocks of one volume wait to be free.
   @inline(__always)
@@ -58,11 +75,11 @@ extension Engine {
 
   /// Does what there is to do, and says when to look again.
   private func lookForWork(_ rhythm: inout Rhythm) throws(ExtentFSError) -> Checkpointer.Sleep {
-    let used = journal.usedByteCount
-    let isQuiet = rhythm.usedByteCount == used
+    let activity = self.activity
+    let isQuiet = rhythm.activity == activity
     let dead = deadBlockCount
     let isDue = ContinuousClock.now - rhythm.lastCheckpoint >= .seconds(Int64(rhythm.seconds))
-    if isDue || isJournalHalfFull || dead > deadBlockCountMax
+    if isDue || isJournalHalfFull || dead > deadBlockCountMax || pendingEditCount > pendingEditCountMax
       || isQuiet && dead << blockSize.shift >= Self.quietDeadByteCountMin
     {
       try checkpoint()
@@ -72,9 +89,12 @@ extension Engine {
     if isQuiet, journal.hasUnrecordedCommit { _ = try journal.appendCommitMarker() }
     // What one checkpoint frees is taken again until the next one; the half more is for what changes meanwhile.
     try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
-    let now = journal.usedByteCount
-    rhythm.usedByteCount = now
-    let isAsleep = isQuiet && now == used
+    if try dropDeleted() {
+      // Others who wait to run a checkpoint come between two steps.
+      return Checkpointer.Sleep(milliseconds: 1, isDeep: false)
+    }
+    rhythm.activity = self.activity
+    let isAsleep = isQuiet && rhythm.activity == activity
     return Checkpointer.Sleep(
       milliseconds: isAsleep ? rhythm.seconds * 1000 : Self.quietMilliseconds, isDeep: isAsleep)
   }
@@ -90,9 +110,9 @@ extension Engine {
   /// Gives the host back what is free, as far as the device can, but for `blockCount` blocks; all of it only as long as
   /// nobody changes anything.
   package func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
-    let used = journal.usedByteCount
+    let before = activity
     var rest = space.trimmableBlockCount
-    while rest > blockCount, blockCount > 0 || journal.usedByteCount == used, !checkpointer.isStopping,
+    while rest > blockCount, blockCount > 0 || activity == before, !checkpointer.isStopping,
       let run = space.nextTrim()
     {
       let bytes = blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count)

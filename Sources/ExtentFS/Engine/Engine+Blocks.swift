@@ -29,7 +29,7 @@ extension Engine {
     throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
   }
 
-  /// Takes up to `count` blocks that were promised to the first of `blocks`; nil where none were, or others hold them for now.
+  /// Takes up to `count` blocks that were promised to the first of `blocks`, or to the volume; nil where none were, or others hold them for now.
   ///
   /// This reads the tree, which no other write of whole blocks does; but without it, this one would wait for a checkpoint.
   private func takePromised(
@@ -37,7 +37,9 @@ extension Engine {
   ) throws(ExtentFSError) -> PhysicalRun? {
     // What a throwaway has reserved is promised to its origin.
     guard volume.current.load(ordering: .acquiring).isJournaled else { return nil }
-    let promised = try volume.reservedCount(startingAt: blocks.lowerBound..<blocks.lowerBound + count)
+    let promised = max(
+      try volume.reservedCount(startingAt: blocks.lowerBound..<blocks.lowerBound + count),
+      min(count, volume.writers.withLock { $0.reservation.minusOrZero($0.mappedCountMax) }))
     guard promised > 0 else { return nil }
     do throws(ExtentFSError) {
       return try space.allocate(upTo: promised, near: nil, purpose: .promised)

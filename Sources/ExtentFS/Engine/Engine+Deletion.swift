@@ -59,6 +59,7 @@ extension Engine {
   /// A crash at any point leaves a tree of which the rest is given up later.
   package func dropDeleted() throws(ExtentFSError) -> Bool {
     try completeDeletions()
+    guard state.withLock({ !$0.deletions.inodes.isEmpty }) else { return false }
     return try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       var plan = CheckpointPlan(makeCatalogEditor())

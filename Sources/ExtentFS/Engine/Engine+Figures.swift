@@ -28,7 +28,8 @@ extension Engine {
     let free = options.limitByteCount == nil && device.canGrow ? space.freeBlockCount : space.availableBlockCount
     return StoreFigures(
       deviceByteCount: device.byteCount, usedByteCount: (space.usedBlockCount + fixed) << shift,
-      fixedByteCount: fixed << shift, freeByteCount: free << shift, createdSeconds: superblock.createdSeconds, generation: superblock.generation,
+      fixedByteCount: fixed << shift, freeByteCount: free << shift, createdSeconds: superblock.createdSeconds,
+      generation: superblock.generation,
       featureNames: superblock.featureNames.map(\.name))
   }
 }

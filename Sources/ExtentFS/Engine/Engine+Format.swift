@@ -41,6 +41,7 @@ extension Engine {
       uuid: options.uuid ?? .random(), geometry: geometry, generation: 1, blockCount: blockCount)
     superblock.groupCount = geometry.groupCount(inDeviceOf: blockCount)
     superblock.createdSeconds = options.createdSeconds
+    superblock.add(.snapshots)
     try device.writeSuperblock(superblock, slot: 0)
     do { try device.sync() } catch { throw ExtentFSError(error) }
   }

@@ -226,7 +226,7 @@ extension Engine {
     return volume
   }
 
-  private func requireUnused(
+  func requireUnused(
     _ inode: UInt64, _ record: InodeRecord, force: Bool, except count: Int = 0
   ) throws(ExtentFSError) {
     let users = userCount(of: inode) - count
@@ -243,7 +243,7 @@ extension Engine {
   }
 
   /// Promises `count` blocks of zeroes to `name`, which the checkpoint that is about to begin makes reserved.
-  private func promise(_ count: UInt64, to name: String) throws(ExtentFSError) {
+  func promise(_ count: UInt64, to name: String) throws(ExtentFSError) {
     guard space.promise(count) else {
       throw ExtentFSError(.outOfSpace, "the store has no room to promise \(count) blocks to '\(name)'")
     }

@@ -77,7 +77,7 @@ extension Engine {
   }
 
   /// Whether anything is shared, or is about to be.
-  private var isSharing: Bool { state.withLock { !$0.superblock.shared.isEmpty || !$0.newThrowaways.isEmpty } }
+  var isSharing: Bool { state.withLock { !$0.superblock.shared.isEmpty || !$0.newThrowaways.isEmpty } }
 
   /// Makes sure that there is room for an operation that begins to share blocks, or enters inodes in the catalog, and for the
   /// checkpoints that follow.
@@ -134,6 +134,11 @@ extension Engine {
       editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
     }
     deadBlockLimit.store(deadBlockCountMax, ordering: .relaxed)
+  }
+
+  /// How many changes wait for a checkpoint.
+  var pendingEditCount: UInt64 {
+    editBudget.withLock { editCount.load(ordering: .relaxed).minusOrZero($0.merged) }
   }
 
   /// Makes room for more changes: raises the reserve, or where there is too little free for that, runs a checkpoint. To be

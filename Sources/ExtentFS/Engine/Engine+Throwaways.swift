@@ -79,12 +79,10 @@ extension Engine {
       guard var record = written ?? state.withLock({ $0.newThrowaways[volume.inode] }), record.isThrowaway,
         volume.current.load(ordering: .acquiring).access != .deleted
       else { throw ExtentFSError(.noSuchVolume, "'\(volume.name)' is no throwaway, or is gone") }
-      guard space.promise(record.reservedBlocks) else {
-        throw ExtentFSError(.outOfSpace, "the store has no room to promise what '\(name)' has reserved")
-      }
       plan.held.append(volume)
       let catalog = plan.catalog
       try catalog.enter(name, for: volume.inode)
+      try promise(record.reservedBlocks, to: name)
       plan.finish = { writer throws(ExtentFSError) in
         guard let merged = try catalog.record(of: volume.inode) else { throw Catalog<Device>.missing(volume.inode) }
         record = merged

@@ -14,7 +14,9 @@ enum ControlAnswer {
 
   /// How far a call has come.
   static func progress(_ progress: Progress, of id: RequestID) -> [UInt8] {
-    line(Report(jsonrpc: ControlProtocol.marker, method: "progress", params: Report.Parameters(id: id, progress: progress)))
+    line(
+      Report(jsonrpc: ControlProtocol.marker, method: "progress", params: Report.Parameters(id: id, progress: progress))
+    )
   }
 
   /// A client's call.

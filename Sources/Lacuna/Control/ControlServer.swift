@@ -40,7 +40,8 @@ public final class ControlServer: Sendable {
       }
     } catch {
       state.change { $0.isAccepting = false }
-      throw LacunaError(.deviceFailed(errno: error.rawValue), "no thread for the control socket could be made: \(error)")
+      throw LacunaError(
+        .deviceFailed(errno: error.rawValue), "no thread for the control socket could be made: \(error)")
     }
   }
 

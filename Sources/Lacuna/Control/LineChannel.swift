@@ -32,7 +32,10 @@ final class LineChannel {
   func readLine(
     byteCountMax: Int, idleMilliseconds: UInt32?, lineMilliseconds: UInt32?
   ) throws(Failure) -> [UInt8] {
-    var deadline = pending.isEmpty ? idleMilliseconds.map(Instant.init(millisecondsFromNow:)) : lineMilliseconds.map(Instant.init(millisecondsFromNow:))
+    var deadline =
+      pending.isEmpty
+      ? idleMilliseconds.map(Instant.init(millisecondsFromNow:))
+      : lineMilliseconds.map(Instant.init(millisecondsFromNow:))
     while true {
       if let newline = pending[searchedCount...].firstIndex(of: UInt8(ascii: "\n")) {
         guard newline < byteCountMax else { throw .tooLong }

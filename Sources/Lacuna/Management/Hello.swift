@@ -24,7 +24,8 @@ public struct Hello: StoreMethod {
   public func perform(on store: Store, progress: (Progress) throws(LacunaError) -> Void) throws(LacunaError) -> Result {
     guard version == ControlProtocol.version else {
       throw LacunaError(
-        .notSupported, "lacuna \(Lacuna.version) speaks version \(ControlProtocol.version) of its calls, not \(version)")
+        .notSupported, "lacuna \(Lacuna.version) speaks version \(ControlProtocol.version) of its calls, not \(version)"
+      )
     }
     return Result(version: ControlProtocol.version, server: "lacuna \(Lacuna.version)")
   }

@@ -24,7 +24,8 @@ extension LacunaError.Code {
   /// All but `deviceFailed`, which has a number with it.
   public static let simple: [LacunaError.Code] = [
     .invalidParameter, .noSuchVolume, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
-    .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .unreachable, .invalidRequest,
+    .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .unreachable,
+    .invalidRequest,
     .internalFailure,
   ]
 

@@ -124,7 +124,8 @@ extension ResizeVolume {
     guard shrink || size >= before.size else {
       throw LacunaError(
         .invalidParameter,
-        "'\(name)' has \(before.size) bytes, of which all behind \(size) would be lost; allow it to shrink, if that is meant")
+        "'\(name)' has \(before.size) bytes, of which all behind \(size) would be lost; allow it to shrink, if that is meant"
+      )
     }
     try store.changing { engine throws(ExtentFSError) in try engine.resize(name, to: size, force: force) }
     return try store.information(of: name, space: false)

@@ -1,0 +1,57 @@
+internal import BlockStores
+internal import Devices
+
+/// What space a volume or snapshot has, in blocks, as of the last checkpoint.
+package struct SpaceAccount: Sendable, Hashable {
+  /// Blocks of data that it maps.
+  package var mappedCount: UInt64 = 0
+  /// Blocks that it has as reserved zeroes.
+  package var reservedCount: UInt64 = 0
+  /// Blocks of data that nothing else leads to.
+  package var exclusiveDataCount: UInt64 = 0
+  /// Nodes that nothing else leads to.
+  package var exclusiveNodeCount: UInt64 = 0
+
+  /// What it shares with others.
+  package var sharedDataCount: UInt64 { mappedCount.minusOrZero(exclusiveDataCount) }
+  /// What comes back when it is deleted.
+  package var exclusiveCount: UInt64 { exclusiveDataCount + exclusiveNodeCount }
+}
+
+extension Engine {
+  /// What space the volume or snapshot `name` has as of the last checkpoint. Reads the nodes that it shares with nobody: as
+  /// many as deleting it would.
+  ///
+  /// - Throws: `.noSuchVolume`, `.damaged`, `.device`.
+  package func spaceAccount(of name: String) throws(ExtentFSError) -> SpaceAccount {
+    let (catalog, epoch) = currentCatalog()
+    // Nobody writes over the nodes meanwhile.
+    defer { withExtendedLifetime(epoch) {} }
+    guard let record = try catalog.find(name).found?.record else { throw VolumeName.missing(name) }
+    return try spaceAccount(of: record, ReferenceCounts(nodes, root: catalog.superblock.shared))
+  }
+
+  private func spaceAccount(
+    of record: InodeRecord, _ references: ReferenceCounts<Device>
+  ) throws(ExtentFSError) -> SpaceAccount {
+    var account = SpaceAccount(mappedCount: record.mappedBlocks, reservedCount: record.reservedBlocks)
+    func count(_ extent: ExtentRecord) throws(ExtentFSError) {
+      guard let block = extent.target.physicalBlock else { return }
+      try references.forEachPiece(of: PhysicalRun(block: block, count: UInt64(extent.length))) { piece, count in
+        if count == 1 { account.exclusiveDataCount += piece.length }
+      }
+    }
+    func walk(_ pointer: BlockPointer, level: Int) throws(ExtentFSError) {
+      // All below a shared node is shared.
+      if try references.isShared(pointer.block) { return }
+      let node = try nodes.node(pointer, kind: .extents, level: level, owner: 0)
+      account.exclusiveNodeCount += 1
+      for index in 0..<node.count {
+        if level > 0 { try walk(node.child(at: index), level: level - 1) } else { try count(node.extent(at: index)) }
+      }
+    }
+    for extent in record.inlineExtents { try count(extent) }
+    if !record.extents.isEmpty { try walk(record.extents.pointer, level: record.extents.height - 1) }
+    return account
+  }
+}
