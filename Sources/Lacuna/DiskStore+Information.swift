@@ -101,10 +101,8 @@ extension DiskStore {
   private func space(of name: String) throws(LacunaError) -> VolumeInfo.Space {
     let account = try onDisk { () throws(ExtentFSError) in try engine.spaceAccount(of: name) }
     return VolumeInfo.Space(
-      exclusive: bytes(account.exclusiveBlocks),
-      shared: bytes(
-        account.mappedBlocks > account.exclusiveBlocks ? account.mappedBlocks - account.exclusiveBlocks : 0),
-      nodes: bytes(account.exclusiveNodes))
+      exclusive: bytes(account.exclusiveDataCount), shared: bytes(account.sharedDataCount),
+      nodes: bytes(account.exclusiveNodeCount))
   }
 
   /// What so many blocks have, in bytes. A damaged count becomes the largest number.

@@ -16,8 +16,7 @@ extension DiskStore {
     case .stored: throw try noSuchVolume(name)
     case .throwaway(let source, let label):
       return open(try openThrowaway(named: name, of: source, isShared: label != nil))
-    case .difference:
-      throw LacunaError(.notSupported, "'\(name)': differences cannot be served yet")
+    case .difference(let from, let to): return try openDifference(named: name, from: from, to: to)
     }
   }
 
@@ -25,7 +24,35 @@ extension DiskStore {
     let isWritable = !isReadOnly && volume.access == .writable
     let description = VolumeDescription(
       onDisk: volume.name, byteCount: volume.byteCount, isReadOnly: !isWritable)
-    return open(volume, description) { [engine] () in engine.closeVolume(volume) }
+    return open(.disk(volume), volume.inode, description) { [engine] () in engine.closeVolume(volume) }
+  }
+
+  private func openDifference(named name: String, from: String, to: String) throws(LacunaError) -> Volume {
+    let old = try openSnapshot(named: from)
+    do throws(LacunaError) {
+      let new = try openSnapshot(named: to)
+      let description = VolumeDescription(
+        name: name, byteCount: new.byteCount, isReadOnly: true,
+        summary: "\(new.byteCount) bytes, \(to) with what changed since \(from)")
+      let difference = VolumeDifference(old: old, new: new, engine: engine)
+      return open(.difference(difference), new.inode, description) { [engine] () in
+        engine.closeVolume(new)
+        engine.closeVolume(old)
+      }
+    } catch {
+      engine.closeVolume(old)
+      throw error
+    }
+  }
+
+  /// Opens a snapshot: what never changes, and has no changes that its tree does not have.
+  private func openSnapshot(named name: String) throws(LacunaError) -> DiskVolume<FileDevice> {
+    try onDisk { () throws(ExtentFSError) in
+      guard let found = try engine.findVolume(named: name), found.record.kind == .snapshot,
+        let volume = try engine.openVolume(named: name)
+      else { throw ExtentFSError(.noSuchVolume, "there is no snapshot '\(name.prefix(300))'") }
+      return volume
+    }
   }
 
   private func open(_ throwaway: Throwaway) -> Volume {
@@ -33,17 +60,16 @@ extension DiskStore {
     let description = VolumeDescription(
       name: throwaway.name, byteCount: volume.byteCount, isReadOnly: false,
       summary: "\(volume.byteCount) bytes, throwaway")
-    return open(volume, description) { [self] () throws(LacunaError) in try close(throwaway) }
+    return open(.disk(volume), volume.inode, description) { [self] () throws(LacunaError) in try close(throwaway) }
   }
 
   private func open(
-    _ volume: DiskVolume<FileDevice>, _ description: VolumeDescription,
+    _ contents: VolumeContents, _ inode: UInt64, _ description: VolumeDescription,
     close: @escaping @Sendable () throws(LacunaError) -> Void
   ) -> Volume {
     let counters = operations.makeCounters()
-    let inode = volume.inode
     clients.withLock { $0[inode, default: 0] += 1 }
-    return Volume(description, .disk(volume), counters: counters) { [self] () throws(LacunaError) in
+    return Volume(description, contents, counters: counters) { [self] () throws(LacunaError) in
       operations.close(counters)
       clients.withLock { clients in
         let left = (clients[inode] ?? 0) - 1

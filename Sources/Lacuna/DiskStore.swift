@@ -22,6 +22,9 @@ final class DiskStore: Sendable {
   let servedDefault: String?
   let limitByteCount: UInt64?
   let engine: Engine<FileDevice>
+  let device: FileDevice
+  /// When the store was opened.
+  let opening = ContinuousClock.now
   let throwaways = Throwaways()
   /// How many clients each inode has.
   let clients = Locked<[UInt64: Int]>([:])
@@ -36,6 +39,7 @@ final class DiskStore: Sendable {
     let opened = try StoreOpening.open(FilePath(path), options)
     self.path = path
     engine = opened.engine
+    device = opened.device
     isReadOnly = opened.isReadOnly
     couldBeWritten = opened.couldBeWritten
     warnings = opened.warnings

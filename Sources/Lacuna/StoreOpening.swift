@@ -6,6 +6,7 @@ internal import SystemPackage
 /// What an opening came to.
 struct OpenedStore {
   var engine: Engine<FileDevice>
+  var device: FileDevice
   var isReadOnly: Bool
   var couldBeWritten: Bool
   var warnings: [String]
@@ -48,7 +49,7 @@ struct StoreOpening {
         if options.makesVolume { try findOrMakeVolume(in: engine) }
         do { try device.publish() } catch { throw LacunaError(error) }
         return OpenedStore(
-          engine: engine, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten, warnings: self.warnings + warnings,
+          engine: engine, device: device, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten, warnings: self.warnings + warnings,
           refusalOfWriting: refusalOfWriting)
       } catch {
         // So that the file is let go of; what is wrong is known already.

@@ -10,6 +10,8 @@ public struct VolumeExtent: Sendable, Hashable {
     case zero
     /// Nothing: zeroes that take no space.
     case hole
+    /// Of a difference of two snapshots: what is the same in both, whatever it is.
+    case unchanged
   }
 
   /// The first byte.

@@ -99,7 +99,7 @@ extension DeleteVolumes {
     var blockCount: UInt64 = 0
     for name in doomed {
       let account = try onDisk { () throws(ExtentFSError) in try store.engine.spaceAccount(of: name) }
-      blockCount = blockCount &+ account.exclusiveBlocks &+ account.exclusiveNodes
+      blockCount = blockCount &+ account.exclusiveCount
     }
     return DeletionResult(deleted: doomed, bytes: store.bytes(blockCount))
   }
@@ -140,11 +140,11 @@ extension SetVolume {
   }
 
   fileprivate func perform(on store: DiskStore) throws(LacunaError) -> VolumeInfo {
-    try store.changing { engine throws(ExtentFSError) in
-      try engine.setAttributes(
-        of: name, VolumeAttributes(isReadOnly: readOnly, quotaByteCount: quota, reservationByteCount: reservation),
-        force: force)
-    }
+    var change = VolumeAttributes()
+    change.isReadOnly = readOnly
+    change.quotaByteCount = quota
+    change.reservationByteCount = reservation
+    try store.changing { engine throws(ExtentFSError) in try engine.setAttributes(of: name, change, force: force) }
     return try store.information(of: name, space: false)
   }
 }
@@ -186,7 +186,28 @@ extension DiffVolumes {
   public func perform(
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeDiff {
-    throw LacunaError(.notSupported, "\(Self.name) is not there yet")
+    let store = try store.onDisk(for: Self.self)
+    let limit = try page(limit, Self.limitMax)
+    // What is no snapshot is compared as of a checkpoint, of which the first answer sees to one.
+    if offset ?? 0 == 0, !store.isReadOnly { try onDisk { () throws(ExtentFSError) in try store.engine.checkpoint() } }
+    var diff = VolumeDiff(extents: [], next: nil)
+    try store.withVolume(named: from) { old throws(LacunaError) in
+      try store.withVolume(named: to) { new throws(LacunaError) in
+        let start = min(offset ?? 0, new.byteCount)
+        try onDisk { () throws(ExtentFSError) in
+          try store.engine.forEachDifference(from: old, to: new, in: start..<new.byteCount) { bytes, kind in
+            guard diff.extents.count < limit else {
+              diff.next = bytes.lowerBound
+              return false
+            }
+            diff.extents.append(
+              VolumeDiff.Extent(offset: bytes.lowerBound, length: bytes.length, kind: kind == .data ? .data : .zero))
+            return true
+          }
+        }
+      }
+    }
+    return diff
   }
 }
 
@@ -197,17 +218,19 @@ extension MapVolume {
     let store = try store.onDisk(for: Self.self)
     let limit = try page(limit, Self.limitMax)
     var map = VolumeMap(extents: [], next: nil)
-    try store.withVolume(named: name) { volume throws(ExtentFSError) in
+    try store.withVolume(named: name) { volume throws(LacunaError) in
       let start = min(offset ?? 0, volume.byteCount)
-      try volume.forEachMapping(in: start..<volume.byteCount) { bytes, kind, physical throws(ExtentFSError) in
-        guard map.extents.count < limit else {
-          map.next = bytes.lowerBound
-          return false
+      try onDisk { () throws(ExtentFSError) in
+        try volume.forEachMapping(in: start..<volume.byteCount) { bytes, kind, physical in
+          guard map.extents.count < limit else {
+            map.next = bytes.lowerBound
+            return false
+          }
+          map.extents.append(
+            VolumeMap.Extent(
+              offset: bytes.lowerBound, length: bytes.length, kind: VolumeMap.Kind(kind), physical: physical))
+          return true
         }
-        map.extents.append(
-          VolumeMap.Extent(
-            offset: bytes.lowerBound, length: bytes.length, kind: VolumeMap.Kind(kind), physical: physical))
-        return true
       }
     }
     return map
@@ -257,14 +280,14 @@ extension DiskStore {
 
   /// Opens a volume, a snapshot or a throwaway for the length of `body`.
   func withVolume<Result>(
-    named name: String, _ body: (DiskVolume<FileDevice>) throws(ExtentFSError) -> Result
+    named name: String, _ body: (DiskVolume<FileDevice>) throws(LacunaError) -> Result
   ) throws(LacunaError) -> Result {
     if let volume = try onDisk({ () throws(ExtentFSError) in try engine.openVolume(named: name) }) {
       defer { engine.closeVolume(volume) }
-      return try onDisk { () throws(ExtentFSError) in try body(volume) }
+      return try body(volume)
     }
     guard let throwaway = throwaways.named(name).first else { throw missing(name) }
-    return try onDisk { () throws(ExtentFSError) in try body(throwaway.volume) }
+    return try body(throwaway.volume)
   }
 }
 
