@@ -1,3 +1,4 @@
+internal import Glibc
 internal import Lacuna
 
 extension LacunaError {
@@ -15,7 +16,8 @@ extension LacunaError {
     case .readOnly:
       "a store's file is made writable with chmod, a volume with 'lacuna set \(store) NAME --no-read-only', and a snapshot "
         + "can be cloned"
-    case .outOfSpace: "make room on the host or below the store's limit, or delete what is not needed any more"
+    case .outOfSpace, .deviceFailed(errno: ENOSPC):
+      "make room on the host or below the store's limit, or delete what is not needed any more"
     case .quotaReached: "'lacuna set \(store) NAME --quota' changes the quota"
     case .damaged: "'lacuna check \(store)' shows all that is damaged"
     case .failed: "end the process that has it open, and open it again"

@@ -1,3 +1,4 @@
+internal import Glibc
 internal import Lacuna
 
 /// What a verb wants of a store.
@@ -34,6 +35,14 @@ struct StoreAccess {
     } catch {
       guard error.code == .inUse else { throw error.whenOpening(path) }
       way = .served(try Self.findServer(of: path, inUse: error))
+    }
+  }
+
+  /// What the user should know about how the store was found; a server has told its own user.
+  var warnings: [String] {
+    switch way {
+    case .opened(let store): store.warnings
+    case .served: []
     }
   }
 
@@ -105,9 +114,9 @@ extension LacunaError {
   /// The error of an opening, with what to do next.
   fileprivate func whenOpening(_ path: String) -> LacunaError {
     switch code {
-    case .deviceFailed(errno: 2):
+    case .deviceFailed(errno: ENOENT):
       LacunaError(code, "there is no store \(path); 'lacuna create \(path) --size SIZE' makes one")
-    case .deviceFailed(errno: 13), .deviceFailed(errno: 1):
+    case .deviceFailed(errno: EACCES), .deviceFailed(errno: EPERM):
       LacunaError(code, "\(description); run lacuna as a user who may open it")
     default: explained(store: path)
     }

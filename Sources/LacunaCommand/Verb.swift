@@ -19,6 +19,8 @@ extension Verb {
       throw explained(error)
     }
     do { try access.close() } catch { throw explained(error) }
+    // Not beside an error, which says by itself what matters.
+    for warning in access.warnings { Terminal.writeMessage("lacuna: warning: \(warning.printable)\n") }
     return result
   }
 
