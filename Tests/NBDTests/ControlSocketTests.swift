@@ -240,6 +240,144 @@ import Testing
     }
   }
 
+  @Test func `a difference has the newer bytes, and marks what did not change and what became zero`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("s.lacuna")
+      let block: UInt64 = 4096
+      func extents(_ runs: [(UInt64, AllocationState)]) -> [AllocationExtent] {
+        var next: UInt64 = 0
+        return runs.map { count, state in
+          defer { next += count * block }
+          return AllocationExtent(offset: next, byteCount: count * block, state: state)
+        }
+      }
+      try serve(store, ["size=1M"]) { server throws in
+        let control = try ControlClient(path: store + ".sock")
+        let disk = try NBDClient(socketPath: server.socketPath)
+        try disk.write([UInt8](repeating: 1, count: 64 * Int(block)), at: 0)
+        _ = try control.call(CreateSnapshots(names: ["disk@a"]))
+        try disk.write([UInt8](repeating: 2, count: 8 * Int(block)), at: 8 * block)
+        try disk.trim(8 * block, at: 32 * block)
+        try disk.write([UInt8](repeating: 3, count: 4 * Int(block)), at: 100 * block)
+        _ = try control.call(CreateSnapshots(names: ["disk@b"]))
+        try disk.write([9], at: 0)
+        let difference = try NBDClient(socketPath: server.socketPath, exportName: "disk@a..b")
+        #expect(try difference.isReadOnly())
+        #expect(try difference.size() == 1 << 20)
+        let newer = try NBDClient(socketPath: server.socketPath, exportName: "disk@b")
+        #expect(try difference.read(1 << 20, at: 0) == newer.read(1 << 20, at: 0))
+        #expect(
+          try difference.allocation(of: 0..<1 << 20)
+            == extents([
+              (8, .hole), (8, .data), (16, .hole), (8, [.hole, .zero]), (60, .hole), (4, .data), (152, .hole),
+            ]))
+        // Ranges that begin and end inside of something.
+        #expect(
+          try difference.allocation(of: 10 * block..<34 * block).map(\.state) == [.data, .hole, [.hole, .zero]])
+        let same = try NBDClient(socketPath: server.socketPath, exportName: "disk@b..b")
+        #expect(try same.allocation(of: 0..<1 << 20) == extents([(256, .hole)]))
+        var found: [VolumeDiff.Extent] = []
+        var offset: UInt64?
+        repeat {
+          let diff = try control.call(DiffVolumes(from: "disk@a", to: "disk@b", offset: offset, limit: 1))
+          found += diff.extents
+          offset = diff.next
+        } while offset != nil
+        #expect(found.map(\.offset) == [8 * block, 32 * block, 100 * block])
+        #expect(found.map(\.length) == [8 * block, 8 * block, 4 * block])
+        #expect(found.map(\.kind) == [.data, .zero, .data])
+        // Of the volume as it is now.
+        #expect(try control.call(DiffVolumes(from: "disk@b", to: "disk")).extents.map(\.offset) == [0])
+        for name in ["disk@a..c", "disk@c..a", "no@a..b", "disk@a..b+"] {
+          let error = #expect(throws: NBDError.self) {
+            _ = try NBDClient(socketPath: server.socketPath, exportName: name)
+          }
+          #expect(error?.code == ENOENT || error?.code == EINVAL, "\(name): \(String(describing: error))")
+        }
+        // Snapshots that are gone while it is open: one clear error, and the server goes on.
+        let busy = #expect(throws: LacunaError.self) { try control.call(DeleteVolumes(names: ["disk@a"])) }
+        #expect(busy?.code == .busy)
+        _ = try control.call(DeleteVolumes(names: ["disk@a", "disk@b"], force: true))
+        #expect(throws: NBDError.self) { _ = try difference.read(1, at: 0) }
+        #expect(try disk.read(1, at: 0) == [9])
+      }
+    }
+  }
+
+  @Test func `a check while clients write finds nothing, reports how far it is, and ends with who asked for it`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("s.lacuna")
+      try serve(store, ["size=256M"]) { server throws in
+        let client = try NBDClient(socketPath: server.socketPath)
+        for index in 0..<128 {
+          try client.write([UInt8](repeating: UInt8(index), count: 1 << 20), at: UInt64(index) << 20)
+        }
+        let control = try ControlClient(path: store + ".sock")
+        var reports: [Progress] = []
+        let result = try control.call(CheckStore(data: true)) { reports.append($0) }
+        #expect(result.findings.isEmpty, "\(result.findings)")
+        #expect(result.volumes == 1)
+        #expect(result.accounts.exclusive == 128 << 20)
+        let info = try control.call(GetStoreInfo())
+        let accounts = result.accounts
+        #expect(accounts.nodes + accounts.exclusive + accounts.shared + accounts.fixed == info.used)
+        #expect(!reports.isEmpty)
+        #expect(reports.allSatisfy { $0.done <= $0.total ?? 0 && $0.unit == .blocks })
+        // One who asks and goes.
+        for _ in 0..<3 {
+          let raw = try RawConnection(socketPath: store + ".sock")
+          try raw.send(line: #"{"jsonrpc":"2.0","id":1,"method":"store.check","params":{"data":true}}"#)
+        }
+        #expect(try control.call(CheckStore()).findings.isEmpty)
+      }
+    }
+  }
+
+  @Test func `statistics count what clients did`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("s.lacuna")
+      try serve(store, ["size=16M"]) { server throws in
+        let control = try ControlClient(path: store + ".sock")
+        func work() throws {
+          let client = try NBDClient(socketPath: server.socketPath)
+          for index in 0..<10 { try client.write([UInt8](repeating: 1, count: 8192), at: UInt64(index) * 8192) }
+          for index in 0..<7 { _ = try client.read(4096, at: UInt64(index) * 4096) }
+          try client.zero(4096, at: 0)
+          try client.trim(8192, at: 8192)
+          try client.flush()
+          #expect(throws: NBDError.self) { try client.write([1], at: 16 << 20) }
+          try client.disconnect()
+        }
+        try work()
+        let isClosed = try Deadline(secondsFromNow: 10).wait { try control.call(GetStatistics()).clients == 0 }
+        #expect(isClosed)
+        try work()
+        let statistics = try control.call(GetStatistics())
+        #expect(statistics.writes.count == 20)
+        #expect(statistics.writes.bytes == 20 * 8192)
+        #expect(statistics.reads.count == 14)
+        #expect(statistics.reads.bytes == 14 * 4096)
+        #expect(statistics.zeroes.count == 2)
+        #expect(statistics.trims.bytes == 2 * 8192)
+        #expect(statistics.flushes.count >= 2)
+        #expect(statistics.commits.flushes >= 2)
+        #expect(statistics.commits.count >= 1)
+        for operations in [statistics.writes, statistics.reads, statistics.zeroes, statistics.trims] {
+          #expect(operations.latency.buckets.reduce(0, +) == operations.count)
+          #expect(operations.latency.seconds > 0)
+          #expect(operations.errors == 0)
+        }
+        #expect(statistics.device.bytesWritten > 20 * 8192)
+        #expect(statistics.device.syncs >= 1)
+        #expect(statistics.journal.written > 0)
+        #expect(statistics.journal.size == 16 << 20)
+        #expect(statistics.checkpoints.count >= 1)
+        #expect(statistics.seconds > 0)
+        #expect((statistics.writeAmplification ?? 0) > 1)
+      }
+    }
+  }
+
   @Test func `a list of more exports than nbdkit takes ends early, and all can be opened`() throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("s.lacuna")

@@ -64,8 +64,8 @@ extension DiskVolume {
     view.access == .deleted
       ? gone
       : ExtentFSError(
-      .invalidArgument,
-      "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
+        .invalidArgument,
+        "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
   }
 
   /// The blocks that lie wholly in `range`; the volume's last block counts as if the volume filled it.

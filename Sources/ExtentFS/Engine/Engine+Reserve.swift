@@ -148,7 +148,8 @@ extension Engine {
     let isRaised = try editBudget.withLock { budget throws(ExtentFSError) in
       guard isEditBudgetUsedUp else { return true }
       let count = max(2 * (editCount.load(ordering: .relaxed) - budget.merged), Self.editCountMin)
-      guard try space.raiseReserve(to: reserveCount(forEdits: count, nodeCount: budget.nodeCount, isSharing: isSharing)) else { return false }
+      guard try space.raiseReserve(to: reserveCount(forEdits: count, nodeCount: budget.nodeCount, isSharing: isSharing))
+      else { return false }
       editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
       return true
     }

@@ -14,8 +14,8 @@ package enum DifferenceKind: Sendable, Hashable {
 /// Two cursors go from left to right. Where both are at subtrees with one pointer, these are equal, and are skipped unread. So
 /// only nodes are read that one mapping has and the other does not, or that lie over such: the cost follows what changed, not
 /// what there is. What is at one cursor and ends before the other one's begins is looked into by itself. Where both overlap, the
-/// one that is higher is read; of two of one level the one that begins first, so that the cursors come to be at the same
-/// subtrees again.
+/// one that is higher is read, so that the cursors come to be at subtrees of one level again. Two of one level that overlap
+/// and are not the same have to be read both, in whichever order.
 struct TreeDiff<Device: BlockDevice> {
   private var old: ExtentCursor<Device>
   private var new: ExtentCursor<Device>
@@ -70,8 +70,7 @@ struct TreeDiff<Device: BlockDevice> {
     _ left: ExtentCursor<Device>.Item, _ right: ExtentCursor<Device>.Item
   ) throws(ExtentFSError) -> Bool {
     guard case .extent(let a) = left, case .extent(let b) = right else {
-      let takesOld = left.level == right.level ? left.start <= right.start : left.level > right.level
-      if takesOld { try old.descend() } else { try new.descend() }
+      if left.level >= right.level { try old.descend() } else { try new.descend() }
       return true
     }
     if a.logical < b.logical { return try takeOld(left, upTo: b.logical) }

@@ -53,20 +53,20 @@ struct NamespaceModel<Device: BlockDevice> {
     case 3..<8 where !volumes.isEmpty && snapshots.count < 2 * Self.volumeCountMax:
       // One volume, or several at one instant.
       var chosen = Set<String>()
-      for _ in 0...generator.number(below: 3) { chosen.insert(try generator.element( volumes)) }
+      for _ in 0...generator.number(below: 3) { chosen.insert(try generator.element(volumes)) }
       let label = freshName()
       try engine.snapshot(chosen.sorted().map { ($0, "\($0)@\(label)") }, createdSeconds: 0)
       for name in chosen { disks["\(name)@\(label)"] = disks[name] }
       didSucceed("snapshot")
     case 8..<11 where volumes.count < Self.volumeCountMax && !disks.isEmpty:
-      let source = try generator.element( volumes + snapshots)
+      let source = try generator.element(volumes + snapshots)
       let name = freshName()
       try engine.clone(source, as: name, createdSeconds: 0)
       disks[name] = disks[source]
       didSucceed("clone")
     case 11..<13 where !volumes.isEmpty && !snapshots.isEmpty:
-      let name = try generator.element( volumes)
-      let snapshot = try generator.element( snapshots)
+      let name = try generator.element(volumes)
+      let snapshot = try generator.element(snapshots)
       // Clients must not have a volume that becomes smaller within a block.
       if let volume = open.removeValue(forKey: name) { engine.closeVolume(volume) }
       if generator.oneIn(2), disks[snapshot]?.byteCount == disks[name]?.byteCount { _ = try volume(name) }
@@ -74,18 +74,18 @@ struct NamespaceModel<Device: BlockDevice> {
       disks[name] = disks[snapshot]
       didSucceed("rollback")
     case 13..<17 where volumes.count + snapshots.count > Self.volumeCountMax:
-      try delete([try generator.element( volumes + snapshots)])
+      try delete([try generator.element(volumes + snapshots)])
       didSucceed("delete")
     case 17..<19 where !volumes.isEmpty:
-      let name = try generator.element( volumes)
+      let name = try generator.element(volumes)
       var byteCount = Int(generator.number(below: Self.byteCountMax)) + 1
       if byteCount < (disks[name]?.byteCount ?? 0) { byteCount = max(byteCount / 1024, 1) * 1024 }
       try engine.resize(name, to: UInt64(byteCount), force: true)
       disks[name]?.resize(to: byteCount)
       didSucceed("resize")
-    case 19..<20 where !volumes.isEmpty: try rename(try generator.element( volumes))
+    case 19..<20 where !volumes.isEmpty: try rename(try generator.element(volumes))
     case 20..<22 where throwaways.count < 4 && !disks.isEmpty:
-      let source = try generator.element( volumes + snapshots)
+      let source = try generator.element(volumes + snapshots)
       throwaways.append((try engine.makeThrowaway(of: source), disks[source] ?? ReferenceDisk()))
       didSucceed("throwaway")
     case 22..<24 where !throwaways.isEmpty:
@@ -109,7 +109,7 @@ struct NamespaceModel<Device: BlockDevice> {
       try read(throwaways[index].volume, throwaways[index].disk, &generator)
     default:
       guard !volumes.isEmpty else { return }
-      let name = try generator.element( volumes)
+      let name = try generator.element(volumes)
       guard var disk = disks.removeValue(forKey: name) else { return }
       defer { disks[name] = disk }
       try change(try volume(name), &disk, &generator)
@@ -173,7 +173,9 @@ struct NamespaceModel<Device: BlockDevice> {
   }
 
   private func read(_ volume: DiskVolume<Device>, _ disk: ReferenceDisk, _ generator: inout SeededGenerator) throws {
-    try check(volume.byteCount == UInt64(disk.byteCount), "'\(volume.name)' has \(volume.byteCount) bytes, not \(disk.byteCount)")
+    try check(
+      volume.byteCount == UInt64(disk.byteCount),
+      "'\(volume.name)' has \(volume.byteCount) bytes, not \(disk.byteCount)")
     try read(volume, disk, generator.range(in: disk, longest: 20_000))
   }
 
@@ -191,7 +193,8 @@ struct NamespaceModel<Device: BlockDevice> {
   mutating func readAll() throws {
     for (name, disk) in disks.sorted(by: { $0.key < $1.key }) {
       let volume = try volume(name)
-      try check(volume.byteCount == UInt64(disk.byteCount), "'\(name)' has \(volume.byteCount) bytes, not \(disk.byteCount)")
+      try check(
+        volume.byteCount == UInt64(disk.byteCount), "'\(name)' has \(volume.byteCount) bytes, not \(disk.byteCount)")
       try read(volume, disk, 0..<disk.byteCount)
     }
     for (volume, disk) in throwaways { try read(volume, disk, 0..<disk.byteCount) }
