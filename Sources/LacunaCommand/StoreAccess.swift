@@ -30,12 +30,29 @@ struct StoreAccess {
       way = .served(try Self.connect(control, store: path))
       return
     }
-    do throws(LacunaError) {
-      way = .opened(try Self.open(path, for: purpose))
-    } catch {
-      guard error.code == .inUse else { throw error.whenOpening(path) }
-      way = .served(try Self.findServer(of: path, inUse: error))
+    var attemptCount = 0
+    while true {
+      do throws(LacunaError) {
+        way = .opened(try Self.open(path, for: purpose))
+        return
+      } catch {
+        guard error.code == .inUse else { throw error.whenOpening(path) }
+        attemptCount += 1
+        if attemptCount <= Self.attemptsMax(error) {
+          usleep(20_000)
+          continue
+        }
+        way = .served(try Self.findServer(of: path, inUse: error))
+        return
+      }
     }
+  }
+
+  /// How often a store in use is tried again, every 20 ms, before its server is looked for: some ten seconds where another run
+  /// of this program has it open, which has no socket; a second where nobody is seen to, since that one may just have gone.
+  private static func attemptsMax(_ inUse: LacunaError) -> Int {
+    if inUse.description.contains(" (lacuna)") { return 500 }
+    return inUse.description.contains(" by process ") ? 0 : 50
   }
 
   /// What the user should know about how the store was found; a server has told its own user.

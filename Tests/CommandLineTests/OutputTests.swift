@@ -120,4 +120,25 @@ import Testing
       #expect(try lab.run(["map", "vm1"]).standardOutput.contains("0x10000"))
     }
   }
+
+  @Test func `is right for verbs that run at the same time, on a free store`() throws {
+    try Lab.run(.free) { lab in
+      let script = """
+        for number in 1 2 3 4 5 6; do "$1" snapshot "$2" vm1@$number & "$1" list "$2" >/dev/null & done; wait
+        "$1" list "$2" --type snapshot
+        """
+      let finished = try FinishedCommand.run(["sh", "-c", script, "sh", try Program.path(), lab.store]).succeeded()
+      for number in 1...6 { #expect(finished.standardOutput.contains("vm1@\(number) "), "\(finished.standardOutput)") }
+    }
+  }
+
+  @Test func `names the store by its whole path, as a server does`() throws {
+    for way in Way.allCases {
+      try Lab.run(way) { lab in
+        let command = try "cd \(lab.directory.path) && ln -s s.lacuna link && \(Program.path()) info link --json"
+        let finished = try FinishedCommand.run(["sh", "-c", command]).succeeded()
+        #expect(finished.standardOutput.contains("\"path\" : \"\(lab.store)\","), "\(finished.standardOutput)")
+      }
+    }
+  }
 }

@@ -24,6 +24,7 @@ import Testing
       let line = "\(try Program.path()) check \(lab.store) --data --progress=bar"
       let shown = try FinishedCommand.run(["script", "-qec", line, "/dev/null"])
       #expect(shown.status == .exited(0), "\(shown.standardOutput)")
+      #expect(shown.standardOutput.contains(/\r[a-z ]+ \[[=> ]+\] +\d+%/), "\(shown.standardOutput)")
       // What the bar leaves behind is an empty line, and then comes the result.
       #expect(shown.standardOutput.split(separator: "\u{1B}[K").last?.contains("Nothing is wrong") == true)
     }

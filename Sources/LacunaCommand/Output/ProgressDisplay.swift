@@ -31,7 +31,7 @@ struct ProgressDisplay {
   init(_ style: ProgressStyle) {
     self.style = style == .auto ? (Terminal.showsErrors ? .bar : .none) : style
     // Work that is soon done needs no bar, which would only flicker.
-    delay = self.style == .bar ? 0.3 : 0
+    delay = style == .auto ? 0.3 : 0
     lastSeconds = Self.now() - 0.1 + delay
   }
 
