@@ -137,7 +137,8 @@ if Context.environment["LACUNA_FUZZ"] != nil {
   package.targets.removeAll { $0.isTest }
   package.targets.append(
     .executableTarget(
-      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "LacunaTestSupport"], path: "Tests",
+      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "Lacuna", "LacunaTestSupport"],
+      path: "Tests",
       sources: ["Fuzz"]
         + ["CrashShape", "CrashStore", "HostileStore", "JournalForge", "Seals"]
         .map { "ExtentFSTests/Engine/\($0).swift" },

@@ -17,7 +17,7 @@ import Testing
   /// Each block's physical one; nil for zeroes.
   private func cells(_ base: ExtentBase, _ nodes: NodeCache<MemoryDevice>) throws -> [UInt64?] {
     var cells: [UInt64?] = Array(repeating: nil, count: Int(Self.blockCount))
-    _ = try base.forEachPiece(in: 0..<Self.blockCount, nodes, owner: 0) { blocks, place in
+    _ = try base.forEachPiece(in: 0..<Self.blockCount, nodes) { blocks, place in
       guard case .physical(let first) = place else { return true }
       for (index, block) in blocks.enumerated() { cells[Int(block)] = first + UInt64(index) }
       return true
@@ -176,8 +176,8 @@ import Testing
     forge.change(disk) { $0.byteCount = 800 * 1024 }
     try forge.finish()
     let engine = try Engine.open(forge.device, EngineOptions(), readOnly: true).engine
-    let old = try #require(try engine.volume(named: "disk"))
-    let new = try #require(try engine.volume(named: "clone"))
+    let old = try #require(try engine.openVolume(named: "disk"))
+    let new = try #require(try engine.openVolume(named: "clone"))
     func differences(_ range: Range<UInt64>) throws -> [Difference] {
       var found: [Difference] = []
       try engine.forEachDifference(from: old, to: new, in: range) { bytes, kind in

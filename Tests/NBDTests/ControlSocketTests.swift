@@ -310,7 +310,7 @@ import Testing
       try serve(store, ["size=256M"]) { server throws in
         let client = try NBDClient(socketPath: server.socketPath)
         for index in 0..<128 {
-          try client.write([UInt8](repeating: UInt8(index), count: 1 << 20), at: UInt64(index) << 20)
+          try client.write([UInt8](repeating: UInt8(index + 1), count: 1 << 20), at: UInt64(index) << 20)
         }
         let control = try ControlClient(path: store + ".sock")
         var reports: [Progress] = []
@@ -322,6 +322,11 @@ import Testing
         let accounts = result.accounts
         #expect(accounts.nodes + accounts.exclusive + accounts.shared + accounts.fixed == info.used)
         #expect(!reports.isEmpty)
+        let dump = try control.call(DumpBlock(block: 0))
+        #expect(dump.kind == "superblock")
+        #expect(dump.fields.contains { $0.value.contains(info.uuid) }, "\(dump)")
+        let outside = #expect(throws: LacunaError.self) { try control.call(DumpBlock(block: .max)) }
+        #expect(outside?.code == .outOfRange)
         #expect(reports.allSatisfy { $0.done <= $0.total ?? 0 && $0.unit == .blocks })
         // One who asks and goes.
         for _ in 0..<3 {

@@ -68,25 +68,13 @@ final class ControlConnection: Sendable {
   }
 
   /// Does what one request asks for; nil where no answer is wanted.
-  private func perform(_ request: Incoming, progress: LineChannel?) -> [UInt8]? {
-    switch request {
-    case .refused(let id, let error): id.map { ControlAnswer.error(error, to: $0) }
-    case .call(let id, let method): perform(method, id, progress: progress)
-    }
-  }
-
-  private func perform<Method: StoreMethod>(_ method: Method, _ id: RequestID?, progress: LineChannel?) -> [UInt8]? {
+  private func perform(_ request: Incoming, progress channel: LineChannel?) -> [UInt8]? {
     var next = Instant.now
-    do throws(LacunaError) {
-      let result = try store.call(method) { report throws(LacunaError) in
-        guard !isEnding.withLock({ $0 }) else { throw Self.gone }
-        guard let channel = progress, let id, next <= .now else { return }
-        next = Instant(millisecondsFromNow: limits.progressMillisecondsMin)
-        do { try send(ControlAnswer.progress(report, of: id), channel) } catch { throw Self.gone }
-      }
-      return id.map { ControlAnswer.result(result, to: $0) }
-    } catch {
-      return id.map { ControlAnswer.error(RPCError(error), to: $0) }
+    return request.answer(from: store) { id, report throws(LacunaError) in
+      guard !isEnding.withLock({ $0 }) else { throw Self.gone }
+      guard let channel, id != .null, next <= .now else { return }
+      next = Instant(millisecondsFromNow: limits.progressMillisecondsMin)
+      do { try send(ControlAnswer.progress(report, of: id), channel) } catch { throw Self.gone }
     }
   }
 

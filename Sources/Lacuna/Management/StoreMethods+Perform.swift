@@ -95,6 +95,14 @@ extension DumpBlock {
   public func perform(
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> BlockDump {
-    throw LacunaError(.notSupported, "\(Self.name) is not there yet")
+    let store = try store.onDisk(for: Self.self)
+    let dump = try onDisk { () throws(ExtentFSError) in try StoreDump(store.device, at: store.engine.superblock) }
+    guard block < dump.blockCount else {
+      throw LacunaError(.outOfRange, "the store has blocks from 0 to \(dump.blockCount - 1), and no block \(block)")
+    }
+    let found = try onDisk { () throws(ExtentFSError) in try dump.dump(block) }
+    return BlockDump(
+      block: block, kind: found.name, text: found.text.joined(separator: "\n"),
+      fields: found.fields.map { BlockDump.Field(name: $0.name, value: $0.value) })
   }
 }

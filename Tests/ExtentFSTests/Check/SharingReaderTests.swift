@@ -39,7 +39,7 @@ struct SharingReaderTests {
       let engine = try Engine.open(forge.device, EngineOptions(), readOnly: true).engine
       for name in ["disk", "disk@monday", "clone", "small@a.b"] {
         #expect(try runReader(path, "cat", name, directory + "/out").status == 0)
-        let volume = try #require(try engine.volume(named: name))
+        let volume = try #require(try engine.openVolume(named: name))
         var bytes = [UInt8](repeating: 0, count: Int(volume.byteCount))
         try bytes.withUnsafeMutableBytes { try volume.read(into: $0, at: 0) }
         #expect(try Data(bytes) == Data(contentsOf: URL(fileURLWithPath: directory + "/out")), "\(name)")
