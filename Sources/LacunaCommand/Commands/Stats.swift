@@ -45,7 +45,7 @@ struct Stats: Verb {
     if watch { return try printLines() }
     let statistics = try call(GetStatistics(), for: .reading)
     if prometheus {
-      try Terminal.write(PrometheusText(statistics, store: target.store).text)
+      try Terminal.write(PrometheusText(statistics, store: StoreFile.absolute(target.store)).text)
     } else {
       try show(StatisticsDocument(statistics), { _ in statistics.text })
     }
