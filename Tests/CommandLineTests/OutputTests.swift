@@ -141,4 +141,28 @@ import Testing
       }
     }
   }
+
+  @Test(arguments: Way.allCases) func `is what a check found, with the path to it and exit code 2`(_ way: Way) throws {
+    try PrivateDirectory.run { directory in
+      let template = directory.file("template")
+      try Lab.run(.free) { lab in
+        try lab.write("vm1", [(0, 65536, 1)])
+        let map = try lab.run(["map", "vm1"]).succeeded().standardOutput
+        let offset = try #require(
+          map.firstMatch(of: /0x10000 +data +0x([0-9a-f]+)/).flatMap { UInt64($0.1, radix: 16) })
+        let damage = "printf x | dd of=\(lab.store) bs=1 seek=\(offset + 5000) conv=notrunc status=none"
+        #expect(try FinishedCommand.run(["sh", "-c", damage]).status == .exited(0))
+        #expect(rename(lab.store, template) == 0)
+      }
+      try Lab.run(way, copying: template) { lab in
+        try lab.run(["check"]).succeeded()
+        let found = try lab.run(["check", "--data"])
+        #expect(found.status == .exited(2) && found.standardError.isEmpty, "\(found)")
+        let lines = found.standardOutput.split(separator: "\n")
+        #expect(lines.count == 2 && lines[0].contains("vm1") && lines[1].hasPrefix("1 finding in "), "\(lines)")
+        let json = try lab.run(["check", "--data", "--json"])
+        #expect(json.status == .exited(2) && json.standardOutput.contains("\"path\" : "), "\(json)")
+      }
+    }
+  }
 }
