@@ -30,7 +30,7 @@ export LACUNA_PLUGIN=$place/plugins/nbdkit-lacuna-plugin.so
 cd "$work" || exit 1
 check "the installed program makes a store" lacuna create s.lacuna --size 1G
 check "the installed program serves it" lacuna serve s.lacuna --background -- --pidfile "$work/pid"
-check_equal "the installed plugin serves it" 1073741824 "$(nbdinfo --size "nbd+unix:///?socket=$work/s.nbd")"
+check_equal "the installed plugin serves it" 1073741824 "$(nbdinfo --size "nbd+unix:///?socket=$work/s.lacuna.nbd")"
 check "the installed program asks its server" lacuna check s.lacuna
 check "bash takes its completions" bash -n "$place/usr/share/bash-completion/completions/lacuna"
 
