@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a Lacuna store, and checks it. Written from docs/format.md alone; numbers in comments are its sections.
 
-Usage: lacuna_reader.py STORE list | check
+Usage: lacuna_reader.py STORE list | check | space
        lacuna_reader.py STORE cat VOLUME [FILE]
        lacuna_reader.py STORE map VOLUME
 
@@ -53,6 +53,8 @@ def require(condition, text):
 # --- Superblock (3) and what pointers lead to (4) ---
 SUPERBLOCK_SIZE, SECOND_SLOT, RING_START, METADATA_BLOCKS = 4096, 65536, 131072, 66
 EXTENTS, INODES, NAMES, SPACE, SHARED = 1, 2, 3, 4, 5
+VOLUME, SNAPSHOT, DELETED = 1, 2, 3
+SNAPSHOTS_FEATURE = 1  # the known bits of the incompatible features
 VALUE_SIZES = {EXTENTS: 16, INODES: 512, NAMES: 8, SPACE: 152, SHARED: 16}
 BLOCK_LIMIT = 1 << 62
 
@@ -77,8 +79,12 @@ class Superblock:
         require(crc32c(data[:12] + bytes(4) + data[16:]) == checksum, "wrong checksum")
         if version != 1:
             raise Refused(f"the store has format version {version}")
-        if u64(data, 32):
-            raise Refused("the store has unknown features: " + ", ".join(feature_names(data, 3, u64(data, 32))))
+        features = u64(data, 32)
+        if unknown := features & ~SNAPSHOTS_FEATURE:
+            raise Refused("the store has unknown features: " + ", ".join(feature_names(data, 3, unknown)))
+        self.shares = features & SNAPSHOTS_FEATURE != 0
+        counts = struct.unpack_from("<3Q", data, 4032) if self.shares else (0, 0, 0)
+        self.node_blocks, self.promised, self.transient = counts
         self.tag, self.uuid, self.block_size = u64(data, 40), data[40:56].hex(), u32(data, 56)
         (self.generation, self.block_count, self.ring_size, self.tail, self.tail_sequence, self.epoch, self.next_inode,
          self.default_inode, self.used_blocks, self.group_count, self.created) = struct.unpack_from("<11Q", data, 64)
@@ -90,6 +96,8 @@ class Superblock:
         self.head, self.group_size = (RING_START + self.ring_size) // self.block_size, 8 * self.block_size
         require(self.head <= self.block_count and self.used_blocks <= self.block_count, "impossible block count")
         require(self.group_count <= self.groups_in(self.block_count), "impossible group count")
+        require(self.node_blocks <= self.used_blocks and self.promised <= BLOCK_LIMIT, "impossible counts")
+        require(self.transient <= self.next_inode, "impossible count of transient inodes")
 
     def groups_in(self, block_count):
         whole, rest = divmod(max(block_count - self.head, 0), self.group_size)
@@ -117,12 +125,21 @@ class Inode:
     def __init__(self, number, data):
         self.number = number
         flags, self.kind, self.size, self.created, self.origin = struct.unpack_from("<2I3Q", data, 0)
-        require(flags <= 1 and self.kind in (1, 2) and self.size < 1 << 63, f"inode {number} cannot be")
-        self.read_only, self.root = flags == 1, Root(data, 32)
+        kinds = VOLUME, SNAPSHOT, DELETED
+        require(flags <= 3 and self.kind in kinds and self.size < 1 << 63, f"inode {number} cannot be")
+        self.read_only, self.throwaway, self.root = flags & 1 != 0, flags & 2 != 0, Root(data, 32)
+        require(not (self.throwaway and self.kind == SNAPSHOT), f"inode {number} is a throwaway snapshot")
+        self.transient = self.throwaway or self.kind == DELETED
         self.mapped, self.reserved, count, name_length = struct.unpack_from("<2Q2H", data, 64)
         require(count <= 4 and name_length <= 255, f"inode {number} has impossible counts")
         require(count == 0 or self.root.height == 0, f"inode {number} has inline extents and a tree")
         self.inline = [extent(data, 88 + 24 * index) for index in range(count)]
+        require(name_length == 0 or not self.transient, f"inode {number} is gone and has a name")
+        self.quota, self.reservation = u64(data, 440), u64(data, 448)
+        numbers = self.mapped, self.reserved, self.quota, self.reservation
+        require(all(value <= BLOCK_LIMIT for value in numbers), f"inode {number} has impossible counts")
+        is_promised = self.kind == VOLUME and not self.throwaway
+        self.promised = self.reserved + max(0, self.reservation - self.mapped) if is_promised else 0
         self.name_bytes = data[184:184 + name_length]
         try:
             self.name = self.name_bytes.decode("utf-8")
@@ -243,30 +260,34 @@ class Store:
         require(crc32c(data + block.to_bytes(8, "little")) == checksum, f"block {block} has a wrong checksum")
         return data
 
-    def entries(self, root, kind, owner=0, reach=lambda block: None):
+    def entries(self, root, kind, reach=lambda block: None):
         """All (key, value) of a tree, in order. `reach` is called with each node's block."""
         if root.height:
-            yield from self.node_entries(root.pointer, kind, root.height - 1, owner, None, None, reach)
+            yield from self.node_entries(root.pointer, kind, root.height - 1, None, None, reach)
 
-    def node_entries(self, pointer, kind, level, owner, first, limit, reach):
+    def node_entries(self, pointer, kind, level, first, limit, reach):
+        reach(pointer[0])
+        for key, value, upper in self.node(pointer, kind, level, first, limit):
+            if level == 0:
+                yield key, value
+            else:
+                yield from self.node_entries(struct.unpack("<QQI4x", value), kind, level - 1, key, upper, reach)
+
+    def node(self, pointer, kind, level, first, limit):
+        """The entries of a node as (key, value, upper bound of the keys below it)."""
         block, generation, checksum = pointer
         data = self.metadata(block, checksum)
-        reach(block)
         header = struct.unpack_from("<IBBHQQQ", data, 0)
         size, count, where = 8 + (VALUE_SIZES[kind] if level == 0 else 24), header[3], f"node {block}"
+        owner = header[6] if kind == EXTENTS else 0
         require(header == (0x4E4C4143, kind, level, count, block, generation, owner), f"{where} is another")
         require(1 <= count <= (self.block_size - 64) // size, f"{where} has {count} entries")
         keys = [u64(data, 64 + size * index) for index in range(count)]
         require(all(a < b for a, b in zip(keys, keys[1:])), f"{where}: keys do not rise")
         require(first is None or keys[0] == first, f"{where}: its first key is not its parent's")
         require(limit is None or keys[-1] < limit, f"{where}: its last key is not below the next one")
-        for index, key in enumerate(keys):
-            offset = 72 + size * index
-            if level == 0:
-                yield key, data[offset:offset + size - 8]
-            else:
-                child, upper = struct.unpack_from("<QQI", data, offset), keys[index + 1] if index + 1 < count else limit
-                yield from self.node_entries(child, kind, level - 1, owner, key, upper, reach)
+        values = (data[72 + size * index:64 + size * (index + 1)] for index in range(count))
+        return list(zip(keys, values, keys[1:] + [limit]))
 
     def data_checksum(self, block):
         number, position = self.superblock.place(block)
@@ -285,9 +306,13 @@ class Store:
 
     def base(self, inode, reach=lambda block: None):
         """The extents of an inode as runs: what the trees say."""
-        runs, end = list(inode.inline), 0
-        for key, value in self.entries(inode.root, EXTENTS, inode.number, reach):
+        runs = list(inode.inline)
+        for key, value in self.entries(inode.root, EXTENTS, reach):
             runs.append(extent(key.to_bytes(8, "little") + value, 0))
+        return self.placed(inode, runs)
+
+    def placed(self, inode, runs):
+        end = 0
         for first, last, _, _ in runs:
             require(first >= end and last <= self.blocks_of(inode), f"an extent of '{inode.name}' is in a wrong place")
             end = last
@@ -352,7 +377,7 @@ class Store:
         while key in names:
             inode = self.inodes.get(u64(names[key], 0))
             require(inode is not None, f"the name {key:#x} leads to no inode")
-            if inode.name == name:
+            if inode.name == name and not inode.transient:
                 return inode
             key = (key + 1) % (1 << 64)
         raise Refused(f"there is no volume '{name}'")
@@ -375,20 +400,32 @@ def cut(run, first, end):
 class Check:
     def __init__(self, store):
         self.store, self.superblock, self.findings = store, store.superblock, []
-        self.reached, self.referenced = {}, {}
+        self.reached = {}  # what leads to a block first, by the block
+        self.references = {}  # how many places lead to a block (8)
+        self.node_blocks, self.shared_nodes = set(), {}
 
     def note(self, condition, text):
         if not condition:
             self.findings.append(text)
 
-    def reach(self, block, what, count=1):
+    def reach(self, block, what, count=1, is_node=False, may_share=False):
+        """Counts one more place that leads to blocks; gives those that nothing had led to, or None where they cannot be."""
+        new = []
         for number in range(block, block + count):
             if not self.superblock.is_for_data(number, self.superblock.block_count):
                 self.findings.append(f"{what} leads to block {number}, which is none for data or nodes")
-                return False
-            self.note(number not in self.reached, f"{what} and {self.reached.get(number)} lead to block {number}")
-            self.reached[number] = what
-        return True
+                return None
+            if number in self.reached:
+                other = f"{what} and {self.reached[number]} lead to block {number}"
+                self.note(may_share and self.superblock.shares, other)
+                self.note(is_node == (number in self.node_blocks), f"{other}: it is a node and data")
+            else:
+                new.append(number)
+                self.reached[number] = what
+            if is_node:
+                self.node_blocks.add(number)
+            self.references[number] = self.references.get(number, 0) + 1
+        return new
 
     def attempt(self, what, body):
         try:
@@ -397,16 +434,18 @@ class Check:
             return self.findings.append(f"{what}: {error}")
 
     def tree(self, root, kind, what):
-        reach = lambda block: self.reach(block, what)
+        reach = lambda block: self.reach(block, what, is_node=True)
         return self.attempt(what, lambda: list(self.store.entries(root, kind, reach=reach))) or []
 
     def run(self):
         superblock, store = self.superblock, self.store
         self.tree(superblock.space, SPACE, "space tree")
         self.tree(superblock.inodes, INODES, "tree of inodes")
-        self.note(not self.tree(superblock.shared, SHARED, "tree of shared runs"), "there are shared runs")
+        shared = self.tree(superblock.shared, SHARED, "tree of shared runs")
         for inode in store.inodes.values():
-            self.attempt(f"volume '{inode.name}'", lambda: self.volume(inode))
+            self.attempt(f"inode {inode.number} '{inode.name}'", lambda: self.volume(inode))
+            self.kind(inode)
+        self.attempt("tree of shared runs", lambda: self.shared_runs(shared))
         self.names({key: u64(value, 0) for key, value in self.tree(superblock.names, NAMES, "tree of names")})
         self.bitmaps()
         self.journal()
@@ -414,20 +453,81 @@ class Check:
                   f"the superblock counts {superblock.used_blocks} used blocks, the trees reach {len(self.reached)}")
         self.note(superblock.group_count == superblock.groups_in(superblock.block_count),
                   f"the superblock counts {superblock.group_count} groups")
-        self.note(superblock.default_inode == 0 or superblock.default_inode in store.inodes, "no default volume")
+        default = store.inodes.get(superblock.default_inode)
+        self.note(superblock.default_inode == 0 or default and not default.transient, "no default volume")
+        if superblock.shares:
+            inodes = store.inodes.values()
+            counts = len(self.node_blocks), sum(inode.promised for inode in inodes), sum(inode.transient for inode in inodes)
+            said = (superblock.node_blocks, superblock.promised, superblock.transient)
+            self.note(counts == said, f"the superblock counts {said} nodes, promises and transient inodes, not {counts}")
         self.note(max(store.inodes, default=0) < superblock.next_inode, "the next inode is in use")
         return self.findings
 
     def volume(self, inode):
-        what, counts = f"volume '{inode.name}'", [0, 0]
-        for run in self.store.base(inode, lambda block: self.reach(block, what)):
+        what, counts = f"inode {inode.number} '{inode.name}'", [0, 0]
+        runs = list(inode.inline)
+        for run in runs:
+            self.data(run, what)
+        if inode.root.height:
+            runs += self.subtree(inode.root.pointer, inode.root.height - 1, None, None, what)
+        for run in self.store.placed(inode, runs):
             counts[run[2] == 0] += run[1] - run[0]
-            if run[2] and self.reach(run[2], what, run[1] - run[0]):
-                list(self.store.data(run))
         self.note(counts == [inode.mapped, inode.reserved], f"{what} has {counts} mapped and reserved blocks")
 
+    def subtree(self, pointer, level, first, limit, what):
+        """The runs below a node of extents, each node looked at the first time that something leads to it."""
+        new = self.reach(pointer[0], what, is_node=True, may_share=True)
+        require(new is not None, f"{what} leads to no node")
+        if not new:
+            known, height, key, runs = self.shared_nodes.get(pointer[0], (None, None, None, []))
+            require((known, height) == (pointer, level), f"block {pointer[0]} is shared as different nodes")
+            require(first in (None, key) and (limit is None or runs[-1][1] <= limit), f"node {pointer[0]} does not fit")
+            return runs
+        runs, key = [], None
+        for key, value, upper in self.store.node(pointer, EXTENTS, level, first, limit):
+            if level:
+                runs += self.subtree(struct.unpack("<QQI4x", value), level - 1, key, upper, what)
+            else:
+                runs.append(extent(key.to_bytes(8, "little") + value, 0))
+                self.data(runs[-1], what)
+        require(limit is None or runs[-1][1] <= limit, f"node {pointer[0]} does not fit")
+        self.shared_nodes[pointer[0]] = pointer, level, runs[0][0], runs
+        return runs
+
+    def data(self, run, what):
+        if run[2]:
+            for block in self.reach(run[2], what, run[1] - run[0], may_share=True) or []:
+                self.attempt(what, lambda: list(self.store.data((0, 1, block, None))))
+
+    def shared_runs(self, entries):
+        self.note(self.superblock.shares or not entries, "there are shared runs without the feature for them")
+        said, end = {}, 0
+        for first, value in entries:
+            length, count = struct.unpack("<2Q", value)
+            require(first >= end and length >= 1 and count >= 2, f"the shared run at block {first} cannot be")
+            end = first + length
+            require(end <= self.superblock.block_count, f"the shared run at block {first} passes the device's end")
+            said.update((block, count) for block in range(first, end))
+        found = {block: count for block, count in self.references.items() if count > 1}
+        wrong = sorted(block for block in said.keys() | found.keys() if said.get(block) != found.get(block))
+        for block in wrong[:10]:
+            count = self.references.get(block, 0)
+            self.findings.append(f"block {block} has {count} references, and {said.get(block, 1)} by the shared runs")
+
+    def kind(self, inode):
+        what, name = f"inode {inode.number} '{inode.name}'", inode.name.split("@")
+        if not self.superblock.shares:
+            plain = inode.kind == VOLUME and not inode.transient and inode.quota == inode.reservation == 0
+            self.note(plain, f"{what} is what there is no feature for")
+            return
+        self.note(inode.kind != VOLUME or not inode.quota or inode.mapped <= inode.quota, f"{what} is above its quota")
+        if not inode.transient:
+            self.note(all(name), f"{what} has an empty name, or part of one")
+            self.note(len(name) == (2 if inode.kind == SNAPSHOT else 1), f"{what} has a name of another kind")
+
     def names(self, names):
-        self.note(sorted(names.values()) == sorted(self.store.inodes), "names and inodes do not match")
+        named = sorted(inode.number for inode in self.store.inodes.values() if not inode.transient)
+        self.note(sorted(names.values()) == named, "names and inodes do not match")
         for key, number in names.items():
             inode = self.store.inodes.get(number)
             step = name_key(inode.name_bytes) if inode else key
@@ -456,6 +556,8 @@ class Check:
 
     def journal(self):
         for number, runs in self.store.changes.items():
+            is_volume = self.store.inodes[number].kind == VOLUME
+            self.note(is_volume, f"the journal changes inode {number}, which is no volume")
             for run in (run for run in runs if run[2] > 0):
                 for block in range(run[2], run[2] + run[1] - run[0]):
                     self.note(block not in self.reached, f"the journal maps block {block}, and the trees reach it")
@@ -483,7 +585,22 @@ def show_map(store, name):
 def show_list(store):
     for inode in store.inodes.values():
         mark = " default" if inode.number == store.superblock.default_inode else ""
-        print(inode.number, "volume" if inode.kind == 1 else "snapshot", inode.size, inode.name + mark)
+        kind = {VOLUME: "volume", SNAPSHOT: "snapshot", DELETED: "deleted"}[inode.kind]
+        print(inode.number, "throwaway" if inode.throwaway else kind, inode.size, inode.name + mark)
+
+def show_space(store):
+    """Of each inode: mapped and reserved blocks, and the data and nodes that nothing else leads to."""
+    blocks, leading = {}, {}
+    for number, inode in store.inodes.items():
+        nodes, data = set(), set()
+        for first, end, physical, _ in store.base(inode, nodes.add):
+            data.update(range(physical, physical + end - first) if physical else ())
+        blocks[number] = data, nodes
+        for block in data | nodes:
+            leading[block] = leading.get(block, 0) + 1
+    for number, sets in blocks.items():
+        alone = [sum(leading[block] == 1 for block in part) for part in sets]
+        print(number, store.inodes[number].mapped, store.inodes[number].reserved, *alone)
 
 def check(store):
     findings = Check(store).run()
@@ -491,7 +608,8 @@ def check(store):
     return len(findings) > 0
 
 def main(arguments):
-    commands = {("list", 2): show_list, ("check", 2): check, ("map", 3): show_map, ("cat", 3): cat, ("cat", 4): cat}
+    commands = {("list", 2): show_list, ("space", 2): show_space, ("check", 2): check, ("map", 3): show_map,
+                ("cat", 3): cat, ("cat", 4): cat}
     command = commands.get((arguments[1] if len(arguments) > 1 else "", len(arguments)))
     if command is None:
         print(__doc__, file=sys.stderr)

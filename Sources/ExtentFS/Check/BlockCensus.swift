@@ -80,7 +80,8 @@ struct BlockCensus {
           use == .node
           ? group.nodes?.containsAll(of: start..<next) != true : group.nodes?.containsAny(of: start..<next) == true
         if hasOther {
-          return "leads to block \(first + UInt64(start)), and so does something else that takes it for other than a \(use)"
+          return
+            "leads to block \(first + UInt64(start)), and so does something else that takes it for other than a \(use)"
         }
         countAgain(first + UInt64(start)..<first + UInt64(next))
       } else {

@@ -14,16 +14,21 @@ extension Engine {
   package func check(
     readsData: Bool = true, progress: @escaping (UInt64, UInt64) throws(ExtentFSError) -> Void = { _, _ in }
   ) throws(ExtentFSError) -> StoreCheckReport {
+    try StoreCheck(device, points(), readsData: readsData, progress: progress).run()
+  }
+
+  /// The store's points, of which the last one taken is held. One thread uses them. `didTake` is for tests.
+  func points(didTake: @escaping () -> Void = {}) -> StorePoints {
     var held: Epoch?
-    let points = StorePoints(
+    return StorePoints(
       take: {
         // What was held goes outside the lock: blocks may be set free with it.
         let (superblock, epoch) = self.state.withLock { ($0.superblock, $0.epoch) }
         held = epoch
+        didTake()
+        withExtendedLifetime(held) {}
         return superblock
       },
       withoutCheckpoints: { body throws(ExtentFSError) in try self.checkpoints.withLock(body) })
-    defer { withExtendedLifetime(held) {} }
-    return try StoreCheck(device, points, readsData: readsData, progress: progress).run()
   }
 }

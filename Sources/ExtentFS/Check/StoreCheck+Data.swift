@@ -46,7 +46,9 @@ extension StoreCheck {
       }
     }
     guard !suspects.isEmpty else { return }
-    do throws(ExtentFSError) { try confirm(suspects) } catch { try note(error, "\(suspects.count) blocks of data differ") }
+    do throws(ExtentFSError) { try confirm(suspects) } catch {
+      try note(error, "\(suspects.count) blocks of data differ")
+    }
   }
 
   /// Reads the blocks `data` of `positions`, which have one checksum block, at the newest point.

@@ -93,7 +93,9 @@ extension StoreCheck {
       guard first < ExtentRecord.blockLimit else {
         throw ExtentFSError(.damaged, "a run of \(record.length) blocks begins at block \(first)")
       }
-      if first < end { report.note("\(path): the run at block \(first) begins before the one before it ends, at \(end)") }
+      if first < end {
+        report.note("\(path): the run at block \(first) begins before the one before it ends, at \(end)")
+      }
       end = max(end, first + record.length)
       table.replace(first..<first + record.length, with: ReferenceCount(count: record.count))
     }

@@ -134,9 +134,11 @@ package final class StoreCheck<Device: BlockDevice> {
     }
     guard superblock.has(.snapshots) else { return }
     compare(superblock.nodeBlockCount, census.nodeCount, "nodes, and the trees have")
-    compare(superblock.transientCount, UInt64(inodes.values.count { $0.isTransient }), "transient inodes, and there are")
     compare(
-      superblock.reservedBlockCount, inodes.values.reduce(0) { $0.addingReportingOverflow($1.promisedBlocks).partialValue },
+      superblock.transientCount, UInt64(inodes.values.count { $0.isTransient }), "transient inodes, and there are")
+    compare(
+      superblock.reservedBlockCount,
+      inodes.values.reduce(0) { $0.addingReportingOverflow($1.promisedBlocks).partialValue },
       "promised blocks, and the volumes are promised")
   }
 }

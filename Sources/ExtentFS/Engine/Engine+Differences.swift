@@ -1,0 +1,28 @@
+internal import Atomics
+internal import Bytes
+internal import Devices
+
+extension Engine {
+  /// Calls `body` with maximal ranges of bytes in which `new` differs from `old`, in order and inside `range`, until it returns
+  /// false. Ranges are whole blocks, but for the ends of `range` and of the volume. What `old` does not reach to is zeroes.
+  ///
+  /// It compares the trees as of the last checkpoint: what was written since is not seen. So both have to be volumes whose deltas are
+  /// empty. Snapshots are, since the checkpoint that makes one merges all that it holds, and nothing is written to one; who wants
+  /// another volume compared makes a snapshot of it. The cost follows what differs; see ``TreeDiff``. Takes no lock; any thread.
+  ///
+  /// - Throws: `.damaged` and `.device` where a tree cannot be read, and what `body` throws.
+  package func forEachDifference(
+    from old: DiskVolume<Device>, to new: DiskVolume<Device>, in range: Range<UInt64>,
+    _ body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
+  ) throws(ExtentFSError) {
+    // The views keep the nodes from being used for anything else.
+    let (before, after) = (old.current.load(ordering: .acquiring), new.current.load(ordering: .acquiring))
+    defer { withExtendedLifetime((before, after)) {} }
+    let range = range.clamped(to: 0..<after.byteCount)
+    try TreeDiff.forEachDifference(
+      from: before.base, to: after.base, in: blockSize.blocks(touching: range), nodes
+    ) { blocks, kind throws(ExtentFSError) in
+      try body(blockSize.bytes(of: blocks, within: range), kind)
+    }
+  }
+}
