@@ -51,7 +51,7 @@ import Testing
 
   @Test func `differences of trees that share are those of arrays`() throws {
     try withSeededGenerator { generator in
-      for _ in 0..<12 {
+      for _ in 0..<4 {
         let forge = try StoreForge(groupCount: 6)
         let nodes = forge.cache
         var volumes = [forge.make("v", blockCount: Self.blockCount)]

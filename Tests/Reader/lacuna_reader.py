@@ -138,7 +138,8 @@ class Inode:
         self.quota, self.reservation = u64(data, 440), u64(data, 448)
         numbers = self.mapped, self.reserved, self.quota, self.reservation
         require(all(value <= BLOCK_LIMIT for value in numbers), f"inode {number} has impossible counts")
-        self.promised = self.reserved + max(0, self.reservation - self.mapped) if self.kind == VOLUME else 0
+        is_promised = self.kind == VOLUME and not self.throwaway
+        self.promised = self.reserved + max(0, self.reservation - self.mapped) if is_promised else 0
         self.name_bytes = data[184:184 + name_length]
         try:
             self.name = self.name_bytes.decode("utf-8")

@@ -153,7 +153,7 @@ import Testing
     let forge = try sample()
     let whole = try forge.contents()
     try withSeededGenerator { generator in
-      for round in 0..<30 {
+      for round in 0..<9 {
         let device = try MemoryDevice(byteCount: UInt64(whole.count))
         var bytes = whole
         if round % 3 == 0 {
@@ -180,7 +180,7 @@ import Testing
   @Test func `no journal is a trap, and a node that claims to be anything is none`() throws {
     let store = try HostileStore()
     try withSeededGenerator { generator in
-      for _ in 0..<20 {
+      for _ in 0..<5 {
         let device = store.device()
         for _ in 0..<200 {
           try device.put(

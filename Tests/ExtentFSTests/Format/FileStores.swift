@@ -52,7 +52,7 @@ struct FileStoreUnderTest {
   let path: String
   let blockByteCount: Int
   private(set) var engine: Engine<FileDevice>
-  private(set) var volumes: [DiskVolume<FileDevice>] = []
+  var volumes: [DiskVolume<FileDevice>] = []
 
   static func options(limit: UInt64) -> EngineOptions {
     var options = EngineOptions()
