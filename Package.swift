@@ -27,8 +27,10 @@ let package = Package(
     .library(name: "Lacuna", targets: ["Lacuna"]),
     .library(name: "BlockStores", targets: ["BlockStores"]),
     .library(name: "nbdkit-lacuna-plugin", type: .dynamic, targets: ["LacunaPlugin"]),
+    .executable(name: "lacuna", targets: ["LacunaCommand"]),
   ],
   dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-atomics", from: "1.3.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
   ],
@@ -61,7 +63,8 @@ let package = Package(
     .target(
       name: "Lacuna",
       dependencies: [
-        "BlockStores", "Bytes", "Devices", "ExtentFS", .product(name: "SystemPackage", package: "swift-system"),
+        "BlockStores", "Bytes", "Devices", "ExtentFS", .product(name: "Atomics", package: "swift-atomics"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict),
     .target(
@@ -71,11 +74,22 @@ let package = Package(
         .unsafeFlags([
           // The runtime goes into the plugin, so that it loads where there is no Swift toolchain.
           "-static-stdlib",
+          // What FoundationEssentials needs, which linking it statically does not bring by itself.
+          "-l_FoundationCollections", "-l_FoundationCShims",
           // Only the entry point comes out of it.
           "-Xlinker", "--version-script=\(Context.packageDirectory)/plugin/exports.map",
           // It stays loaded until the process ends: Swift's runtime cannot be unloaded, and nbdkit calls dlclose.
           "-Xlinker", "-z", "-Xlinker", "nodelete",
         ])
+      ]),
+    .executableTarget(
+      name: "LacunaCommand",
+      dependencies: ["Lacuna", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: strict,
+      // It runs where there is no Swift toolchain, as the plugin does. The two libraries are parts of FoundationEssentials.
+      linkerSettings: [
+        .linkedLibrary("_FoundationCollections"), .linkedLibrary("_FoundationCShims"),
+        .unsafeFlags(["-static-stdlib"]),
       ]),
 
     // What the tests share, and the tests: one target per module.
@@ -102,12 +116,19 @@ let package = Package(
       name: "BlockStoresTests",
       dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: tests),
+    .testTarget(
+      name: "LacunaTests", dependencies: ["Lacuna", "Bytes", "LacunaTestSupport", "NBDTestSupport"],
+      swiftSettings: tests),
     // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(
       name: "NBDTestSupport", dependencies: ["Bytes", "CLibNBD"], path: "Tests/NBDTestSupport",
       swiftSettings: fastTests),
+    // These run the program `lacuna`, which building the tests builds too.
     .testTarget(
-      name: "NBDTests", dependencies: ["Bytes", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
+      name: "CommandLineTests", dependencies: ["Bytes", "Lacuna", "LacunaTestSupport", "NBDTestSupport"],
+      swiftSettings: tests),
+    .testTarget(
+      name: "NBDTests", dependencies: ["Bytes", "Lacuna", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
   ]
 )
 
@@ -116,7 +137,8 @@ if Context.environment["LACUNA_FUZZ"] != nil {
   package.targets.removeAll { $0.isTest }
   package.targets.append(
     .executableTarget(
-      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "LacunaTestSupport"], path: "Tests",
+      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "Lacuna", "LacunaTestSupport"],
+      path: "Tests",
       sources: ["Fuzz"]
         + ["CrashShape", "CrashStore", "HostileStore", "JournalForge", "Seals"]
         .map { "ExtentFSTests/Engine/\($0).swift" },

@@ -113,6 +113,11 @@ need_build_tools() {
   need_swift
 }
 
+# Where the program is after scripts/build; for `release` or `debug`.
+program_path() {
+  printf '%s\n' "$root/.build/$1/lacuna"
+}
+
 # Where the plugin is after scripts/build; for `release` or `debug`.
 plugin_path() {
   printf '%s\n' "$root/.build/$1/nbdkit-lacuna-plugin.so"

@@ -4,6 +4,7 @@
 
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
 
@@ -25,5 +26,14 @@ static const unsigned long lacuna_BLKGETSIZE64 = BLKGETSIZE64;
 
 // renameat2(2), linkat(2): relative paths are so from the working directory.
 static const int lacuna_AT_FDCWD = -100;
+
+// open(2): a descriptor that only refers to a file. Shown only with _GNU_SOURCE.
+static const int lacuna_O_PATH = 010000000;
+
+// accept4(2), as above.
+extern int accept4(int listener, struct sockaddr *address, socklen_t *length, int flags);
+static inline int lacuna_accept4(int listener, struct sockaddr *address, socklen_t *length, int flags) {
+  return accept4(listener, address, length, flags);
+}
 
 #endif

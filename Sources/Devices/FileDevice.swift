@@ -32,6 +32,9 @@ public final class FileDevice: BlockDevice {
   /// What this opening may do.
   public let access: Access
 
+  /// What was done so far.
+  public let counters = DeviceCounters()
+
   private let descriptor: FileDescriptor
   /// The name of a file that has not got its own yet.
   private let temporaryPath: Locked<FilePath?>
@@ -114,6 +117,7 @@ public final class FileDevice: BlockDevice {
       try unsafe Transfer.fill(buffer, at: Int64(offset)) { rest, offset throws(Errno) in
         try unsafe SystemCalls.read(descriptor, into: rest, at: offset)
       }
+      counters.noteRead(byteCount)
     } catch {
       throw failure(.read, error, offset: offset, byteCount: UInt64(byteCount))
     }
@@ -129,6 +133,7 @@ public final class FileDevice: BlockDevice {
     do throws(Errno) {
       try requireChangeable()
       try unsafe drain(buffer, at: Int64(offset))
+      counters.noteWrite(byteCount)
     } catch {
       throw failure(.write, error, offset: offset, byteCount: UInt64(byteCount))
     }
@@ -145,6 +150,7 @@ public final class FileDevice: BlockDevice {
         try requireNoFailedSync()
         do throws(Errno) {
           try SystemCalls.syncData(descriptor)
+          counters.noteSync()
         } catch {
           noteFailedSync(error)
           throw error

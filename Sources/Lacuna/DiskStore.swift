@@ -1,54 +1,64 @@
+internal import Bytes
 internal import Devices
 internal import ExtentFS
-internal import Glibc
 internal import SystemPackage
 
 /// An open store in a file or on a block device.
+///
+/// It holds no volume open by itself. Lock order: `throwaways.opening`, then the engine's; the others are for a moment only.
 final class DiskStore: Sendable {
+  /// The absolute path, as far as who opened it gave one.
+  let path: String
   /// What the user should know.
   let warnings: [String]
-  /// The volume that the empty name stands for.
-  let defaultVolume: Volume
   /// Why nobody may write, where that is for reasons of the store itself.
   let refusalOfWriting: LacunaError?
-  private let engine: Engine<FileDevice>
-  private let isReadOnly: Bool
+  /// Whether nobody can write to it.
+  let isReadOnly: Bool
+  /// Whether that is only because it was opened to be looked at: what it says of itself is then what it would say if it had
+  /// been opened for writing.
+  let couldBeWritten: Bool
+  /// The export that the empty name stands for while this process serves the store; nil for the store's own default.
+  let servedDefault: String?
+  let limitByteCount: UInt64?
+  let engine: Engine<FileDevice>
+  let device: FileDevice
+  /// When the store was opened.
+  let opening = ContinuousClock.now
+  let throwaways = Throwaways()
+  /// How many clients each inode has.
+  let clients = Locked<[UInt64: Int]>([:])
+  /// Whether this process answers others about the store.
+  let isServing = Locked(false)
+  let operations = OperationTotals()
 
   /// Opens the store at `path`; makes it where nothing is there, and the volume as well, as far as `options` say so.
   ///
   /// What is there and is no store is never written to.
   init(at path: String, _ options: StoreOptions) throws(LacunaError) {
-    let opened = try Opening.open(FilePath(path), options)
+    let opened = try StoreOpening.open(FilePath(path), options)
+    self.path = path
     engine = opened.engine
+    device = opened.device
     isReadOnly = opened.isReadOnly
+    couldBeWritten = opened.couldBeWritten
     warnings = opened.warnings
     refusalOfWriting = opened.refusalOfWriting
-    defaultVolume = Volume(opened.volume, isReadOnly: opened.isReadOnly)
+    servedDefault = options.volumeName
+    limitByteCount = options.limitByteCount
   }
 
   /// Starts the thread for checkpoints.
   func startBackgroundWork() throws(LacunaError) {
     guard !isReadOnly else { return }
-    do { try engine.startCheckpoints() } catch { throw LacunaError(error) }
+    try onDisk { () throws(ExtentFSError) in try engine.startCheckpoints() }
   }
 
-  /// All volumes.
-  func volumes() throws(LacunaError) -> [VolumeDescription] {
-    do {
-      return try engine.volumeRecords().map { _, record in
-        VolumeDescription(onDisk: record.name, byteCount: record.byteCount, isReadOnly: isReadOnly)
-      }
-    } catch {
-      throw LacunaError(error)
-    }
-  }
-
-  /// The volume `name`; nil where there is none.
-  func volume(named name: String) throws(LacunaError) -> Volume? {
-    do {
-      return try engine.openVolume(named: name).map { Volume($0, isReadOnly: isReadOnly) }
-    } catch {
-      throw LacunaError(error)
+  /// The name of the export that the empty name stands for; nil where there is none.
+  var defaultName: String? {
+    get throws(LacunaError) {
+      if let servedDefault { return servedDefault }
+      return try onDisk { () throws(ExtentFSError) in try engine.defaultName }
     }
   }
 
@@ -63,197 +73,18 @@ final class DiskStore: Sendable {
   }
 }
 
-extension Volume {
-  convenience init(_ volume: DiskVolume<FileDevice>, isReadOnly: Bool) {
-    self.init(
-      VolumeDescription(onDisk: volume.name, byteCount: volume.byteCount, isReadOnly: isReadOnly), .disk(volume))
+extension Engine {
+  /// The name of the default volume; nil where there is none.
+  var defaultName: String? {
+    get throws(ExtentFSError) {
+      guard let inode = defaultInode, let record = try volumeRecord(of: inode), !record.isTransient else { return nil }
+      return record.name
+    }
   }
 }
 
-extension VolumeDescription {
-  fileprivate init(onDisk name: String, byteCount: UInt64, isReadOnly: Bool) {
-    self.init(
-      name: name, byteCount: byteCount, isReadOnly: isReadOnly,
-      summary: "\(byteCount) bytes, thin\(isReadOnly ? ", read-only" : "")")
-  }
-}
-
-/// What an opening came to.
-private struct OpenedStore {
-  var engine: Engine<FileDevice>
-  var volume: DiskVolume<FileDevice>
-  var isReadOnly: Bool
-  var warnings: [String]
-  var refusalOfWriting: LacunaError?
-}
-
-/// The steps from a path to an engine.
-private struct Opening {
-  let path: FilePath
-  let options: StoreOptions
-  let device: FileDevice
-  let isReadOnly: Bool
-  let warnings: [String]
-  let refusalOfWriting: LacunaError?
-
-  /// Opens the store, or makes it; with its volume.
-  static func open(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> OpenedStore {
-    var attemptCount = 0
-    var refusal: LacunaError?
-    while true {
-      attemptCount += 1
-      do throws(LacunaError) {
-        return try Opening(at: path, options, refusingWriting: refusal).finish()
-      } catch {
-        if error.code == .readOnlyFormat, refusal == nil {
-          refusal = error
-          continue
-        }
-        // Another process that made the same store at the same time was first: its store is there, and is opened.
-        guard error.code == .deviceFailed(errno: EEXIST), attemptCount < 10 else { throw error }
-      }
-    }
-  }
-
-  private func finish() throws(LacunaError) -> OpenedStore {
-    do throws(LacunaError) {
-      let (engine, warnings) = try openEngine()
-      do throws(LacunaError) {
-        try checkShape(of: engine)
-        let volume = try findOrMakeVolume(in: engine)
-        do { try device.publish() } catch { throw LacunaError(error) }
-        return OpenedStore(
-          engine: engine, volume: volume, isReadOnly: isReadOnly, warnings: self.warnings + warnings,
-          refusalOfWriting: refusalOfWriting)
-      } catch {
-        // So that the file is let go of; what is wrong is known already.
-        try? engine.close()
-        throw error
-      }
-    } catch {
-      device.abandon()
-      throw error
-    }
-  }
-
-  /// - Parameter refusal: why the store is opened for reading only, though it could be written to.
-  private init(
-    at path: FilePath, _ options: StoreOptions, refusingWriting refusal: LacunaError?
-  ) throws(LacunaError) {
-    self.path = path
-    self.options = options
-    refusalOfWriting = refusal
-    if let refusal {
-      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
-      isReadOnly = true
-      warnings = ["\(refusal.description); clients that want to write are refused, unless nbdkit runs with -r"]
-      return
-    }
-    do throws(DeviceError) {
-      device = try FileDevice(opening: path)
-      (isReadOnly, warnings) = (false, [])
-    } catch {
-      switch (error.operation, error.errno) {
-      case (.open, ENOENT) where options.createsMissing:
-        device = try Self.create(path, options)
-        // It has its name only when all is there, its volume too, and goes where a step fails.
-        (isReadOnly, warnings) = (false, [])
-      case (.open, EACCES), (.open, EPERM), (.open, EROFS):
-        do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
-        isReadOnly = true
-        warnings = ["\(path) cannot be opened for writing, so it is served for reading only"]
-      default: throw Self.failure(error, path)
-      }
-    }
-  }
-
-  private static func create(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> FileDevice {
-    guard let byteCount = options.byteCount else {
-      throw LacunaError(
-        .invalidParameter, "there is no store \(path) yet; to make one, say how large its disk is to be, with size=")
-    }
-    guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
-      throw LacunaError(.invalidParameter, "a disk has from 1 to 2^63 - 1 bytes, not \(byteCount)")
-    }
-    var format = FormatOptions()
-    format.blockByteCount = Int(clamping: options.blockByteCount ?? StoreOptions.defaultBlockByteCount)
-    format.journalByteCount = options.journalByteCount ?? StoreOptions.defaultJournalByteCount
-    format.createdSeconds = UInt64(max(time(nil), 0))
-    let device: FileDevice
-    do { device = try FileDevice(preparing: path) } catch { throw failure(error, path) }
-    do { try Engine.format(device, format) } catch { throw LacunaError(error) }
-    return device
-  }
-
-  private func openEngine() throws(LacunaError) -> (Engine<FileDevice>, [String]) {
-    guard device.byteCount > 0 else {
-      throw LacunaError(
-        .notAStore, "\(path) is an empty file, not a store; remove it, and a store is made in its place")
-    }
-    var engineOptions = EngineOptions()
-    engineOptions.cacheByteCount = options.cacheByteCount
-    engineOptions.limitByteCount = options.limitByteCount
-    engineOptions.detectsZeroes = options.detectsZeroes
-    engineOptions.checkpointSeconds = options.checkpointSeconds
-    do throws(ExtentFSError) {
-      return try Engine.open(device, engineOptions, readOnly: isReadOnly)
-    } catch {
-      var failure = LacunaError(error)
-      failure.description = "\(path): \(error)"
-      throw failure
-    }
-  }
-
-  /// Refuses a store that is not what the options say it is.
-  private func checkShape(of engine: Engine<FileDevice>) throws(LacunaError) {
-    if let wanted = options.blockByteCount, wanted != UInt64(engine.blockSize.byteCount) {
-      throw LacunaError(
-        .invalidParameter, "the store \(path) has blocks of \(engine.blockSize.byteCount) bytes, not of \(wanted)")
-    }
-    if let wanted = options.journalByteCount, wanted != engine.journalByteCount {
-      throw LacunaError(
-        .invalidParameter, "the store \(path) has a journal of \(engine.journalByteCount) bytes, not of \(wanted)")
-    }
-  }
-
-  private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) -> DiskVolume<FileDevice> {
-    do {
-      let name = try wantedName(in: engine)
-      if let volume = try engine.openVolume(named: name) {
-        if let wanted = options.byteCount, wanted != volume.byteCount {
-          throw LacunaError(
-            .invalidParameter,
-            "the volume '\(name)' in \(path) has \(volume.byteCount) bytes, not the \(wanted) that size= says; "
-              + "leave size= out to serve it as it is")
-        }
-        return volume
-      }
-      guard let byteCount = options.byteCount, options.createsMissing, !isReadOnly else {
-        throw LacunaError(
-          .noSuchVolume,
-          "there is no volume '\(name)' in \(path)"
-            + (options.createsMissing && !isReadOnly ? "; to make it, say how large it is to be, with size=" : ""))
-      }
-      return try engine.createVolume(named: name, byteCount: byteCount, createdSeconds: UInt64(max(time(nil), 0)))
-    } catch let error as LacunaError {
-      throw error
-    } catch let error as ExtentFSError {
-      throw LacunaError(error)
-    } catch {
-      throw LacunaError(.internalFailure, "\(error)")
-    }
-  }
-
-  /// The volume that was asked for; else the store's default one.
-  private func wantedName(in engine: Engine<FileDevice>) throws(ExtentFSError) -> String {
-    if let name = options.volumeName { return name }
-    guard let inode = engine.defaultInode else { return StoreOptions.defaultVolumeName }
-    return try engine.volumeRecords().first { $0.inode == inode }?.record.name ?? StoreOptions.defaultVolumeName
-  }
-
-  private static func failure(_ error: DeviceError, _ path: FilePath) -> LacunaError {
-    guard error.operation == .lock else { return LacunaError(error) }
-    let holder = LockHolder.find(of: path).map { " by process \($0)" } ?? ""
-    return LacunaError(.inUse, "\(path) is in use\(holder)")
-  }
+/// Runs what the engine does, and gives its errors the form that clients get.
+@inline(__always)
+func onDisk<Result>(_ body: () throws(ExtentFSError) -> Result) throws(LacunaError) -> Result {
+  do { return try body() } catch { throw LacunaError(error) }
 }

@@ -15,8 +15,6 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case nameTaken
     /// Clients are connected, and what was asked for would take something away from them.
     case busy
-    /// A volume has snapshots, and was to go without them.
-    case hasSnapshots
     /// The volume or the store refuses changes.
     case readOnly
     /// The volume may not map more blocks than it does.
@@ -67,7 +65,6 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case .noSuchVolume: ENOENT
     case .nameTaken: EEXIST
     case .busy: EBUSY
-    case .hasSnapshots: ENOTEMPTY
     case .readOnly: EROFS
     case .quotaReached: EDQUOT
     case .outOfRange: EINVAL

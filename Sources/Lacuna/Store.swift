@@ -65,27 +65,41 @@ public final class Store: Sendable {
     }
   }
 
-  /// The name of the volume that the empty name stands for.
-  public var defaultVolumeName: String {
-    switch contents {
-    case .memory(let volume): volume.description.name
-    case .disk(let store): store.defaultVolume.description.name
+  /// The name of the export that the empty name stands for; nil where there is none.
+  public var defaultVolumeName: String? {
+    get throws(LacunaError) {
+      switch contents {
+      case .memory(let volume): volume.description.name
+      case .disk(let store): try store.defaultName
+      }
     }
   }
 
-  /// The volume `name`; the default one for the empty name.
+  /// Opens the export `name` for one client: a volume, a snapshot, or what is made of them (``docs/design.md``); the default one
+  /// for the empty name. Whoever opens it closes it.
   ///
-  /// - Throws: `.noSuchVolume`.
+  /// - Throws: `.noSuchVolume`; `.readOnly` for a throwaway of a store that may only be read.
   public func openVolume(named name: String) throws(LacunaError) -> Volume {
-    let `default`: Volume
     switch contents {
-    case .memory(let volume): `default` = volume
-    case .disk(let store): `default` = store.defaultVolume
+    case .disk(let store): return try store.openVolume(named: name)
+    case .memory(let volume):
+      if name.isEmpty || name.hasSameBytes(as: volume.description.name) { return volume }
+      throw LacunaError(
+        .noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(volume.description.name)' is there")
     }
-    if name.isEmpty || name.hasSameBytes(as: `default`.description.name) { return `default` }
-    if case .disk(let store) = contents, let volume = try store.volume(named: name) { return volume }
-    throw LacunaError(
-      .noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(`default`.description.name)' is there")
+  }
+
+  /// Says that this process answers others about the store from now on.
+  func noteServing() {
+    if case .disk(let store) = contents { store.isServing.withLock { $0 = true } }
+  }
+
+  /// The store on disk, which alone has what can be asked for by name.
+  func onDisk<Method: StoreMethod>(for _: Method.Type) throws(LacunaError) -> DiskStore {
+    guard case .disk(let store) = contents else {
+      throw LacunaError(.notSupported, "a disk in memory has no \(Method.name)")
+    }
+    return store
   }
 
   /// Tidies up, so that the next opening has less to do. No other call may follow, nor be running. What was acknowledged

@@ -21,8 +21,14 @@ public struct StoreOptions: Sendable {
 
   /// The file or block device that holds the store.
   public var path: String?
-  /// The volume to open; nil for the store's default one, which is made with the name `defaultVolumeName`.
+  /// The export that the empty name stands for while the store is open; nil for the store's default volume. As a volume's
+  /// name, what is made where `byteCount` is given; nil for `defaultVolumeName`.
   public var volumeName: String?
+  /// Whether the volume is looked for, and made where it is not there. False to open a store, or to make an empty one, without
+  /// a thought for its volumes; `volumeName` and `byteCount` then mean nothing.
+  public var makesVolume = true
+  /// Whether a store that is there is opened for reading only, so that not a byte of it changes; nothing is made then.
+  public var opensReadOnly = false
   /// The volume's size in bytes, from 1 to 2^63 - 1: what a volume that is not there yet gets, and what one that is there
   /// must have.
   public var byteCount: UInt64?

@@ -10,6 +10,8 @@ public struct VolumeExtent: Sendable, Hashable {
     case zero
     /// Nothing: zeroes that take no space.
     case hole
+    /// Of a difference of two snapshots: what is the same in both, whatever it is.
+    case unchanged
   }
 
   /// The first byte.
@@ -40,10 +42,32 @@ public final class Volume: Sendable {
   /// Name, size and the like.
   public let description: VolumeDescription
   private let contents: VolumeContents
+  private let counters: OperationCounters?
+  private let onClose: Locked<(@Sendable () throws(LacunaError) -> Void)?>
 
-  init(_ description: VolumeDescription, _ contents: VolumeContents) {
+  /// - Parameters:
+  ///   - counters: where requests are counted; nil where nobody asks.
+  ///   - close: what the end of the volume's use means, done once.
+  init(
+    _ description: VolumeDescription, _ contents: VolumeContents, counters: OperationCounters? = nil,
+    close: (@Sendable () throws(LacunaError) -> Void)? = nil
+  ) {
     self.description = description
     self.contents = contents
+    self.counters = counters
+    onClose = Locked(close)
+  }
+
+  deinit { try? close() }
+
+  /// Ends the use of the volume by the one who opened it; a throwaway goes with its last user. No other call may follow, nor be
+  /// running. It happens by itself when nobody has a reference left.
+  public func close() throws(LacunaError) {
+    let close = onClose.withLock { onClose in
+      defer { onClose = nil }
+      return onClose
+    }
+    try close?()
   }
 
   /// The size in bytes.
@@ -63,7 +87,9 @@ public final class Volume: Sendable {
     guard let range = Range(offset: offset, byteCount: buffer.count), range.upperBound <= byteCount else {
       throw pastEnd(.outOfRange, offset, UInt64(buffer.count))
     }
-    try onContents { contents throws(LacunaError) in try unsafe contents.read(into: buffer, at: offset) }
+    try onContents(.read, UInt64(buffer.count)) { contents throws(LacunaError) in
+      try unsafe contents.read(into: buffer, at: offset)
+    }
   }
 
   /// Writes all of `buffer` at `offset`.
@@ -71,7 +97,7 @@ public final class Volume: Sendable {
     guard let range = Range(offset: offset, byteCount: buffer.count), range.upperBound <= byteCount else {
       throw pastEnd(.outOfSpace, offset, UInt64(buffer.count))
     }
-    try onContents { contents throws(LacunaError) in
+    try onContents(.write, UInt64(buffer.count)) { contents throws(LacunaError) in
       try unsafe contents.write(buffer, at: offset)
       if durably { try contents.sync() }
     }
@@ -89,7 +115,7 @@ public final class Volume: Sendable {
     if onlyIfFast, !(mayTrim ? contents.zeroesByMapping : contents.reservesZeroes) {
       throw LacunaError(.notSupported, "volume '\(description.name)': these zeroes are no faster than writing them")
     }
-    try onContents { contents throws(LacunaError) in
+    try onContents(.zero, range.length) { contents throws(LacunaError) in
       try contents.zero(in: range, keepsSpace: !mayTrim)
       if durably { try contents.sync() }
     }
@@ -99,7 +125,7 @@ public final class Volume: Sendable {
   /// what they hold.
   public func discard(_ range: Range<UInt64>, durably: Bool) throws(LacunaError) {
     guard range.upperBound <= byteCount else { throw pastEnd(.outOfRange, range.lowerBound, range.length) }
-    try onContents { contents throws(LacunaError) in
+    try onContents(.trim, range.length) { contents throws(LacunaError) in
       try contents.discard(in: range)
       if durably { try contents.sync() }
     }
@@ -113,7 +139,7 @@ public final class Volume: Sendable {
   /// Makes everything that completed before this call durable.
   public func flush() throws(LacunaError) {
     guard !isReadOnly else { return }
-    try onContents { contents throws(LacunaError) in try contents.sync() }
+    try onContents(.flush, 0) { contents throws(LacunaError) in try contents.sync() }
   }
 
   /// Calls `visit` with maximal extents that cover `range` without gaps, in order and clipped to it, until it returns
@@ -134,6 +160,15 @@ public final class Volume: Sendable {
     _ body: (VolumeContents) throws(LacunaError) -> Result
   ) throws(LacunaError) -> Result {
     do { return try body(contents) } catch { throw error.inVolume(description.name) }
+  }
+
+  /// The same, counted.
+  @inline(__always)
+  private func onContents(
+    _ operation: VolumeOperation, _ byteCount: UInt64, _ body: (VolumeContents) throws(LacunaError) -> Void
+  ) throws(LacunaError) {
+    guard let counters else { return try onContents(body) }
+    try counters.measure(operation, byteCount: byteCount) { () throws(LacunaError) in try onContents(body) }
   }
 
   private func pastEnd(_ code: LacunaError.Code, _ offset: UInt64, _ count: UInt64) -> LacunaError {

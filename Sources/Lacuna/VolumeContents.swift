@@ -10,6 +10,7 @@ enum VolumeContents: Sendable {
   case chain(BlockChainFile<MemoryBlockChainStore>)
   case bytes(MemoryByteStore, Inode)
   case disk(DiskVolume<FileDevice>)
+  case difference(VolumeDifference)
 
   func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(LacunaError) {
     let count =
@@ -23,6 +24,11 @@ enum VolumeContents: Sendable {
           try unsafe volume.read(into: buffer, at: offset)
           return buffer.count
         }
+      case .difference(let difference):
+        try onDisk { () throws(ExtentFSError) -> Int in
+          try unsafe difference.new.read(into: buffer, at: offset)
+          return buffer.count
+        }
       }
     guard count == buffer.count else { throw LacunaError(.internalFailure, "its contents end before it does") }
   }
@@ -34,6 +40,7 @@ enum VolumeContents: Sendable {
     case .bytes(let array, let inode):
       try inMemory { () throws(StoreError) in try unsafe array.write(inode, bytes, at: offset) }
     case .disk(let volume): try onDisk { () throws(ExtentFSError) in try unsafe volume.write(bytes, at: offset) }
+    case .difference: throw Self.readOnly
     }
   }
 
@@ -44,6 +51,7 @@ enum VolumeContents: Sendable {
     case .bytes(let bytes, let inode): try inMemory { () throws(StoreError) in try bytes.zero(inode, in: range) }
     case .disk(let volume):
       try onDisk { () throws(ExtentFSError) in try volume.zero(in: range, keepsSpace: keepsSpace) }
+    case .difference: throw Self.readOnly
     }
   }
 
@@ -53,6 +61,7 @@ enum VolumeContents: Sendable {
     case .chain(let file): try inMemory { () throws(StoreError) in try file.discard(in: range) }
     case .bytes(let bytes, let inode): try inMemory { () throws(StoreError) in try bytes.zero(inode, in: range) }
     case .disk(let volume): try onDisk { () throws(ExtentFSError) in try volume.discard(in: range) }
+    case .difference: throw Self.readOnly
     }
   }
 
@@ -63,6 +72,7 @@ enum VolumeContents: Sendable {
     case .chain(let file): try inMemory { () throws(StoreError) in try file.sync() }
     case .bytes: break  // In memory; there is nothing more durable.
     case .disk(let volume): try onDisk { () throws(ExtentFSError) in try volume.flush() }
+    case .difference: break  // Of snapshots, which are durable.
     }
   }
 
@@ -89,8 +99,12 @@ enum VolumeContents: Sendable {
         }
       }
       if let failure { throw failure }
+    case .difference(let difference): try difference.forEachExtent(in: range, visit)
     }
   }
+
+  /// What a difference says to who wants to change it. Clients are told that it is read-only, and do not ask.
+  private static var readOnly: LacunaError { LacunaError(.readOnly, "a difference of snapshots is read-only") }
 
   /// The unit of reading and writing that costs least, in bytes.
   var preferredByteCount: Int {
@@ -99,13 +113,14 @@ enum VolumeContents: Sendable {
     case .chain(let file): file.blockSize.byteCount
     case .bytes: 4096  // A page.
     case .disk(let volume): volume.preferredByteCount
+    case .difference(let difference): difference.new.preferredByteCount
     }
   }
 
   /// Whether zeroing costs no more than O(log n), whatever the length, if space need not be kept.
   var zeroesByMapping: Bool {
     switch self {
-    case .extents, .chain, .disk: true
+    case .extents, .chain, .disk, .difference: true
     case .bytes: false
     }
   }
@@ -113,7 +128,7 @@ enum VolumeContents: Sendable {
   /// Whether that holds also if space is to be kept.
   var reservesZeroes: Bool {
     switch self {
-    case .extents, .disk: true
+    case .extents, .disk, .difference: true
     case .chain, .bytes: false
     }
   }
@@ -121,11 +136,6 @@ enum VolumeContents: Sendable {
 
 @inline(__always)
 private func inMemory<Result>(_ body: () throws(StoreError) -> Result) throws(LacunaError) -> Result {
-  do { return try body() } catch { throw LacunaError(error) }
-}
-
-@inline(__always)
-private func onDisk<Result>(_ body: () throws(ExtentFSError) -> Result) throws(LacunaError) -> Result {
   do { return try body() } catch { throw LacunaError(error) }
 }
 

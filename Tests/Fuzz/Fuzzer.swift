@@ -23,6 +23,7 @@ private let target: @Sendable ([UInt8]) throws -> Void = {
   case "store": { try FuzzTargets.store($0) }
   case "journal": { try FuzzTargets.journal($0) }
   case "operations": { try FuzzTargets.operations($0) }
-  default: fatalError("LACUNA_FUZZ_TARGET must be store, journal or operations")
+  case "control": { try FuzzTargets.control($0) }
+  default: fatalError("LACUNA_FUZZ_TARGET must be store, journal, operations or control")
   }
 }()

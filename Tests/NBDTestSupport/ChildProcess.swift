@@ -23,7 +23,7 @@ package enum ExitStatus: Equatable, Sendable, CustomStringConvertible {
 ///
 /// A thread of its own starts it and stays until it ends: nbdkit's `--exit-with-parent` takes the death of the thread
 /// that started it for the death of its parent.
-final class ChildProcess: Sendable {
+package final class ChildProcess: Sendable {
   private enum State: Sendable {
     case starting
     case failed(errno: Int32)
@@ -33,10 +33,10 @@ final class ChildProcess: Sendable {
 
   private let state = Locked(State.starting)
   /// The command line, for messages.
-  let commandLine: String
+  package let commandLine: String
 
   /// Starts `arguments`, found through PATH, with standard input from /dev/null.
-  init(
+  package init(
     _ arguments: [String], standardOutput: String, standardError: String, lifetimeSecondsMax: Double
   ) throws {
     commandLine = arguments.joined(separator: " ")
@@ -50,21 +50,21 @@ final class ChildProcess: Sendable {
   }
 
   /// How the process ended, or nil while it runs.
-  var exitStatus: ExitStatus? {
+  package var exitStatus: ExitStatus? {
     state.withLock { state in
       if case .ended(let status) = state { status } else { nil }
     }
   }
 
   /// The process's number while it runs.
-  var pid: Int32? {
+  package var pid: Int32? {
     state.withLock { state in
       if case .running(let pid) = state { pid } else { nil }
     }
   }
 
   /// Sends a signal, unless the process has ended.
-  func send(_ signal: Int32) {
+  package func send(_ signal: Int32) {
     // Under the lock, so that the process cannot be reaped and its number given to another in between.
     state.withLock { state in
       if case .running(let pid) = state { _ = kill(pid, signal) }
@@ -72,7 +72,7 @@ final class ChildProcess: Sendable {
   }
 
   /// Waits for the end, and kills the process when `seconds` have passed.
-  func waitForEnd(seconds: Double) -> ExitStatus {
+  package func waitForEnd(seconds: Double) -> ExitStatus {
     if !Deadline(secondsFromNow: seconds).wait(until: { exitStatus != nil }) {
       send(SIGKILL)
       _ = Deadline(secondsFromNow: 10).wait { exitStatus != nil }

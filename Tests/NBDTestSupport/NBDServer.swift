@@ -26,13 +26,6 @@ package struct NBDServerError: Error, CustomStringConvertible {
   package var description: String
 }
 
-/// What a command that ran to its end left behind.
-package struct FinishedCommand: Sendable {
-  package var status: ExitStatus
-  package var standardOutput: String
-  package var standardError: String
-}
-
 /// A real nbdkit on a private Unix socket, from `run` until the end of its body.
 package final class NBDServer: Sendable {
   /// Longest wait for the socket: loading a plugin takes milliseconds, but the machine may be busy.
@@ -85,15 +78,7 @@ package final class NBDServer: Sendable {
   package static func runToEnd(
     _ arguments: [String], launcher: [String] = [], secondsMax: Double = 30
   ) throws -> FinishedCommand {
-    let directory = try PrivateDirectory()
-    defer { directory.remove() }
-    let process = try ChildProcess(
-      launcher + ["nbdkit"] + arguments, standardOutput: directory.file("stdout"),
-      standardError: directory.file("stderr"),
-      lifetimeSecondsMax: secondsMax + 10)
-    let status = process.waitForEnd(seconds: secondsMax)
-    return FinishedCommand(
-      status: status, standardOutput: directory.text(of: "stdout"), standardError: directory.text(of: "stderr"))
+    try FinishedCommand.run(launcher + ["nbdkit"] + arguments, secondsMax: secondsMax)
   }
 
   /// The text of a file in the server's private directory, such as a filter's log.

@@ -111,6 +111,11 @@ private func report(_ error: some ReportableError) {
   nbdkit_set_error(error.errno > 0 ? error.errno : EIO)
 }
 
+/// Says something on one line where nbdkit runs with `-v`.
+func debug(_ message: String) {
+  unsafe oneLine(message).withCString { text in unsafe withVaList([text]) { unsafe nbdkit_vdebug("%s", $0) } }
+}
+
 /// Tells the user something that is no failure, on one line.
 func warn(_ message: String) {
   // Not through nbdkit, which would call it an error or say it only with -v.

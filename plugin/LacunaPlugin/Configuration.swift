@@ -9,6 +9,7 @@ enum Parameter: String, CaseIterable {
   case journal
   case checkpointInterval = "checkpoint-interval"
   case detectZeroes = "detect-zeroes"
+  case control
   case memory, engine
 
   /// The parameter that a bare argument is the value of.
@@ -28,7 +29,9 @@ enum Parameter: String, CaseIterable {
     case .store:
       return "store=<PATH>      File or block device that holds the store; the name may be left out:\n"
         + "                    nbdkit lacuna disk.lacuna size=100G"
-    case .volume: return "volume=<NAME>     Volume to serve (default: the store's default one)."
+    case .volume:
+      return "volume=<NAME>     Export for clients that name none (default: the store's default\n"
+        + "                  volume); made where size= is given."
     case .size: return "size=<SIZE>       Size of the disk, such as 100G; needed to make a store or a volume."
     case .create: return "create=<BOOL>     Make a store or a volume that is not there (default true)."
     case .limit: return "limit=<SIZE>      Size that the store's file does not grow beyond (default: none)."
@@ -39,6 +42,9 @@ enum Parameter: String, CaseIterable {
       return "checkpoint-interval=<SECONDS>\n                  Longest time between two checkpoints (default 60)."
     case .detectZeroes:
       return "detect-zeroes=<BOOL>\n                  Make holes of zeroes that are written (default on)."
+    case .control:
+      return
+        "control=<PATH>|off\n                  Unix socket to manage the store by (default: the store's name with .sock)."
     case .memory:
       return "memory=<SIZE>     Size of a disk that is held in memory, instead of store=."
     case .engine:
@@ -49,9 +55,20 @@ enum Parameter: String, CaseIterable {
   }
 }
 
+/// Where the store can be managed while it is served.
+enum ControlChoice {
+  /// Where everybody looks for it; a server that cannot listen there serves without.
+  case besideStore
+  /// At this path, or not at all.
+  case at(String)
+  /// Nowhere.
+  case off
+}
+
 /// What the command line has said so far. Parameters come one at a time, in any order, each at most once.
 struct Configuration {
   private var options = StoreOptions()
+  private var control = ControlChoice.besideStore
   /// The parameters so far, in their order.
   private var given: [Parameter] = []
 
@@ -75,13 +92,14 @@ struct Configuration {
     case .journal: options.journalByteCount = try Self.journalByteCount(value)
     case .checkpointInterval: options.checkpointSeconds = try Self.seconds(value)
     case .detectZeroes: options.detectsZeroes = try Self.boolean(value)
+    case .control: control = try Self.controlChoice(value)
     case .memory: options.memoryByteCount = try Self.byteCount(name, value)
     case .engine: options.engine = try Self.engine(value)
     }
   }
 
   /// The store that the whole command line asks for.
-  func complete() throws(PluginError) -> StoreOptions {
+  func complete() throws(PluginError) -> (StoreOptions, ControlChoice) {
     let basis: Parameter
     switch (given.contains(.store), given.contains(.memory)) {
     case (true, true): throw PluginError("store= and memory= exclude each other")
@@ -94,7 +112,16 @@ struct Configuration {
     if let stranger = given.first(where: { $0.isForMemory != basis.isForMemory }) {
       throw PluginError("\(stranger.rawValue)= means nothing together with \(basis.rawValue)=")
     }
-    return options
+    return (options, basis == .memory ? .off : control)
+  }
+
+  private static func controlChoice(_ value: String) throws(PluginError) -> ControlChoice {
+    guard !value.isEmpty else { throw PluginError("control=: the path of the control socket is missing, or off") }
+    if value == "off" { return .off }
+    // nbdkit goes to another folder before it serves.
+    guard let path = unsafe nbdkit_absolute_path(value) else { throw .alreadyReported }
+    defer { unsafe free(path) }
+    return unsafe .at(String(cString: path))
   }
 
   /// An absolute path, since nbdkit goes to another folder before it serves, without symbolic links as far as it exists.

@@ -15,6 +15,9 @@ final class Connection: Sendable {
 /// The largest read or write that nbdkit lets through; it answers longer ones with `ENOMEM` by itself.
 private let requestByteCountMax: UInt32 = 64 << 20
 
+/// How many exports nbdkit takes in one list; one more is an error.
+private let exportCountMax = 10_000
+
 extension nbdkit_plugin {
   /// What a client learns and settles before its first request: exports, size, abilities.
   mutating func addConnectionCallbacks() {
@@ -26,15 +29,20 @@ extension nbdkit_plugin {
   private mutating func addExportCallbacks() {
     unsafe list_exports = { _, _, exports in
       answer { () throws(PluginError) in
-        for volume in try allVolumes() {
+        let volumes = try allVolumes()
+        for volume in volumes.prefix(exportCountMax) {
           guard unsafe nbdkit_add_export(exports, volume.name, volume.summary) == 0 else { throw .alreadyReported }
+        }
+        if volumes.count > exportCountMax {
+          debug("the list of exports ends after \(exportCountMax) of \(volumes.count); all of them can be opened")
         }
       }
     }
 
     unsafe default_export = { _, _ in
       unsafe answer(failure: nil) { () throws(PluginError) in
-        unsafe nbdkit_strdup_intern(try Server.shared.store().defaultVolumeName)
+        // Without a default the empty name stays, and opening it says so.
+        unsafe nbdkit_strdup_intern(try defaultVolumeName() ?? "")
       }
     }
 
@@ -45,7 +53,10 @@ extension nbdkit_plugin {
     unsafe open = { readonly in
       unsafe answerWithHandle { () throws(PluginError) in try openConnection(isReadOnly: readonly != 0) }
     }
-    unsafe close = { unsafe closeHandle($0) }
+    unsafe close = { handle in
+      _ = unsafe answer(handle) { connection throws(LacunaError) in try connection.volume.close() }
+      unsafe closeHandle(handle)
+    }
   }
 
   private mutating func addGeometryCallbacks() {
@@ -90,6 +101,11 @@ extension nbdkit_plugin {
 private func allVolumes() throws(PluginError) -> [VolumeDescription] {
   let store = try Server.shared.store()
   do { return try store.volumes() } catch { throw PluginError(error) }
+}
+
+private func defaultVolumeName() throws(PluginError) -> String? {
+  let store = try Server.shared.store()
+  do { return try store.defaultVolumeName } catch { throw PluginError(error) }
 }
 
 private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection {

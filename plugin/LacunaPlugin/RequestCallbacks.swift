@@ -69,6 +69,8 @@ extension VolumeExtent.Kind {
     case .data: 0
     case .zero: UInt32(NBDKIT_EXTENT_ZERO)
     case .hole: UInt32(NBDKIT_EXTENT_ZERO | NBDKIT_EXTENT_HOLE)
+    // What qcow2 says of clusters that its backing file has: not here, and not zero either.
+    case .unchanged: UInt32(NBDKIT_EXTENT_HOLE)
     }
   }
 }

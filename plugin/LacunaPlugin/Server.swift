@@ -10,7 +10,7 @@ final class Server: Sendable {
 
   private enum Phase {
     case configuring(Configuration)
-    case serving(Store)
+    case serving(Store, ControlServer?)
     case closed
   }
 
@@ -28,43 +28,82 @@ final class Server: Sendable {
   /// What the command line asks for.
   ///
   /// - Throws: `PluginError` where it is not complete.
-  func options() throws(PluginError) -> StoreOptions {
+  func options() throws(PluginError) -> (StoreOptions, ControlChoice) {
     try phase.withLock { phase throws(PluginError) in
       guard case .configuring(let configuration) = phase else { throw Self.wrongPhase }
       return try configuration.complete()
     }
   }
 
-  /// Opens the store that the command line asks for.
+  /// Opens the store that the command line asks for, and the socket to manage it by.
   func openStore() throws(PluginError) {
-    let options = try options()
-    let store: Store
-    do { store = try Store(options) } catch { throw PluginError(error) }
-    for warning in store.warnings { warn(warning) }
-    phase.withLock { $0 = .serving(store) }
+    let (options, choice) = try options()
+    do throws(LacunaError) {
+      let store = try Store(options)
+      do throws(LacunaError) {
+        let control = try Self.openControl(choice, options)
+        for warning in store.warnings { warn(warning) }
+        phase.withLock { $0 = .serving(store, control) }
+      } catch {
+        // What is wrong is known already.
+        try? store.close()
+        throw error
+      }
+    } catch {
+      throw PluginError(error)
+    }
+  }
+
+  /// Listens, and answers nobody yet.
+  private static func openControl(
+    _ choice: ControlChoice, _ options: StoreOptions
+  ) throws(LacunaError) -> ControlServer? {
+    switch choice {
+    case .off: return nil
+    case .at(let path): return try ControlServer(path: path)
+    case .besideStore:
+      guard let store = options.path else { return nil }
+      let path = ControlSocket.path(forStore: store)
+      do throws(LacunaError) {
+        return try ControlServer(path: path)
+      } catch {
+        // Such as a folder that is not ours, or another server of the same store, which both only read.
+        warn("\(error.description); the store is served, and cannot be managed meanwhile")
+        return nil
+      }
+    }
   }
 
   /// The open store.
   func store() throws(PluginError) -> Store {
     try phase.withLock { phase throws(PluginError) in
-      guard case .serving(let store) = phase else { throw Self.wrongPhase }
+      guard case .serving(let store, _) = phase else { throw Self.wrongPhase }
       return store
     }
   }
 
   /// Starts what the store does beside serving.
   func startBackgroundWork() throws(PluginError) {
-    let store = try store()
-    do { try store.startBackgroundWork() } catch { throw PluginError(error) }
+    let (store, control) = try phase.withLock { phase throws(PluginError) in
+      guard case .serving(let store, let control) = phase else { throw Self.wrongPhase }
+      return (store, control)
+    }
+    do throws(LacunaError) {
+      try store.startBackgroundWork()
+      try control?.start(store)
+    } catch {
+      throw PluginError(error)
+    }
   }
 
   /// Lets go of the store.
   func close() throws(PluginError) {
-    let store = phase.withLock { phase -> Store? in
+    let serving = phase.withLock { phase -> (Store, ControlServer?)? in
       defer { phase = .closed }
-      return if case .serving(let store) = phase { store } else { nil }
+      return if case .serving(let store, let control) = phase { (store, control) } else { nil }
     }
-    do { try store?.close() } catch { throw PluginError(error) }
+    serving?.1?.stop()
+    do { try serving?.0.close() } catch { throw PluginError(error) }
   }
 
   /// nbdkit never calls in this order; said rather than trapped on.

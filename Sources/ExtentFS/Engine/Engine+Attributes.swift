@@ -21,7 +21,6 @@ extension Engine {
   package func setAttributes(
     of name: String, _ change: VolumeAttributes, force: Bool
   ) throws(ExtentFSError) {
-    try requireRoom()
     try checkpoint { plan throws(ExtentFSError) in
       var (inode, record) = try plan.catalog.find(existing: name)
       guard record.kind == .volume else {

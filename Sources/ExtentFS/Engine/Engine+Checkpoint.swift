@@ -58,8 +58,10 @@ extension Engine {
     let (frozen, cut) = freeze(holding: plan.held)
     defer { for volume in plan.held.reversed() { volume.writers.unlock() } }
     guard evenIfUnchanged || !frozen.isEmpty || state.withLock({ !$0.orphans.isEmpty }) else { return }
+    let start = ContinuousClock.now
     do throws(ExtentFSError) {
       try merge(frozen, cut, plan)
+      checkpointTimes.withLock { $0.note(ContinuousClock.now - start) }
     } catch {
       journal.fail("a checkpoint failed: \(error)")
       throw error

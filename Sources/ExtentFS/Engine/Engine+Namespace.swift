@@ -80,7 +80,6 @@ extension Engine {
   ///
   /// - Parameter force: also where clients use the volume. What they write meanwhile waits, and comes after.
   package func rollback(_ volume: String, to snapshot: String, force: Bool) throws(ExtentFSError) {
-    try requireRoom()
     try checkpoint { plan throws(ExtentFSError) in
       let target = try plan.catalog.find(existing: volume)
       let source = try plan.catalog.find(existing: snapshot)
@@ -116,7 +115,6 @@ extension Engine {
 
   /// Renames a volume, with its snapshots, or a snapshot.
   package func rename(_ name: String, to new: String) throws(ExtentFSError) {
-    try requireRoom()
     try checkpoint { plan throws(ExtentFSError) in
       let found = try plan.catalog.find(existing: name)
       try VolumeName.check(new, found.record.kind)
@@ -142,7 +140,6 @@ extension Engine {
   /// - Throws: also `.invalidArgument` where the smaller size is no multiple of the block size.
   package func resize(_ name: String, to byteCount: UInt64, force: Bool) throws(ExtentFSError) {
     try Self.checkSize(byteCount)
-    try requireRoom()
     guard let volume = try openVolume(named: name) else { throw VolumeName.missing(name) }
     defer { closeVolume(volume) }
     try checkpoint { plan throws(ExtentFSError) in

@@ -43,6 +43,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let commits: GroupCommit<Device>
   let checkpoints = Lock()
   let checkpointer = Checkpointer()
+  let checkpointTimes = Locked(CheckpointTimes())
   /// `deadBlockCountMax` as of the last checkpoint.
   let deadBlockLimit = ManagedAtomic<UInt64>(.max)
   let state: Locked<State>

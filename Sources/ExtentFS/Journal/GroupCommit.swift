@@ -1,3 +1,4 @@
+internal import Atomics
 internal import Bytes
 package import Devices
 
@@ -22,6 +23,8 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
     var failure: String?
   }
 
+  private let requests = ManagedAtomic<UInt64>(0)
+
   private enum Role { case leader, served }
 
   /// Makes the one group commit of `ring`, which is on `device`.
@@ -34,7 +37,13 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
   /// Returns when every change appended before the call is durable, with its data: a flush. Costs nothing where they are.
   ///
   /// - Throws: `.device` where this call's own sync failed, `.failed` for everyone else from then on.
-  package func commit() throws(ExtentFSError) { try commit(through: ring.lastChangeSequence) }
+  package func commit() throws(ExtentFSError) {
+    requests.wrappingIncrement(ordering: .relaxed)
+    try commit(through: ring.lastChangeSequence)
+  }
+
+  /// How many flushes were asked for.
+  package var requestCount: UInt64 { requests.load(ordering: .relaxed) }
 
   /// Returns when every record up to the number `sequence`, which was appended, is durable, with its data.
   ///

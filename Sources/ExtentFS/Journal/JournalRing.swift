@@ -38,6 +38,9 @@ package import Devices
     var tailSequence: UInt64
     /// Whether records go through the mapping, until that fails once.
     var usesMapping: Bool
+    /// How many bytes were written, and how many of them were stored in the mapping.
+    var writtenByteCount: UInt64 = 0
+    var mappedByteCount: UInt64 = 0
     /// Why nothing may be written any more.
     var failure: String?
   }
@@ -77,6 +80,11 @@ package import Devices
 
   /// The length of the ring in bytes.
   package var byteCount: UInt64 { region.upperBound - region.lowerBound }
+
+  /// How many bytes were written since it was opened, and how many of them were stored in a mapping, without a call.
+  var writtenByteCounts: (all: UInt64, mapped: UInt64) {
+    state.withLock { ($0.writtenByteCount, $0.mappedByteCount) }
+  }
 
   /// How much of the ring is in use, in bytes; of any recent moment. No lock.
   package var usedByteCount: UInt64 { publishedUsedByteCount.load(ordering: .relaxed) }
@@ -173,7 +181,11 @@ extension JournalRing {
     unsafe (image + recordByteCount).initializeMemory(
       as: UInt8.self, repeating: 0, count: place.writtenByteCount - recordByteCount)
     let bytes = unsafe UnsafeRawBufferPointer(start: image, count: place.writtenByteCount)
-    if state.usesMapping, let mapping, unsafe store(bytes, in: mapping, at: Int(place.offset)) { return }
+    state.writtenByteCount &+= UInt64(bytes.count)
+    if state.usesMapping, let mapping, unsafe store(bytes, in: mapping, at: Int(place.offset)) {
+      state.mappedByteCount &+= UInt64(bytes.count)
+      return
+    }
     state.usesMapping = false
     do throws(DeviceError) {
       try unsafe device.write(bytes, at: region.lowerBound + place.offset)

@@ -8,6 +8,9 @@ struct ChecksumStripe {
   /// The same pages, in the order in which the sweep for room goes round.
   private var clock: ContiguousArray<ChecksumPage> = []
   private var hand = 0
+  /// How often checksums were found in memory, and how often they were not.
+  var hits: UInt64 = 0
+  var misses: UInt64 = 0
 
   /// How many pages a sweep looks at.
   private static let sweepLimit = 32
@@ -24,6 +27,12 @@ struct ChecksumStripe {
     page.isReferenced = true
     return page
   }
+
+  @inline(__always)
+  mutating func note(isHit: Bool) { if isHit { hits &+= 1 } else { misses &+= 1 } }
+
+  /// How many pages are in memory.
+  var pageCount: Int { clock.count }
 
   /// The page in memory, or a new one of which nothing is known.
   @inline(__always)

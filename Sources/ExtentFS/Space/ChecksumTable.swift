@@ -66,7 +66,12 @@ package final class ChecksumTable<Device: BlockDevice>: Sendable {
     guard block >= firstBlock, block < endBlock else { throw Self.outside(block) }
     let (page, index) = place(of: block)
     while true {
-      if let known = stripe(of: page).withLock({ $0.page(page)?.value(at: index) }) { return known }
+      let known = stripe(of: page).withLock { stripe in
+        let known = stripe.page(page)?.value(at: index)
+        stripe.note(isHit: known != nil)
+        return known
+      }
+      if let known { return known }
       try read(page)
     }
   }
@@ -82,10 +87,27 @@ package final class ChecksumTable<Device: BlockDevice>: Sendable {
     try forEachPage(of: run) { page, indices, done throws(ExtentFSError) in
       // Safe: `done` and the length of `indices` stay inside the run, and the precondition inside the buffer.
       let part = unsafe UnsafeMutableBufferPointer(rebasing: checksums[done..<done + indices.count])
-      while !(stripe(of: page).withLock { unsafe $0.page(page)?.copy(indices, to: part) ?? false }) {
+      while !(stripe(of: page).withLock { stripe in
+        let isKnown = unsafe stripe.page(page)?.copy(indices, to: part) ?? false
+        stripe.note(isHit: isKnown)
+        return isKnown
+      }) {
         try read(page)
       }
     }
+  }
+
+  /// What became of looks for checksums since the store was opened, and how many bytes are in memory.
+  var cacheFigures: CacheFigures {
+    var figures = CacheFigures()
+    for stripe in stripes {
+      stripe.withLock { stripe in
+        figures.hitCount &+= stripe.hits
+        figures.missCount &+= stripe.misses
+        figures.byteCount &+= UInt64(stripe.pageCount * stripe.valueCount) * 4
+      }
+    }
+    return figures
   }
 
   private func isInside(_ run: PhysicalRun) -> Bool {

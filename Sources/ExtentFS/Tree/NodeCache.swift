@@ -158,7 +158,7 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
     _ = stripes[stripe].withLock { $0.insert(node, inSet: set) }
   }
 
-  /// How often a node was in memory, and how often not.
+  /// How often a node was found in memory, and how often it was not.
   package var counts: (hits: UInt64, misses: UInt64) {
     var sum: (hits: UInt64, misses: UInt64) = (0, 0)
     for stripe in stripes {

@@ -9,8 +9,7 @@ extension LacunaError: Codable {
     let container = try decoder.container(keyedBy: CodingKeys.self)
     let errno = try container.decode(Int32.self, forKey: .errno)
     let name = try container.decode(String.self, forKey: .code)
-    let code = Code.simple.first { $0.name == name } ?? .deviceFailed(errno: errno)
-    self.init(code, try container.decode(String.self, forKey: .message))
+    self.init(Code(name: name, errno: errno), try container.decode(String.self, forKey: .message))
   }
 
   public func encode(to encoder: any Encoder) throws {
@@ -24,10 +23,16 @@ extension LacunaError: Codable {
 extension LacunaError.Code {
   /// All but `deviceFailed`, which has a number with it.
   public static let simple: [LacunaError.Code] = [
-    .invalidParameter, .noSuchVolume, .nameTaken, .busy, .hasSnapshots, .readOnly, .quotaReached, .outOfRange, .outOfSpace,
-    .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .unreachable, .invalidRequest,
+    .invalidParameter, .noSuchVolume, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
+    .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .unreachable,
+    .invalidRequest,
     .internalFailure,
   ]
+
+  /// The code with a name that it has as JSON; one of an unknown name is `deviceFailed`.
+  init(name: String, errno: Int32) {
+    self = Self.simple.first { $0.name == name } ?? .deviceFailed(errno: errno)
+  }
 
   /// The name that the code has as JSON.
   public var name: String {
@@ -36,7 +41,6 @@ extension LacunaError.Code {
     case .noSuchVolume: "noSuchVolume"
     case .nameTaken: "nameTaken"
     case .busy: "busy"
-    case .hasSnapshots: "hasSnapshots"
     case .readOnly: "readOnly"
     case .quotaReached: "quotaReached"
     case .outOfRange: "outOfRange"

@@ -13,7 +13,7 @@ public protocol StoreMethod: Codable, Sendable {
   static var name: String { get }
 
   /// Does it. Call ``Store/call(_:progress:)`` or ``ControlClient/call(_:progress:)`` instead.
-  func perform(on store: Store, progress: (Progress) -> Void) throws(LacunaError) -> Result
+  func perform(on store: Store, progress: (Progress) throws(LacunaError) -> Void) throws(LacunaError) -> Result
 }
 
 /// How far a long call has come.
@@ -46,10 +46,11 @@ extension Store {
   ///
   /// Any thread may call it, at the same time as others, and while clients read and write.
   ///
-  /// - Parameter progress: called now and then by this thread, where the call takes long; no lock is held meanwhile.
+  /// - Parameter progress: called now and then by this thread, where the call takes long; no lock is held meanwhile. What it throws
+  ///   ends the call.
   /// - Throws: `.notSupported` on a store in memory, and what the method's documentation says.
   public func call<Method: StoreMethod>(
-    _ method: Method, progress: (Progress) -> Void = { _ in }
+    _ method: Method, progress: (Progress) throws(LacunaError) -> Void = { _ in }
   ) throws(LacunaError) -> Method.Result {
     try method.perform(on: self, progress: progress)
   }

@@ -69,14 +69,13 @@ public struct CreateVolume: StoreMethod {
 /// `volume.delete`: deletes volumes and snapshots, all or none. The names are gone at once; the space comes back in the
 /// background (``GetDeletions``).
 ///
-/// Throws `.noSuchVolume`; `.busy` where clients are connected to one, unless forced; `.hasSnapshots` for a volume with
-/// snapshots, unless they go with it.
+/// Throws `.noSuchVolume`; `.busy` where clients are connected to one, unless forced.
 public struct DeleteVolumes: StoreMethod {
   public static let name = "volume.delete"
   public var names: [String]
   /// Also where clients are connected; their requests fail from then on.
   @Flag public var force: Bool
-  /// Also the volumes' snapshots.
+  /// Also the volumes' snapshots, which stay otherwise.
   @Flag public var snapshots: Bool
   /// Only says what would be deleted, and what would come back.
   @Flag public var dryRun: Bool

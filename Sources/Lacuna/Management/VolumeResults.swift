@@ -82,10 +82,11 @@ public struct VolumeList: Codable, Sendable, Hashable {
 public struct DeletionResult: Codable, Sendable, Hashable {
   /// All names, those of snapshots that went with their volumes included.
   public var deleted: [String]
-  /// How many bytes come back, in the background.
-  public var bytes: UInt64
+  /// How many bytes come back at least: those that none but one of them has. What several of them share and nobody else has comes
+  /// back as well. Only of a dry run, since it means reading their trees.
+  public var bytes: UInt64?
 
-  public init(deleted: [String], bytes: UInt64) {
+  public init(deleted: [String], bytes: UInt64?) {
     self.deleted = deleted
     self.bytes = bytes
   }

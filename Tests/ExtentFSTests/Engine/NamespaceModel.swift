@@ -15,12 +15,15 @@ struct NamespaceModel<Device: BlockDevice> {
   private var options: EngineOptions
   /// How often each kind of operation succeeded.
   private(set) var counts: [String: Int] = [:]
+  /// Whether the store may be too small for what is done.
+  private let mayBeFull: Bool
 
   static var volumeCountMax: Int { 12 }
   static var byteCountMax: Int { 200_000 }
 
-  init(on device: Device, _ options: EngineOptions = EngineOptions()) throws {
+  init(on device: Device, _ options: EngineOptions = EngineOptions(), mayBeFull: Bool = false) throws {
     self.device = device
+    self.mayBeFull = mayBeFull
     self.options = options
     var format = FormatOptions()
     format.blockByteCount = 1024
@@ -38,8 +41,21 @@ struct NamespaceModel<Device: BlockDevice> {
 
   private func names(_ isIncluded: (String) -> Bool) -> [String] { disks.keys.filter(isIncluded).sorted() }
 
-  /// Does something at random.
+  /// Does something at random, for which a store that may be full may have no room.
   mutating func step(_ generator: inout SeededGenerator) throws {
+    do {
+      try doSomething(&generator)
+    } catch let error as ExtentFSError where mayBeFull && error.code == .outOfSpace {
+      didSucceed("full")
+      // Space must come back.
+      if generator.oneIn(4), let name = disks.keys.sorted().randomElement(using: &generator) {
+        try delete([name])
+        didSucceed("delete")
+      }
+    }
+  }
+
+  private mutating func doSomething(_ generator: inout SeededGenerator) throws {
     let volumes = names { !$0.contains("@") }
     let snapshots = names { $0.contains("@") }
     switch generator.number(below: 100) {
@@ -92,9 +108,11 @@ struct NamespaceModel<Device: BlockDevice> {
       let gone = throwaways.remove(at: Int(generator.number(below: throwaways.count)))
       try engine.discardThrowaway(gone.volume)
     case 24..<25 where !throwaways.isEmpty && volumes.count < Self.volumeCountMax:
-      let kept = throwaways.remove(at: Int(generator.number(below: throwaways.count)))
+      let index = generator.number(below: throwaways.count)
+      let kept = throwaways[index]
       let name = freshName()
       try engine.promote(kept.volume, as: name)
+      throwaways.remove(at: index)
       (disks[name], open[name]) = (kept.disk, kept.volume)
       didSucceed("promote")
     case 25..<28: try engine.checkpoint()
@@ -155,8 +173,10 @@ struct NamespaceModel<Device: BlockDevice> {
     let range = generator.range(in: disk, longest: 12_000)
     switch generator.number(below: 10) {
     case 0:
-      try volume.zero(in: UInt64(range.lowerBound)..<UInt64(range.upperBound), keepsSpace: generator.oneIn(2))
-      disk.zero(range)
+      let keepsSpace = generator.oneIn(2)
+      try reach(0, in: range, of: volume, &disk) {
+        try volume.zero(in: UInt64(range.lowerBound)..<UInt64(range.upperBound), keepsSpace: keepsSpace)
+      }
     case 1:
       // The whole blocks; the last one counts as if the disk filled it.
       let end = range.upperBound == disk.byteCount ? disk.byteCount : range.upperBound / 1024 * 1024
@@ -165,11 +185,38 @@ struct NamespaceModel<Device: BlockDevice> {
       if start < end { disk.zero(start..<end) }
     default:
       let bytes = [UInt8](repeating: UInt8(1 + generator.number(below: 255)), count: range.count)
-      try bytes.withUnsafeBytes {
-        try volume.write($0, at: UInt64(range.lowerBound))
-        disk.write($0, at: range.lowerBound)
+      try reach(bytes[0], in: range, of: volume, &disk) {
+        try bytes.withUnsafeBytes { try volume.write($0, at: UInt64(range.lowerBound)) }
       }
     }
+  }
+
+  /// Makes all bytes of `range` be `byte`, by `body`, which may find the store full.
+  private func reach(
+    _ byte: UInt8, in range: Range<Int>, of volume: DiskVolume<Device>, _ disk: inout ReferenceDisk,
+    _ body: () throws -> Void
+  ) throws {
+    do {
+      try body()
+    } catch {
+      if mayBeFull, (error as? ExtentFSError)?.code == .outOfSpace { try accept(byte, in: range, of: volume, &disk) }
+      throw error
+    }
+    let bytes = [UInt8](repeating: byte, count: range.count)
+    bytes.withUnsafeBytes { disk.write($0, at: range.lowerBound) }
+  }
+
+  /// Each byte of `range` may be as it was, or `byte`: takes over what it is.
+  private func accept(
+    _ byte: UInt8, in range: Range<Int>, of volume: DiskVolume<Device>, _ disk: inout ReferenceDisk
+  ) throws {
+    var found = [UInt8](repeating: 0, count: range.count)
+    try found.withUnsafeMutableBytes { try volume.read(into: $0, at: UInt64(range.lowerBound)) }
+    let old = disk.bytes[range]
+    for (index, other) in zip(range, found) where other != byte && other != old[index] {
+      throw CheckFailure("'\(volume.name)', byte \(index) is neither what it was nor what was written")
+    }
+    found.withUnsafeBytes { disk.write($0, at: range.lowerBound) }
   }
 
   private func read(_ volume: DiskVolume<Device>, _ disk: ReferenceDisk, _ generator: inout SeededGenerator) throws {
@@ -216,8 +263,16 @@ struct NamespaceModel<Device: BlockDevice> {
     for (volume, _) in throwaways { try engine.discardThrowaway(volume) }
     throwaways = []
     if !disks.isEmpty { try delete(names { _ in true }) }
+    open = [:]
     while try engine.dropDeleted() {}
     try engine.checkpoint()
+    // Nothing is used but by the catalog and the like, and nothing else is missing.
+    let space = engine.space
+    try check(space.usedBlockCount == engine.superblock.nodeBlockCount, "data is left")
+    let usable = engine.geometry.usableBlockCount(inDeviceOf: space.blockCount)
+    try check(
+      space.freeBlockCount + space.usedBlockCount == usable,
+      "of \(usable) blocks \(space.usedBlockCount) are in use, and \(space.freeBlockCount) free")
   }
 }
 

@@ -1,0 +1,86 @@
+internal import Bytes
+internal import Devices
+
+/// What a store says of itself as a whole, in bytes.
+package struct StoreFigures: Sendable {
+  /// The length of the device.
+  package var deviceByteCount: UInt64
+  /// What is in use: data, nodes, and what superblocks, journal, bitmaps and checksums take.
+  package var usedByteCount: UInt64
+  /// The part of that which superblocks, journal, bitmaps and checksums take.
+  package var fixedByteCount: UInt64
+  /// What data could have now. Without a limit: what is free on the device as it is, since nobody knows how far it grows.
+  package var freeByteCount: UInt64
+  /// When the store was made, in seconds since 1970.
+  package var createdSeconds: UInt64
+  /// Of the last checkpoint.
+  package var generation: UInt64
+  package var featureNames: [String]
+}
+
+/// What became of looks into a cache since the store was opened.
+package struct CacheFigures: Sendable {
+  package var hitCount: UInt64 = 0
+  package var missCount: UInt64 = 0
+  /// What is in memory.
+  package var byteCount: UInt64 = 0
+}
+
+/// How long checkpoints took since the store was opened.
+package struct CheckpointTimes: Sendable {
+  package var count: UInt64 = 0
+  package var sum: Duration = .zero
+  package var last: Duration = .zero
+  package var longest: Duration = .zero
+
+  mutating func note(_ time: Duration) {
+    count += 1
+    sum += time
+    last = time
+    longest = max(longest, time)
+  }
+}
+
+/// What a store has done since it was opened.
+package struct EngineStatistics: Sendable {
+  /// How many flushes were asked for, and how many syncs answered them, and made checkpoints durable.
+  package var flushCount: UInt64
+  package var syncCount: UInt64
+  package var checkpoints: CheckpointTimes
+  package var nodes: CacheFigures
+  package var checksums: CacheFigures
+  /// Bytes written to the journal, and how many of them without a call to the device.
+  package var journalByteCount: UInt64
+  package var mappedJournalByteCount: UInt64
+  /// Bytes of the journal that wait for a checkpoint.
+  package var journalUsedByteCount: UInt64
+}
+
+extension Engine {
+  /// What the store has done since it was opened.
+  package var statistics: EngineStatistics {
+    let counts = nodes.counts
+    let journalByteCounts = journal.writtenByteCounts
+    return EngineStatistics(
+      flushCount: commits.requestCount, syncCount: commits.syncCount, checkpoints: checkpointTimes.withLock { $0 },
+      nodes: CacheFigures(
+        hitCount: counts.hits, missCount: counts.misses,
+        byteCount: UInt64(nodes.nodeCount) << blockSize.shift),
+      checksums: checksums.cacheFigures, journalByteCount: journalByteCounts.all,
+      mappedJournalByteCount: journalByteCounts.mapped, journalUsedByteCount: journal.usedByteCount)
+  }
+
+  /// What the store says of itself as a whole, now.
+  package var figures: StoreFigures {
+    let superblock = self.superblock
+    let shift = blockSize.shift
+    let usable = geometry.usableBlockCount(inDeviceOf: space.blockCount)
+    let fixed = space.blockCount.minusOrZero(usable)
+    let free = options.limitByteCount == nil && device.canGrow ? space.freeBlockCount : space.availableBlockCount
+    return StoreFigures(
+      deviceByteCount: device.byteCount, usedByteCount: (space.usedBlockCount + fixed) << shift,
+      fixedByteCount: fixed << shift, freeByteCount: free << shift, createdSeconds: superblock.createdSeconds,
+      generation: superblock.generation,
+      featureNames: superblock.featureNames.map(\.name))
+  }
+}

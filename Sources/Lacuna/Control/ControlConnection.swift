@@ -1,0 +1,99 @@
+internal import Bytes
+
+/// One client of a control server: reads requests, does them one after the other, answers. Its thread alone runs `serve`.
+final class ControlConnection: Sendable {
+  private let socket: Descriptor
+  private let store: Store
+  private let limits: ControlLimits
+  private let idleSince = Locked<Instant?>(.now)
+  private let isEnding = Locked(false)
+
+  init(_ socket: Descriptor, _ store: Store, _ limits: ControlLimits) {
+    self.socket = socket
+    self.store = store
+    self.limits = limits
+  }
+
+  /// Since when the client has asked for nothing; nil while it has.
+  var idleTime: Instant? { idleSince.withLock { $0 } }
+
+  /// Ends the connection, and a long call that it waits for. Any thread may call it.
+  func end() {
+    isEnding.withLock { $0 = true }
+    ControlCalls.shutDown(socket)
+  }
+
+  /// Serves the client until it goes, or does what a client must not do.
+  func serve() {
+    let channel = LineChannel(socket)
+    while true {
+      do throws(LineChannel.Failure) {
+        let line = try channel.readLine(
+          byteCountMax: limits.requestByteCountMax, idleMilliseconds: limits.idleMillisecondsMax,
+          lineMilliseconds: limits.requestMillisecondsMax)
+        idleSince.withLock { $0 = nil }
+        try answer(line, channel)
+        idleSince.withLock { $0 = .now }
+      } catch {
+        say(farewell: error, channel)
+        end()
+        return
+      }
+    }
+  }
+
+  private func answer(_ line: [UInt8], _ channel: LineChannel) throws(LineChannel.Failure) {
+    // People who type requests send empty lines.
+    guard line.contains(where: { !RequestShape.isBlank($0) }) else { return }
+    switch ControlMessage(line, limits: limits) {
+    case .refused(let error): try send(ControlAnswer.error(error, to: .null), channel)
+    case .requests(let requests, isBatch: false):
+      for request in requests {
+        if let answer = perform(request, progress: channel) { try send(answer, channel) }
+      }
+    case .requests(let requests, isBatch: true): try answerBatch(requests, channel)
+    }
+  }
+
+  /// Answers as it goes, so that no more than one answer is in memory.
+  private func answerBatch(_ requests: [Incoming], _ channel: LineChannel) throws(LineChannel.Failure) {
+    var separator = UInt8(ascii: "[")
+    for request in requests {
+      // No progress in between: the batch's answer is one line.
+      guard let answer = perform(request, progress: nil) else { continue }
+      try send([separator] + answer.dropLast(), channel)
+      separator = UInt8(ascii: ",")
+    }
+    if separator == UInt8(ascii: ",") { try send(Array("]\n".utf8), channel) }
+  }
+
+  /// Does what one request asks for; nil where no answer is wanted.
+  private func perform(_ request: Incoming, progress channel: LineChannel?) -> [UInt8]? {
+    var next = Instant.now
+    return request.answer(from: store) { id, report throws(LacunaError) in
+      guard !isEnding.withLock({ $0 }) else { throw Self.gone }
+      guard let channel, id != .null, next <= .now else { return }
+      next = Instant(millisecondsFromNow: limits.progressMillisecondsMin)
+      do { try send(ControlAnswer.progress(report, of: id), channel) } catch { throw Self.gone }
+    }
+  }
+
+  /// Ends a call whose result nobody would get.
+  private static var gone: LacunaError { LacunaError(.unreachable, "the client has gone, or the server stops") }
+
+  private func send(_ bytes: [UInt8], _ channel: LineChannel) throws(LineChannel.Failure) {
+    try channel.write(bytes, milliseconds: limits.answerMillisecondsMax)
+  }
+
+  /// Tells the client why the connection ends, if it still listens.
+  private func say(farewell failure: LineChannel.Failure, _ channel: LineChannel) {
+    let text: String
+    switch failure {
+    case .tooLong: text = "a request has at most \(limits.requestByteCountMax) bytes"
+    case .tooSlow: text = "a request comes within \(limits.requestMillisecondsMax / 1000) seconds"
+    case .idle, .ended, .system: return
+    }
+    let error = RPCError(LacunaError(.invalidRequest, text), code: RPCError.Code.invalidRequest)
+    try? channel.write(ControlAnswer.error(error, to: .null), milliseconds: 100)
+  }
+}

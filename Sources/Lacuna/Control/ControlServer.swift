@@ -1,0 +1,119 @@
+internal import Bytes
+internal import SystemPackage
+
+/// Answers on a Unix socket what ``StoreMethod``s ask, while the process serves a store.
+///
+/// Only the user whose process it is can connect. It has a thread that waits for clients, and one for each client; none of
+/// them exists before `start`, so that the process may fork until then. No thread holds a lock of the store while it
+/// waits for a client.
+public final class ControlServer: Sendable {
+  private struct State {
+    var connections: [ObjectIdentifier: ControlConnection] = [:]
+    var isAccepting = false
+    var isStopping = false
+  }
+
+  /// Where it listens.
+  public let path: String
+  private let limits: ControlLimits
+  private let listener: ControlListener
+  private let state = Monitor(State())
+
+  /// Listens at `path`, and answers nobody yet. A socket that a dead server left there is replaced.
+  ///
+  /// - Throws: `.inUse` where another server listens there; `.nameTaken` where something else is there; `.deviceFailed`
+  ///   where the system refuses.
+  public init(path: String, limits: ControlLimits = ControlLimits()) throws(LacunaError) {
+    self.path = path
+    self.limits = limits
+    listener = try ControlListener(at: path, limits: limits)
+  }
+
+  /// Begins to answer. Not before a fork, and once at most.
+  public func start(_ store: Store) throws(LacunaError) {
+    store.noteServing()
+    state.change { $0.isAccepting = true }
+    do {
+      try ControlCalls.startThread(stackByteCount: limits.stackByteCount) {
+        self.acceptClients(store)
+        self.state.change { $0.isAccepting = false }
+      }
+    } catch {
+      state.change { $0.isAccepting = false }
+      throw LacunaError(
+        .deviceFailed(errno: error.rawValue), "no thread for the control socket could be made: \(error)")
+    }
+  }
+
+  /// Takes the socket away, ends all connections, and waits until their calls have come to their ends.
+  public func stop() {
+    let connections = state.change { state in
+      state.isStopping = true
+      return Array(state.connections.values)
+    }
+    listener.remove()
+    for connection in connections { connection.end() }
+    state.wait { $0.connections.isEmpty && !$0.isAccepting ? () : nil }
+  }
+
+  private func acceptClients(_ store: Store) {
+    while !state.wait(until: { $0.isStopping }) {
+      do throws(Errno) {
+        guard try ControlCalls.wait(listener.socket, for: .reading, until: nil) else { continue }
+        serve(try ControlCalls.accept(listener.socket), store)
+      } catch {
+        // One who connected and hung up again; or no descriptors or memory just now, which may pass.
+        if error != .wouldBlock, error != .connectionAbort { pause(milliseconds: 100) }
+      }
+    }
+  }
+
+  /// Waits, unless the server stops.
+  private func pause(milliseconds: UInt32) {
+    let _: Void? = state.wait(milliseconds: milliseconds) { $0.isStopping ? () : nil }
+  }
+
+  private func serve(_ socket: Descriptor, _ store: Store) {
+    guard makeRoom() else {
+      let text = "\(limits.connectionCountMax) clients are served at once, and none of them is idle; try again"
+      let error = RPCError(LacunaError(.busy, text), code: RPCError.Code.refused)
+      try? LineChannel(socket).write(ControlAnswer.error(error, to: .null), milliseconds: 100)
+      return
+    }
+    let connection = ControlConnection(socket, store, limits)
+    let isWelcome = state.change { state in
+      if !state.isStopping { state.connections[ObjectIdentifier(connection)] = connection }
+      return !state.isStopping
+    }
+    guard isWelcome else { return }
+    do {
+      try ControlCalls.startThread(stackByteCount: limits.stackByteCount) {
+        connection.serve()
+        self.forget(connection)
+      }
+    } catch {
+      forget(connection)
+    }
+  }
+
+  private func forget(_ connection: ControlConnection) {
+    _ = state.change { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
+  }
+
+  /// Finds room for one more client; the one that has been idle for longest goes for it.
+  private func makeRoom() -> Bool {
+    let isFull = state.wait { (state: inout State) -> Bool? in state.connections.count >= limits.connectionCountMax }
+    guard isFull else { return true }
+    let idle = state.wait { (state: inout State) -> ControlConnection?? in
+      .some(
+        state.connections.values.compactMap { connection in connection.idleTime.map { (connection, $0) } }
+          .min { $0.1 < $1.1 }?.0)
+    }
+    guard let idle else { return false }
+    idle.end()
+    let hasRoom: Bool? = state.wait(milliseconds: 1000) { state in
+      state.connections.count < limits.connectionCountMax || state.isStopping ? true : nil
+    }
+    return hasRoom ?? false
+  }
+}

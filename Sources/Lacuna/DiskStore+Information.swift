@@ -1,0 +1,117 @@
+internal import Bytes
+internal import Devices
+internal import ExtentFS
+internal import Glibc
+
+/// All inodes of a store at one time.
+struct CatalogPicture {
+  typealias Entry = (inode: UInt64, record: InodeRecord)
+
+  /// Volumes and snapshots, in the order of the bytes of their names.
+  var stored: [Entry] = []
+  /// What is deleted and has not given all its space back.
+  var deleted: [Entry] = []
+  /// The names of what is stored.
+  var names: [UInt64: String] = [:]
+
+  init(_ records: [Entry]) {
+    for entry in records {
+      if entry.record.kind == .deleted {
+        deleted.append(entry)
+      } else if !entry.record.isThrowaway {
+        stored.append(entry)
+        names[entry.inode] = entry.record.name
+      }
+    }
+    stored.sort { $0.record.name.precedes($1.record.name) }
+  }
+
+  /// The snapshots of a volume.
+  func snapshots(of volume: String) -> [Entry] {
+    stored.filter { $0.record.kind == .snapshot && $0.record.name.hasPrefix(volume + "@") }
+  }
+}
+
+extension String {
+  /// Whether its bytes come before those of `other`.
+  func precedes(_ other: String) -> Bool { utf8.lexicographicallyPrecedes(other.utf8) }
+}
+
+extension DiskStore {
+  /// The catalog as of the last checkpoint.
+  func catalog() throws(LacunaError) -> CatalogPicture {
+    CatalogPicture(try onDisk { () throws(ExtentFSError) in try engine.volumeRecords() })
+  }
+
+  /// The store as a whole.
+  func information() throws(LacunaError) -> StoreInfo {
+    let catalog = try catalog()
+    let figures = engine.figures
+    return StoreInfo(
+      path: path, uuid: "\(engine.uuid)", version: Lacuna.version, protocolVersion: ControlProtocol.version,
+      blockSize: UInt64(engine.blockSize.byteCount), journalSize: engine.journalByteCount,
+      size: figures.deviceByteCount, used: figures.usedByteCount, free: figures.freeByteCount, limit: limitByteCount,
+      created: figures.createdSeconds, generation: figures.generation, features: figures.featureNames,
+      volumes: UInt64(catalog.stored.count { $0.record.kind == .volume }),
+      snapshots: UInt64(catalog.stored.count { $0.record.kind == .snapshot }),
+      throwaways: UInt64(throwaways.all.count), deleted: UInt64(catalog.deleted.count), defaultVolume: try defaultName,
+      pid: isServing.withLock { $0 } ? getpid() : nil, readOnly: isReadOnly && !couldBeWritten)
+  }
+
+  /// What is called `name`: a volume, a snapshot, or a throwaway that is open.
+  func information(of name: String, space: Bool) throws(LacunaError) -> VolumeInfo {
+    if let found = try onDisk({ () throws(ExtentFSError) in try engine.findVolume(named: name) }) {
+      let origin = try onDisk { () throws(ExtentFSError) in
+        found.record.origin == 0 ? nil : try engine.volumeRecord(of: found.record.origin)
+      }
+      return try information(of: found, origin: origin?.isTransient == false ? origin?.name : nil, space: space)
+    }
+    if let throwaway = throwaways.named(name).first { return try information(of: throwaway, space: space) }
+    throw missing(name)
+  }
+
+  func information(
+    of entry: CatalogPicture.Entry, origin: String?, space: Bool
+  ) throws(LacunaError) -> VolumeInfo {
+    let (inode, record) = entry
+    return VolumeInfo(
+      name: record.name, kind: record.kind == .snapshot ? .snapshot : .volume, size: record.byteCount,
+      mapped: bytes(record.mappedBlocks), reserved: bytes(record.reservedBlocks),
+      readOnly: isReadOnly && !couldBeWritten || record.isReadOnly, created: record.createdSeconds, origin: origin,
+      quota: record.quotaBlocks == 0 ? nil : bytes(record.quotaBlocks),
+      reservation: record.reservationBlocks == 0 ? nil : bytes(record.reservationBlocks),
+      clients: clients.withLock { $0[inode] ?? 0 }, isDefault: inode == engine.defaultInode,
+      space: space ? try self.space(of: record.name) : nil)
+  }
+
+  /// A throwaway that is open. It is in no catalog before its first checkpoint.
+  func information(of throwaway: Throwaway, space: Bool) throws(LacunaError) -> VolumeInfo {
+    let inode = throwaway.volume.inode
+    let record = try onDisk { () throws(ExtentFSError) in try engine.volumeRecord(of: inode) }
+    let source: String? = if case .throwaway(let source, _) = try? ExportName(throwaway.name) { source } else { nil }
+    return VolumeInfo(
+      name: throwaway.name, kind: .throwaway, size: throwaway.volume.byteCount,
+      mapped: bytes(record?.mappedBlocks ?? 0),
+      reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: throwaway.createdSeconds,
+      origin: source, quota: nil, reservation: nil, clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
+      space: nil)
+  }
+
+  /// Whose space that of a volume or snapshot is.
+  private func space(of name: String) throws(LacunaError) -> VolumeInfo.Space {
+    let account = try onDisk { () throws(ExtentFSError) in try engine.spaceAccount(of: name) }
+    return VolumeInfo.Space(
+      exclusive: bytes(account.exclusiveDataCount), shared: bytes(account.sharedDataCount),
+      nodes: bytes(account.exclusiveNodeCount))
+  }
+
+  /// What so many blocks have, in bytes. A damaged count becomes the largest number.
+  func bytes(_ blockCount: UInt64) -> UInt64 {
+    let (count, overflow) = blockCount.multipliedReportingOverflow(by: UInt64(engine.blockSize.byteCount))
+    return overflow ? .max : count
+  }
+
+  func missing(_ name: String) -> LacunaError {
+    LacunaError(.noSuchVolume, "there is no \(name.contains("@") ? "snapshot" : "volume") '\(name.prefix(300))'")
+  }
+}

@@ -1,0 +1,108 @@
+internal import Devices
+internal import ExtentFS
+
+extension GetStoreInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> StoreInfo {
+    try store.onDisk(for: Self.self).information()
+  }
+}
+
+extension SetStore {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> StoreInfo {
+    let store = try store.onDisk(for: Self.self)
+    if let defaultVolume {
+      try store.changing { engine throws(ExtentFSError) in
+        try engine.setDefaultVolume(defaultVolume.isEmpty ? nil : defaultVolume)
+      }
+    }
+    return try store.information()
+  }
+}
+
+extension GetStatistics {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> StoreStatistics {
+    try store.onDisk(for: Self.self).statistics()
+  }
+}
+
+extension GetDeletions {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> Deletions {
+    let store = try store.onDisk(for: Self.self)
+    let deleted = try store.catalog().deleted
+    // What a damaged store counts may be too much for a sum.
+    return Deletions(
+      volumes: UInt64(deleted.count), mappedLeft: store.bytes(deleted.reduce(0) { $0 &+ $1.record.mappedBlocks }))
+  }
+}
+
+extension CheckStore {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> CheckResult {
+    let store = try store.onDisk(for: Self.self)
+    // What was written so far is part of it.
+    if !store.isReadOnly { try onDisk { () throws(ExtentFSError) in try store.engine.checkpoint() } }
+    var ending: LacunaError?
+    do throws(ExtentFSError) {
+      let report = try withoutActuallyEscaping(progress) { progress throws(ExtentFSError) in
+        try store.engine.check(readsData: data) { done, total throws(ExtentFSError) in
+          do throws(LacunaError) {
+            try progress(Progress(stage: "checking", done: done, total: total, unit: .blocks))
+          } catch {
+            ending = error
+            throw ExtentFSError(.failed, "the check was ended")
+          }
+        }
+      }
+      return CheckResult(report, of: store)
+    } catch {
+      throw ending ?? LacunaError(error)
+    }
+  }
+}
+
+extension CheckResult {
+  fileprivate init(_ report: StoreCheckReport, of store: DiskStore) {
+    let totals = report.totals
+    self.init(
+      findings: report.findings.map(Finding.init(text:)), volumes: UInt64(report.accounts.count), blocks: totals.used,
+      accounts: Accounts(
+        nodes: store.bytes(totals.nodes), exclusive: store.bytes(totals.exclusiveData),
+        shared: store.bytes(totals.sharedData), fixed: store.engine.figures.fixedByteCount))
+  }
+}
+
+extension CheckResult.Finding {
+  /// Of what the check says in one line: "PATH: TEXT".
+  fileprivate init(text line: String) {
+    guard let colon = line.firstRange(of: ": ") else {
+      self.init(path: "", text: line)
+      return
+    }
+    self.init(path: String(line[..<colon.lowerBound]), text: String(line[colon.upperBound...]))
+  }
+}
+
+extension DumpBlock {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> BlockDump {
+    let store = try store.onDisk(for: Self.self)
+    let dump = try onDisk { () throws(ExtentFSError) in try StoreDump(store.device, at: store.engine.superblock) }
+    guard block < dump.blockCount else {
+      throw LacunaError(.outOfRange, "the store has blocks from 0 to \(dump.blockCount - 1), and no block \(block)")
+    }
+    let found = try onDisk { () throws(ExtentFSError) in try dump.dump(block) }
+    return BlockDump(
+      block: block, kind: found.name, text: found.text.joined(separator: "\n"),
+      fields: found.fields.map { BlockDump.Field(name: $0.name, value: $0.value) })
+  }
+}

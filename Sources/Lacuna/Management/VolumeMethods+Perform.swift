@@ -1,0 +1,312 @@
+internal import Devices
+internal import ExtentFS
+internal import Glibc
+
+extension ListVolumes {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeList {
+    let store = try store.onDisk(for: Self.self)
+    let limit = try page(limit, Self.limitMax)
+    guard kind != .throwaway else { return try throwaways(of: store, limit) }
+    let catalog = try store.catalog()
+    var list = VolumeList(volumes: [], next: nil)
+    for entry in catalog.stored where isWanted(entry.record.name) {
+      guard kind == nil || (kind == .snapshot) == (entry.record.kind == .snapshot) else { continue }
+      guard list.volumes.count < limit else {
+        list.next = list.volumes.last?.name
+        break
+      }
+      do throws(LacunaError) {
+        let origin = catalog.names[entry.record.origin]
+        list.volumes.append(try store.information(of: entry, origin: origin, space: space))
+      } catch {
+        // Deleted since the list was made.
+        guard error.code == .noSuchVolume else { throw error }
+      }
+    }
+    return list
+  }
+
+  /// Those of connections alone may share a name, so that a page ends only between two names.
+  private func throwaways(of store: DiskStore, _ limit: Int) throws(LacunaError) -> VolumeList {
+    var list = VolumeList(volumes: [], next: nil)
+    for throwaway in store.throwaways.all.sorted(by: { $0.name.precedes($1.name) }) where isWanted(throwaway.name) {
+      if list.volumes.count >= limit, let last = list.volumes.last?.name, last != throwaway.name {
+        list.next = last
+        break
+      }
+      list.volumes.append(try store.information(of: throwaway, space: space))
+    }
+    return list
+  }
+
+  private func isWanted(_ name: String) -> Bool {
+    name.hasPrefix(prefix ?? "") && after.map { $0.precedes(name) } ?? true
+  }
+}
+
+extension GetVolumeInfo {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    try store.onDisk(for: Self.self).information(of: name, space: space)
+  }
+}
+
+extension CreateVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    let store = try store.onDisk(for: Self.self)
+    try store.changing { engine throws(ExtentFSError) in
+      engine.closeVolume(try engine.createVolume(named: name, byteCount: size, createdSeconds: secondsNow()))
+    }
+    guard readOnly || quota ?? 0 > 0 || reservation ?? 0 > 0 else {
+      return try store.information(of: name, space: false)
+    }
+    do throws(LacunaError) {
+      let change = SetVolume(name: name, readOnly: readOnly, quota: quota, reservation: reservation)
+      return try change.perform(on: store)
+    } catch {
+      // All or nothing; what is wrong is known already.
+      try? store.changing { engine throws(ExtentFSError) in try engine.delete([name], force: true) }
+      throw error
+    }
+  }
+}
+
+extension DeleteVolumes {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> DeletionResult {
+    let store = try store.onDisk(for: Self.self)
+    guard !names.isEmpty else { throw LacunaError(.invalidParameter, "the names of what is to be deleted are missing") }
+    var doomed: [String] = []
+    var seen: Set<String> = []
+    let catalog = snapshots ? try store.catalog() : nil
+    for name in names {
+      guard try onDisk({ () throws(ExtentFSError) in try store.engine.findVolume(named: name) }) != nil else {
+        throw store.missing(name)
+      }
+      let all = [name] + (catalog?.snapshots(of: name).map(\.record.name) ?? [])
+      for name in all where seen.insert(name).inserted { doomed.append(name) }
+    }
+    guard dryRun else {
+      try store.changing { engine throws(ExtentFSError) in try engine.delete(doomed, force: force) }
+      return DeletionResult(deleted: doomed, bytes: nil)
+    }
+    var blockCount: UInt64 = 0
+    for name in doomed {
+      let account = try onDisk { () throws(ExtentFSError) in try store.engine.spaceAccount(of: name) }
+      blockCount = blockCount &+ account.exclusiveCount
+    }
+    return DeletionResult(deleted: doomed, bytes: store.bytes(blockCount))
+  }
+}
+
+extension RenameVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    let store = try store.onDisk(for: Self.self)
+    try store.changing { engine throws(ExtentFSError) in try engine.rename(name, to: to) }
+    return try store.information(of: to, space: false)
+  }
+}
+
+extension ResizeVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    let store = try store.onDisk(for: Self.self)
+    let before = try store.information(of: name, space: false)
+    guard shrink || size >= before.size else {
+      throw LacunaError(
+        .invalidParameter,
+        "'\(name)' has \(before.size) bytes, of which all behind \(size) would be lost; allow it to shrink, if that is meant"
+      )
+    }
+    try store.changing { engine throws(ExtentFSError) in try engine.resize(name, to: size, force: force) }
+    return try store.information(of: name, space: false)
+  }
+}
+
+extension SetVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    try perform(on: store.onDisk(for: Self.self))
+  }
+
+  fileprivate func perform(on store: DiskStore) throws(LacunaError) -> VolumeInfo {
+    var change = VolumeAttributes()
+    change.isReadOnly = readOnly
+    change.quotaByteCount = quota
+    change.reservationByteCount = reservation
+    try store.changing { engine throws(ExtentFSError) in try engine.setAttributes(of: name, change, force: force) }
+    return try store.information(of: name, space: false)
+  }
+}
+
+extension CloneVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    let store = try store.onDisk(for: Self.self)
+    try store.changing { engine throws(ExtentFSError) in
+      try engine.clone(source, as: name, createdSeconds: secondsNow())
+    }
+    return try store.information(of: name, space: false)
+  }
+}
+
+extension RollBackVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    let store = try store.onDisk(for: Self.self)
+    let volume = try volumeName(ofSnapshot: snapshot)
+    try store.changing { engine throws(ExtentFSError) in try engine.rollback(volume, to: snapshot, force: force) }
+    return try store.information(of: volume, space: false)
+  }
+}
+
+extension PromoteVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeInfo {
+    let store = try store.onDisk(for: Self.self)
+    try store.promote(name, as: to)
+    return try store.information(of: to, space: false)
+  }
+}
+
+extension DiffVolumes {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeDiff {
+    let store = try store.onDisk(for: Self.self)
+    let limit = try page(limit, Self.limitMax)
+    // What is no snapshot is compared as of a checkpoint, of which the first answer sees to one.
+    if offset ?? 0 == 0, !store.isReadOnly { try onDisk { () throws(ExtentFSError) in try store.engine.checkpoint() } }
+    var diff = VolumeDiff(extents: [], next: nil)
+    try store.withVolume(named: from) { old throws(LacunaError) in
+      try store.withVolume(named: to) { new throws(LacunaError) in
+        let start = min(offset ?? 0, new.byteCount)
+        try onDisk { () throws(ExtentFSError) in
+          try store.engine.forEachDifference(from: old, to: new, in: start..<new.byteCount) { bytes, kind in
+            guard diff.extents.count < limit else {
+              diff.next = bytes.lowerBound
+              return false
+            }
+            diff.extents.append(
+              VolumeDiff.Extent(offset: bytes.lowerBound, length: bytes.length, kind: kind == .data ? .data : .zero))
+            return true
+          }
+        }
+      }
+    }
+    return diff
+  }
+}
+
+extension MapVolume {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> VolumeMap {
+    let store = try store.onDisk(for: Self.self)
+    let limit = try page(limit, Self.limitMax)
+    var map = VolumeMap(extents: [], next: nil)
+    try store.withVolume(named: name) { volume throws(LacunaError) in
+      let start = min(offset ?? 0, volume.byteCount)
+      try onDisk { () throws(ExtentFSError) in
+        try volume.forEachMapping(in: start..<volume.byteCount) { bytes, kind, physical in
+          guard map.extents.count < limit else {
+            map.next = bytes.lowerBound
+            return false
+          }
+          map.extents.append(
+            VolumeMap.Extent(
+              offset: bytes.lowerBound, length: bytes.length, kind: VolumeMap.Kind(kind), physical: physical))
+          return true
+        }
+      }
+    }
+    return map
+  }
+}
+
+extension VolumeMap.Kind {
+  fileprivate init(_ kind: ExtentKind) {
+    self =
+      switch kind {
+      case .data: .data
+      case .reservedZeroes: .zero
+      case .hole: .hole
+      }
+  }
+}
+
+extension CreateSnapshots {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> SnapshotList {
+    let store = try store.onDisk(for: Self.self)
+    guard (1...Self.namesMax).contains(names.count) else {
+      throw LacunaError(.invalidParameter, "from 1 to \(Self.namesMax) snapshots are taken at once, not \(names.count)")
+    }
+    var pairs: [(volume: String, snapshot: String)] = []
+    for name in names { pairs.append((try volumeName(ofSnapshot: name), name)) }
+    try store.changing { engine throws(ExtentFSError) in try engine.snapshot(pairs, createdSeconds: secondsNow()) }
+    var list = SnapshotList(snapshots: [])
+    for name in names { list.snapshots.append(try store.information(of: name, space: false)) }
+    return list
+  }
+}
+
+// MARK: What they share
+
+extension DiskStore {
+  /// Changes the store.
+  func changing<Result>(
+    _ body: (Engine<FileDevice>) throws(ExtentFSError) -> Result
+  ) throws(LacunaError) -> Result {
+    guard !isReadOnly else {
+      throw refusalOfWriting ?? LacunaError(.readOnly, "\(path) is open for reading only")
+    }
+    return try onDisk { () throws(ExtentFSError) in try body(engine) }
+  }
+
+  /// Opens a volume, a snapshot or a throwaway for the length of `body`.
+  func withVolume<Result>(
+    named name: String, _ body: (DiskVolume<FileDevice>) throws(LacunaError) -> Result
+  ) throws(LacunaError) -> Result {
+    if let volume = try onDisk({ () throws(ExtentFSError) in try engine.openVolume(named: name) }) {
+      defer { engine.closeVolume(volume) }
+      return try body(volume)
+    }
+    guard let throwaway = throwaways.named(name).first else { throw missing(name) }
+    return try body(throwaway.volume)
+  }
+}
+
+/// How many entries an answer holds at most.
+private func page(_ limit: Int?, _ limitMax: Int) throws(LacunaError) -> Int {
+  guard let limit else { return limitMax }
+  guard (1...limitMax).contains(limit) else {
+    throw LacunaError(.invalidParameter, "the limit is from 1 to \(limitMax), not \(limit)")
+  }
+  return limit
+}
+
+/// The volume that a snapshot's name says it is of.
+private func volumeName(ofSnapshot name: String) throws(LacunaError) -> String {
+  guard let at = name.firstIndex(of: "@"), at > name.startIndex else {
+    throw LacunaError(.invalidParameter, "'\(name.prefix(300))' is not the name of a snapshot: that is VOLUME@NAME")
+  }
+  return String(name[..<at])
+}
+
+/// Seconds since 1970.
+private func secondsNow() -> UInt64 { UInt64(max(time(nil), 0)) }

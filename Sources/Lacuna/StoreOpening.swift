@@ -1,0 +1,198 @@
+internal import Devices
+internal import ExtentFS
+internal import Glibc
+internal import SystemPackage
+
+/// What an opening came to.
+struct OpenedStore {
+  var engine: Engine<FileDevice>
+  var device: FileDevice
+  var isReadOnly: Bool
+  var couldBeWritten: Bool
+  var warnings: [String]
+  var refusalOfWriting: LacunaError?
+}
+
+/// The steps from a path to an engine.
+struct StoreOpening {
+  let path: FilePath
+  let options: StoreOptions
+  let device: FileDevice
+  let isReadOnly: Bool
+  let warnings: [String]
+  let refusalOfWriting: LacunaError?
+
+  /// Opens the store, or makes it; with its volume.
+  static func open(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> OpenedStore {
+    var attemptCount = 0
+    var refusal: LacunaError?
+    while true {
+      attemptCount += 1
+      do throws(LacunaError) {
+        return try StoreOpening(at: path, options, refusingWriting: refusal).finish()
+      } catch {
+        if error.code == .readOnlyFormat, refusal == nil {
+          refusal = error
+          continue
+        }
+        // Another process that made the same store at the same time was first: its store is there, and is opened.
+        guard error.code == .deviceFailed(errno: EEXIST), attemptCount < 10 else { throw error }
+      }
+    }
+  }
+
+  private func finish() throws(LacunaError) -> OpenedStore {
+    do throws(LacunaError) {
+      let (engine, warnings) = try openEngine()
+      do throws(LacunaError) {
+        try checkShape(of: engine)
+        if options.makesVolume { try findOrMakeVolume(in: engine) }
+        do { try device.publish() } catch { throw LacunaError(error) }
+        return OpenedStore(
+          engine: engine, device: device, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten, warnings: self.warnings + warnings,
+          refusalOfWriting: refusalOfWriting)
+      } catch {
+        // So that the file is let go of; what is wrong is known already.
+        try? engine.close()
+        throw error
+      }
+    } catch {
+      device.abandon()
+      throw error
+    }
+  }
+
+  /// - Parameter refusal: why the store is opened for reading only, though it could be written to.
+  private init(
+    at path: FilePath, _ options: StoreOptions, refusingWriting refusal: LacunaError?
+  ) throws(LacunaError) {
+    self.path = path
+    self.options = options
+    refusalOfWriting = refusal
+    if let refusal {
+      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+      isReadOnly = true
+      warnings = ["\(refusal.description); clients that want to write are refused, unless nbdkit runs with -r"]
+      return
+    }
+    if options.opensReadOnly {
+      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+      (isReadOnly, warnings) = (true, [])
+      return
+    }
+    do throws(DeviceError) {
+      device = try FileDevice(opening: path)
+      (isReadOnly, warnings) = (false, [])
+    } catch {
+      switch (error.operation, error.errno) {
+      case (.open, ENOENT) where options.createsMissing:
+        device = try Self.create(path, options)
+        // It has its name only when all is there, its volume too, and goes where a step fails.
+        (isReadOnly, warnings) = (false, [])
+      case (.open, EACCES), (.open, EPERM), (.open, EROFS):
+        do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+        isReadOnly = true
+        warnings = ["\(path) cannot be opened for writing, so it is served for reading only"]
+      default: throw Self.failure(error, path)
+      }
+    }
+  }
+
+  private static func create(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> FileDevice {
+    if options.makesVolume {
+      guard let byteCount = options.byteCount else {
+        throw LacunaError(
+          .invalidParameter, "there is no store \(path) yet; to make one, say how large its disk is to be, with size=")
+      }
+      guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
+        throw LacunaError(.invalidParameter, "a disk has from 1 to 2^63 - 1 bytes, not \(byteCount)")
+      }
+    }
+    var format = FormatOptions()
+    format.blockByteCount = Int(clamping: options.blockByteCount ?? StoreOptions.defaultBlockByteCount)
+    format.journalByteCount = options.journalByteCount ?? StoreOptions.defaultJournalByteCount
+    format.createdSeconds = UInt64(max(time(nil), 0))
+    let device: FileDevice
+    do { device = try FileDevice(preparing: path) } catch { throw failure(error, path) }
+    do { try Engine.format(device, format) } catch { throw LacunaError(error) }
+    return device
+  }
+
+  /// Whether it is read-only for no other reason than that this was asked for.
+  private var couldBeWritten: Bool {
+    unsafe options.opensReadOnly && access(path.string, W_OK) == 0
+  }
+
+  private func openEngine() throws(LacunaError) -> (Engine<FileDevice>, [String]) {
+    guard device.byteCount > 0 else {
+      throw LacunaError(
+        .notAStore, "\(path) is an empty file, not a store; remove it, and a store is made in its place")
+    }
+    var engineOptions = EngineOptions()
+    engineOptions.cacheByteCount = options.cacheByteCount
+    engineOptions.limitByteCount = options.limitByteCount
+    engineOptions.detectsZeroes = options.detectsZeroes
+    engineOptions.checkpointSeconds = options.checkpointSeconds
+    do throws(ExtentFSError) {
+      return try Engine.open(device, engineOptions, readOnly: isReadOnly)
+    } catch {
+      var failure = LacunaError(error)
+      failure.description = "\(path): \(error)"
+      throw failure
+    }
+  }
+
+  /// Refuses a store that is not what the options say it is.
+  private func checkShape(of engine: Engine<FileDevice>) throws(LacunaError) {
+    if let wanted = options.blockByteCount, wanted != UInt64(engine.blockSize.byteCount) {
+      throw LacunaError(
+        .invalidParameter, "the store \(path) has blocks of \(engine.blockSize.byteCount) bytes, not of \(wanted)")
+    }
+    if let wanted = options.journalByteCount, wanted != engine.journalByteCount {
+      throw LacunaError(
+        .invalidParameter, "the store \(path) has a journal of \(engine.journalByteCount) bytes, not of \(wanted)")
+    }
+  }
+
+  /// Sees to it that the volume that was asked for is there, and as large as was asked for. A store without one is fine where
+  /// none was asked for.
+  private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) {
+    do {
+      let defaultName = try engine.defaultName
+      guard
+        let name = options.volumeName ?? defaultName ?? options.byteCount.map({ _ in StoreOptions.defaultVolumeName })
+      else { return }
+      if let found = try engine.findVolume(named: name)?.record {
+        guard let wanted = options.byteCount, wanted != found.byteCount else { return }
+        throw LacunaError(
+          .invalidParameter,
+          "the volume '\(name)' in \(path) has \(found.byteCount) bytes, not the \(wanted) that size= says; "
+            + "leave size= out to serve it as it is")
+      }
+      // An export that is not stored, such as a throwaway, is looked for when a client asks for it.
+      if let special = options.volumeName.flatMap({ try? ExportName($0) }), special.isMade, options.byteCount == nil {
+        return
+      }
+      guard let byteCount = options.byteCount, options.createsMissing, !isReadOnly else {
+        throw LacunaError(
+          .noSuchVolume,
+          "there is no volume '\(name)' in \(path)"
+            + (options.createsMissing && !isReadOnly ? "; to make it, say how large it is to be, with size=" : ""))
+      }
+      engine.closeVolume(
+        try engine.createVolume(named: name, byteCount: byteCount, createdSeconds: UInt64(max(time(nil), 0))))
+    } catch let error as LacunaError {
+      throw error
+    } catch let error as ExtentFSError {
+      throw LacunaError(error)
+    } catch {
+      throw LacunaError(.internalFailure, "\(error)")
+    }
+  }
+
+  private static func failure(_ error: DeviceError, _ path: FilePath) -> LacunaError {
+    guard error.operation == .lock else { return LacunaError(error) }
+    let holder = LockHolder.find(of: path).map { " by process \($0)" } ?? ""
+    return LacunaError(.inUse, "\(path) is in use\(holder)")
+  }
+}

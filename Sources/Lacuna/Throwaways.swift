@@ -1,0 +1,102 @@
+internal import Bytes
+internal import Devices
+internal import ExtentFS
+internal import Glibc
+
+/// One throwaway that is open.
+final class Throwaway: Sendable {
+  /// The export name that its clients used.
+  let name: String
+  let volume: DiskVolume<FileDevice>
+  /// When it was made, in seconds since 1970.
+  let createdSeconds = UInt64(max(time(nil), 0))
+
+  init(name: String, _ volume: DiskVolume<FileDevice>) {
+    self.name = name
+    self.volume = volume
+  }
+}
+
+/// The throwaways of a store that are open, by the names that their clients used.
+struct Throwaways: Sendable {
+  struct Entry {
+    var throwaway: Throwaway
+    var userCount = 1
+  }
+
+  /// Held while a shared throwaway is looked for and made, or let go of, so that there is one of each name. It is held during
+  /// input and output: who waits for it would wait for the engine anyway.
+  let opening = Lock()
+  /// By inode.
+  let open = Locked<[UInt64: Entry]>([:])
+
+  /// All that are open.
+  var all: [Throwaway] { open.withLock { $0.values.map(\.throwaway) } }
+
+  /// Those of the name `name`, of which there may be several where they are not shared.
+  func named(_ name: String) -> [Throwaway] { all.filter { $0.name == name } }
+}
+
+extension DiskStore {
+  /// Opens a throwaway of `source`, for one more client; makes it, unless it has a label and is there.
+  func openThrowaway(
+    named name: String, of source: String, isShared: Bool
+  ) throws(LacunaError) -> Throwaway {
+    guard !isReadOnly else {
+      throw LacunaError(.readOnly, "'\(name)': a throwaway cannot be made, since the store is served for reading only")
+    }
+    guard isShared else { return try makeThrowaway(named: name, of: source) }
+    return try throwaways.opening.withLock { () throws(LacunaError) in
+      let found = throwaways.open.withLock { open -> Throwaway? in
+        guard let inode = open.first(where: { $0.value.throwaway.name == name })?.key else { return nil }
+        open[inode]?.userCount += 1
+        return open[inode]?.throwaway
+      }
+      return if let found { found } else { try makeThrowaway(named: name, of: source) }
+    }
+  }
+
+  private func makeThrowaway(named name: String, of source: String) throws(LacunaError) -> Throwaway {
+    let volume = try onDisk { () throws(ExtentFSError) in try engine.makeThrowaway(of: source) }
+    let throwaway = Throwaway(name: name, volume)
+    throwaways.open.withLock { $0[volume.inode] = Throwaways.Entry(throwaway: throwaway) }
+    return throwaway
+  }
+
+  /// Ends one client's use of a throwaway, which goes with the last one, unless it was promoted.
+  func close(_ throwaway: Throwaway) throws(LacunaError) {
+    try throwaways.opening.withLock { () throws(LacunaError) in
+      let (isLast, isPromoted) = throwaways.open.withLock { open in
+        guard var entry = open[throwaway.volume.inode] else { return (false, true) }
+        entry.userCount -= 1
+        open[throwaway.volume.inode] = entry.userCount > 0 ? entry : nil
+        return (entry.userCount == 0, false)
+      }
+      if isPromoted { return engine.closeVolume(throwaway.volume) }
+      if isLast { try onDisk { () throws(ExtentFSError) in try engine.discardThrowaway(throwaway.volume) } }
+    }
+  }
+}
+
+extension DiskStore {
+  /// Keeps the throwaway `name` as the volume `volume`. Its clients go on with it.
+  func promote(_ name: String, as volume: String) throws(LacunaError) {
+    try throwaways.opening.withLock { () throws(LacunaError) in
+      let candidates = throwaways.named(name)
+      guard let throwaway = candidates.first else {
+        throw LacunaError(.noSuchVolume, "no throwaway '\(name.prefix(300))' is open")
+      }
+      guard candidates.count == 1 else {
+        throw LacunaError(
+          .busy,
+          "\(candidates.count) clients have a throwaway '\(name)' each; open it as '\(name)NAME' to tell it apart")
+      }
+      try changing { engine throws(ExtentFSError) in
+        try engine.promote(throwaway.volume, as: volume)
+        // From now on each client is one of the volume's, and closes it.
+        let entry = throwaways.open.withLock { $0.removeValue(forKey: throwaway.volume.inode) }
+        for _ in 1..<max(entry?.userCount ?? 1, 1) { _ = try engine.openVolume(named: volume) }
+      }
+    }
+  }
+}

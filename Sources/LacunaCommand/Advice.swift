@@ -1,0 +1,31 @@
+internal import Glibc
+internal import Lacuna
+
+extension LacunaError {
+  /// The same error, with what to do next behind it.
+  func explained(store: String) -> LacunaError {
+    guard let advice = advice(store: store), !description.contains(advice) else { return self }
+    return LacunaError(code, "\(description); \(advice)")
+  }
+
+  private func advice(store: String) -> String? {
+    switch code {
+    case .noSuchVolume: "'lacuna list \(store)' shows what there is"
+    case .nameTaken: "choose another name"
+    case .busy: "disconnect the clients, or do it all the same with --force"
+    case .readOnly:
+      "a store's file is made writable with chmod, a volume with 'lacuna set \(store) NAME --no-read-only', and a snapshot "
+        + "can be cloned"
+    case .outOfSpace, .deviceFailed(errno: ENOSPC):
+      "make room on the host or below the store's limit, or delete what is not needed any more"
+    case .quotaReached: "'lacuna set \(store) NAME --quota' changes the quota"
+    case .damaged: "'lacuna check \(store)' shows all that is damaged"
+    case .failed: "end the process that has it open, and open it again"
+    case .notAStore: "give the path of a file that 'lacuna create' made"
+    case .newerFormat, .readOnlyFormat: "use the version of lacuna that made it, or a newer one"
+    case .invalidParameter, .outOfRange, .notSupported, .inUse, .unreachable, .invalidRequest, .deviceFailed,
+      .internalFailure:
+      nil
+    }
+  }
+}

@@ -1,0 +1,31 @@
+internal import ArgumentParser
+
+// `Lacuna` has a property wrapper of this name too.
+typealias Flag = ArgumentParser.Flag
+
+/// The store that a verb is about.
+struct StoreArgument: ParsableArguments {
+  @Argument(help: "The store: a file or a block device.", completion: .file())
+  var store: String
+}
+
+/// What all verbs understand that ask a store.
+struct CommonOptions: ParsableArguments {
+  @Flag(help: "Print JSON, with sizes in bytes.")
+  var json = false
+
+  @Option(
+    help: ArgumentHelp("Show progress on standard error.", valueName: "style"),
+    completion: .list(ProgressStyle.allCases.map(\.rawValue)))
+  var progress = ProgressStyle.auto
+
+  @Option(
+    help: ArgumentHelp("Ask the server of this control socket.", valueName: "socket"), completion: .file())
+  var control: String?
+}
+
+/// The yes to what destroys data.
+struct YesOption: ParsableArguments {
+  @Flag(name: [.short, .long], help: "Do not ask before destroying data.")
+  var yes = false
+}

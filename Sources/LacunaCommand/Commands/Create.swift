@@ -1,0 +1,106 @@
+internal import ArgumentParser
+internal import Lacuna
+
+struct Create: Verb {
+  static let configuration = CommandConfiguration(
+    abstract: "Make a volume, and the store where there is none.",
+    usage: "lacuna create STORE --size SIZE [--volume NAME] [options]",
+    discussion: """
+      A volume takes space only for what is written to it. The block size and the journal are those of a new store.
+
+      Examples:
+        lacuna create s.lacuna --volume vm1 --size 10G
+        lacuna create s.lacuna --volume vms/web1 --size 1T --quota 200G
+        lacuna create big.lacuna --size 100T --block-size 64K --journal 256M
+      """)
+
+  @OptionGroup var target: StoreArgument
+
+  @Option(help: ArgumentHelp("Its name (default in a new store: disk).", valueName: "name"))
+  var volume: String?
+
+  @Option(help: "Its size: 512M, 10G, 1.5T.", transform: readByteCount)
+  var size: ByteCount
+
+  @Option(help: ArgumentHelp("The most bytes that it may map.", valueName: "size"), transform: readBound)
+  var quota: ByteCount?
+
+  @Option(help: ArgumentHelp("The bytes that are promised to it.", valueName: "size"), transform: readBound)
+  var reservation: ByteCount?
+
+  @Flag(help: "Nobody can write to it.")
+  var readOnly = false
+
+  @Option(
+    help: ArgumentHelp("Block size of a new store, 4K (default) to 64K.", valueName: "size"), transform: readByteCount)
+  var blockSize: ByteCount?
+
+  @Option(
+    help: ArgumentHelp("Journal of a new store, n * 64K (default: 16M).", valueName: "size"), transform: readByteCount)
+  var journal: ByteCount?
+
+  @Option(
+    help: ArgumentHelp("Size that the new store's file stays within.", valueName: "size"), transform: readByteCount)
+  var limit: ByteCount?
+
+  @OptionGroup var common: CommonOptions
+
+  private var describesNewStore: Bool { blockSize != nil || journal != nil || limit != nil }
+
+  func run() throws {
+    if common.control == nil, !StoreFile.exists(target.store) {
+      let info = try makeStore()
+      return try show(info) {
+        "Made the store \(target.store) with the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n"
+      }
+    }
+    guard !describesNewStore else {
+      throw Failure(
+        "\(target.store) is there already, and --block-size, --journal and --limit are for new stores; leave them out")
+    }
+    guard let volume else {
+      throw Failure("\(target.store) is there already; name the volume to make in it with --volume")
+    }
+    let method = CreateVolume(
+      name: volume, size: size.bytes, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes)
+    try show(call(method, for: .writing)) {
+      "Made the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n"
+    }
+  }
+
+  /// Makes the store with its first volume, both or none.
+  private func makeStore() throws -> VolumeInfo {
+    var options = StoreOptions()
+    options.path = target.store
+    options.volumeName = volume
+    options.byteCount = size.bytes
+    options.blockByteCount = blockSize?.bytes
+    options.journalByteCount = journal?.bytes
+    options.limitByteCount = limit?.bytes
+    let store: Store
+    do { store = try Store(options) } catch { throw error.explained(store: target.store) }
+    let name = volume ?? StoreOptions.defaultVolumeName
+    do {
+      let info = try settled(try store.call(GetVolumeInfo(name: name)), in: store)
+      try store.close()
+      return info
+    } catch {
+      try? store.close()
+      throw error
+    }
+  }
+
+  /// Gives the first volume of a new store what was asked for besides its size.
+  private func settled(_ info: VolumeInfo, in store: Store) throws(LacunaError) -> VolumeInfo {
+    guard readOnly || quota != nil || reservation != nil else { return info }
+    do throws(LacunaError) {
+      return try store.call(
+        SetVolume(name: info.name, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes))
+    } catch {
+      throw LacunaError(
+        error.code,
+        "the store \(target.store) was made with its volume '\(info.name)', but without its settings: "
+          + "\(error.description); 'lacuna set' can try again")
+    }
+  }
+}

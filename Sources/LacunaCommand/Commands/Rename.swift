@@ -1,0 +1,31 @@
+internal import ArgumentParser
+internal import Lacuna
+
+struct Rename: Verb {
+  static let configuration = CommandConfiguration(
+    abstract: "Give a volume or a snapshot another name.",
+    usage: "lacuna rename STORE NAME NEW-NAME [options]",
+    discussion: """
+      A volume's snapshots go with it. Clients that are connected stay connected.
+
+      Examples:
+        lacuna rename s.lacuna vm1 vms/web1
+        lacuna rename s.lacuna vm1@monday vm1@november
+      """)
+
+  @OptionGroup var target: StoreArgument
+
+  @Argument(help: "The volume or snapshot.", completion: .volumeNames)
+  var name: String
+
+  @Argument(help: "Its whole new name.", completion: .volumeNames)
+  var newName: String
+
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    try show(call(RenameVolume(name: name, to: newName), for: .writing)) {
+      "Renamed \(name.printable) to \($0.name.printable)\n"
+    }
+  }
+}

@@ -1,0 +1,51 @@
+internal import ArgumentParser
+internal import Lacuna
+
+struct Resize: Verb {
+  static let configuration = CommandConfiguration(
+    abstract: "Change the size of a volume.",
+    usage: "lacuna resize STORE NAME SIZE [options]",
+    discussion: """
+      A larger volume has zeroes at its end. What lies behind the end of a smaller one is lost, so it asks first, and is
+      refused while clients are connected, unless --force is given. Connected clients keep the size they were told.
+
+      Examples:
+        lacuna resize s.lacuna vm1 20G
+        lacuna resize s.lacuna vm1 +512M
+        lacuna resize s.lacuna vm1 --shrink -- -1G
+      """)
+
+  @OptionGroup var target: StoreArgument
+
+  @Argument(help: "The volume.", completion: .volumeNames)
+  var name: String
+
+  @Argument(help: "The new size, or by how much it grows (+) or shrinks (-).", transform: readSizeChange)
+  var size: SizeChange
+
+  @Flag(help: "Make it smaller also while clients are connected.")
+  var force = false
+
+  @Flag(
+    name: [.customShort("y"), .customLong("yes"), .customLong("shrink")], help: "Do not ask before making it smaller.")
+  var yes = false
+
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    let info = try withStore(.writing) { store in
+      let old = try store.call(GetVolumeInfo(name: name)).size
+      guard let new = size.applied(to: old) else {
+        throw Failure(
+          "\(name) has \(HumanReadable.exactBytes(old)), which cannot change by that much; give the new size itself")
+      }
+      if new < old {
+        try Confirmation.ask(
+          "Making \(name) smaller, from \(old) to \(new) bytes, loses its end",
+          isGiven: yes)
+      }
+      return try store.call(ResizeVolume(name: name, size: new, shrink: new < old, force: force))
+    }
+    try show(info) { "Resized \($0.name.printable) to \(HumanReadable.exactBytes($0.size))\n" }
+  }
+}

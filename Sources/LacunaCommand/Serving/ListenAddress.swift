@@ -1,0 +1,39 @@
+/// Where a server listens.
+enum ListenAddress {
+  case unixSocket(String)
+  case loopback(port: UInt16)
+
+  /// The options that tell nbdkit.
+  var options: [String] {
+    switch self {
+    case .unixSocket(let path): ["--unix", path]
+    case .loopback(let port): ["--ipaddr", "127.0.0.1", "--port", "\(port)"]
+    }
+  }
+
+  /// What clients are given.
+  var uri: String {
+    switch self {
+    case .unixSocket(let path): "nbd+unix:///?socket=\(path.percentEncoded)"
+    case .loopback(let port): "nbd://127.0.0.1:\(port)"
+    }
+  }
+}
+
+extension String {
+  /// As it stands in a URI's query.
+  fileprivate var percentEncoded: String {
+    utf8.map { byte in
+      let character = Character(Unicode.Scalar(byte))
+      let isPlain = character.isASCII && (character.isLetter || character.isNumber || "/._~-".contains(character))
+      let digits = String(byte, radix: 16, uppercase: true)
+      return isPlain ? String(character) : "%" + (digits.count < 2 ? "0" : "") + digits
+    }.joined()
+  }
+
+  /// As a shell takes it for one word.
+  var shellQuoted: String {
+    let isPlain = !isEmpty && allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "/._-=:+@%,".contains($0)) }
+    return isPlain ? self : "'" + replacing("'", with: "'\\''") + "'"
+  }
+}

@@ -1,0 +1,141 @@
+internal import Glibc
+internal import Lacuna
+
+/// What a verb wants of a store.
+enum StorePurpose {
+  /// To look at it: a free store is opened for reading only.
+  case reading
+  /// To change it.
+  case writing
+}
+
+/// A store to ask: opened by this process where nobody else has it, else by way of the process that serves it.
+///
+/// Both answer the same calls in the same way, so that no verb knows which of the two it talks to.
+struct StoreAccess {
+  private enum Way {
+    case opened(Store)
+    case served(ControlClient)
+  }
+
+  private let way: Way
+  private let progress: ProgressStyle
+
+  /// - Parameters:
+  ///   - path: the store.
+  ///   - control: the control socket of the process that serves it; nil to look whether one does.
+  init(_ path: String, for purpose: StorePurpose, control: String?, progress: ProgressStyle) throws {
+    self.progress = progress
+    if let control {
+      way = .served(try Self.connect(control, store: path))
+      return
+    }
+    var attemptCount = 0
+    while true {
+      do throws(LacunaError) {
+        way = .opened(try Self.open(path, for: purpose))
+        return
+      } catch {
+        guard error.code == .inUse else { throw error.whenOpening(path) }
+        attemptCount += 1
+        if attemptCount <= Self.attemptsMax(error) {
+          usleep(20_000)
+          continue
+        }
+        way = .served(try Self.findServer(of: path, inUse: error))
+        return
+      }
+    }
+  }
+
+  /// How often a store in use is tried again, every 20 ms, before its server is looked for: some ten seconds where another run
+  /// of this program has it open, which has no socket; a second where nobody is seen to, since that one may just have gone.
+  private static func attemptsMax(_ inUse: LacunaError) -> Int {
+    if inUse.description.contains(" (lacuna)") { return 500 }
+    return inUse.description.contains(" by process ") ? 0 : 50
+  }
+
+  /// What the user should know about how the store was found; a server has told its own user.
+  var warnings: [String] {
+    switch way {
+    case .opened(let store): store.warnings
+    case .served: []
+    }
+  }
+
+  /// Makes one call, and shows its progress.
+  func call<Method: StoreMethod>(_ method: Method) throws(LacunaError) -> Method.Result {
+    var display = ProgressDisplay(progress)
+    var last: WorkDone?
+    defer { display.finish(last) }
+    let report = { (progress: Progress) in
+      let work = WorkDone(
+        phase: progress.stage, done: progress.done, total: progress.total, unit: progress.unit.rawValue)
+      display.show(work)
+      last = work
+    }
+    switch way {
+    case .opened(let store): return try store.call(method, progress: report)
+    case .served(let client): return try client.call(method, progress: report)
+    }
+  }
+
+  /// Lets go of it. No call may follow.
+  func close() throws(LacunaError) {
+    switch way {
+    case .opened(let store): try store.close()
+    case .served: break  // It hangs up when nobody has it any more.
+    }
+  }
+
+  private static func open(_ path: String, for purpose: StorePurpose) throws(LacunaError) -> Store {
+    var options = StoreOptions()
+    options.path = StoreFile.absolute(path)
+    options.createsMissing = false
+    options.makesVolume = false
+    options.opensReadOnly = purpose == .reading
+    let store = try Store(options)
+    if let refusal = store.refusalOfWriting, purpose == .writing {
+      try? store.close()
+      throw refusal
+    }
+    if purpose == .writing { try store.startBackgroundWork() }
+    return store
+  }
+
+  private static func connect(_ socket: String, store: String) throws -> ControlClient {
+    do throws(LacunaError) {
+      return try ControlClient(path: socket)
+    } catch {
+      throw LacunaError(
+        error.code,
+        "\(error.description); --control takes the control socket of the process that serves \(store), "
+          + "and is not needed for a store that nobody serves")
+    }
+  }
+
+  private static func findServer(of path: String, inUse: LacunaError) throws -> ControlClient {
+    let socket = ControlSocket.path(forStore: path)
+    do throws(LacunaError) {
+      return try ControlClient(path: socket)
+    } catch {
+      throw LacunaError(
+        .inUse,
+        "\(inUse.description), which does not answer on \(socket) (control=off, or control= with another path?); "
+          + "give its socket with --control, or end that process")
+    }
+  }
+}
+
+extension LacunaError {
+  /// The error of an opening, with what to do next.
+  fileprivate func whenOpening(_ path: String) -> LacunaError {
+    switch code {
+    case .deviceFailed(errno: ENOENT):
+      LacunaError(code, "there is no store \(path); 'lacuna create \(path) --size SIZE' makes one")
+    case .deviceFailed(errno: EACCES), .deviceFailed(errno: EPERM):
+      LacunaError(code, "\(description); run lacuna as a user who may open it")
+    default: explained(store: path)
+    }
+  }
+}

@@ -1,0 +1,73 @@
+import NBDTestSupport
+import Testing
+
+@Suite struct `A served store with clients` {
+  @Test func `keeps what they use, unless forced`() throws {
+    try Lab.run(.served) { lab in
+      try lab.run(["snapshot", "vm1@a"]).succeeded()
+      let client = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1")
+      for arguments in [
+        ["rollback", "vm1@a", "--yes"], ["resize", "vm1", "1M", "--yes"], ["delete", "vm1", "--yes"],
+      ] {
+        try lab.run(arguments).refused(1, naming: ["vm1", "--force"], "\(arguments)")
+      }
+      try lab.run(["resize", "vm1", "128M"]).succeeded()
+      for arguments in [
+        ["rollback", "vm1@a", "--yes"], ["resize", "vm1", "1M", "--yes"], ["delete", "vm1", "--yes"],
+      ] {
+        try lab.run(arguments + ["--force"]).succeeded()
+      }
+      #expect(throws: NBDError.self) { try client.write([1], at: 0) }
+    }
+  }
+
+  @Test func `shows them and their throwaways, and keeps one of these that has a name`() throws {
+    try Lab.run(.served) { lab in
+      try lab.run(["snapshot", "vm1@a"]).succeeded()
+      let first = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1@a+trial")
+      let second = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1@a+trial")
+      try first.write([UInt8](repeating: 7, count: 4096), at: 8192)
+      let throwaways = try lab.run(["list", "--type", "throwaway"]).succeeded().standardOutput
+      #expect(throwaways.contains(#/vm1@a\+trial +64 MiB .* 2 /#), "\(throwaways)")
+      try lab.run(["promote", "vm1@a+trial", "kept"]).succeeded()
+      try second.write([UInt8](repeating: 8, count: 4096), at: 1 << 20)
+      try second.flush()
+      try first.disconnect()
+      try second.disconnect()
+      #expect(try lab.run(["list", "--type", "throwaway"]).succeeded().standardOutput.filter(\.isNewline).count == 1)
+      let map = try lab.run(["map", "kept"]).succeeded().standardOutput
+      #expect(map.contains(/0x2000 +0x1000 +data/) && map.contains(/0x100000 +0x1000 +data/), "\(map)")
+    }
+  }
+
+  @Test func `counts what they do`() throws {
+    try Lab.run(.served) { lab in
+      try lab.write("vm1", [(0, 65536, 1), (1 << 20, 4096, 2)])
+      let table = try lab.run(["stats"]).succeeded().standardOutput
+      #expect(table.contains(#/write +2 +68 KiB +0 /#), "\(table)")
+      let text = try lab.run(["stats", "--prometheus"]).succeeded().standardOutput
+      let label = "store=\"\(lab.store)\",operation=\"write\""
+      #expect(text.contains("lacuna_operations_total{\(label)} 2\n"), "\(text)")
+      #expect(text.contains("lacuna_operation_bytes_total{\(label)} 69632\n"), "\(text)")
+      #expect(text.contains("lacuna_operation_duration_seconds_bucket{\(label),le=\"+Inf\"} 2\n"), "\(text)")
+    }
+  }
+
+  @Test func `prints statistics that Prometheus reads`() throws {
+    try Lab.run(.served) { lab in
+      let text = try lab.run(["stats", "--prometheus"]).succeeded().standardOutput
+      var types: [Substring: Substring] = [:]
+      for line in text.split(separator: "\n") {
+        if let type = line.wholeMatch(of: /# TYPE (lacuna_[a-z_]+) (counter|gauge|histogram)/) {
+          #expect(types.updateValue(type.2, forKey: type.1) == nil, "\(line)")
+        } else if !line.hasPrefix("# HELP lacuna_") {
+          let series = line.wholeMatch(of: /(lacuna_[a-z_]+?)(_bucket|_sum|_count)?\{([a-z]+="[^"]*",?)+\} [0-9.e+-]+/)
+          let type = series.flatMap { types[$0.1] ?? types[$0.1 + ($0.2 ?? "")] }
+          #expect(type != nil, "\(line)")
+          #expect((type == "counter") == (series?.1.hasSuffix("_total") == true), "\(line)")
+        }
+      }
+      #expect(types.count > 20)
+    }
+  }
+}

@@ -1,0 +1,119 @@
+import Glibc
+import NBDTestSupport
+import Testing
+
+@Suite struct `Serving` {
+  /// Runs `lacuna serve` until `body` ends, and expects that it then ends well.
+  private func serve(
+    _ arguments: [String], in directory: PrivateDirectory, socket: String, _ body: () throws -> Void
+  ) throws {
+    let process = try ChildProcess(
+      ["env", "LACUNA_PLUGIN=\(try Program.plugin())", try Program.path(), "serve", directory.file("s")] + arguments,
+      standardOutput: directory.file("out"), standardError: directory.file("err"), lifetimeSecondsMax: 60)
+    defer { _ = process.waitForEnd(seconds: 0) }
+    let listens = Deadline(secondsFromNow: 20).wait {
+      process.exitStatus != nil || (try? NBDClient(socketPath: socket)) != nil
+    }
+    try #require(listens && process.exitStatus == nil, "\(directory.text(of: "err"))")
+    try body()
+    process.send(SIGTERM)
+    #expect(process.waitForEnd(seconds: 20) == .exited(0), "\(directory.text(of: "err"))")
+  }
+
+  private func makeStore(in directory: PrivateDirectory) throws {
+    try Program.run(["create", directory.file("s"), "--size", "1M"]).succeeded()
+  }
+
+  @Test func `listens beside the store, says where, and takes the place of a server that was killed`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let socket = directory.file("s.nbd")
+      let uri = "nbd+unix:///?socket=\(socket)"
+      try serve([], in: directory, socket: socket) {
+        #expect(directory.text(of: "err").contains(uri))
+        #expect(try FinishedCommand.run(["nbdinfo", "--size", uri]).standardOutput == "1048576\n")
+        var status = stat()
+        #expect(stat(socket, &status) == 0 && status.st_mode & 0o022 == 0)
+        // Another one is not let in.
+        try Program.run(["serve", directory.file("s")]).refused(1, naming: [socket, "--socket"])
+      }
+      // What a killed server leaves: a socket that nobody listens on.
+      let left = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
+      unlink(socket)
+      #expect(try FinishedCommand.run(["python3", "-c", left, socket]).status == .exited(0))
+      try serve([], in: directory, socket: socket) {}
+      unlink(socket)
+      #expect(try FinishedCommand.run(["touch", socket]).status == .exited(0))
+      try Program.run(["serve", directory.file("s")]).refused(1, naming: [socket, "no socket"])
+      #expect(access(socket, F_OK) == 0)
+    }
+  }
+
+  @Test func `passes on what nbdkit and the plugin are to know`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let socket = directory.file("my socket")
+      let arguments = [
+        "--read-only", "--socket", socket, "--", "--filter=log", "logfile=\(directory.file("log"))", "cache=1M",
+      ]
+      try serve(arguments, in: directory, socket: socket) {
+        let client = try NBDClient(socketPath: socket)
+        #expect(try client.isReadOnly())
+        try client.disconnect()
+        #expect(try Program.run(["info", directory.file("s")]).succeeded().standardOutput.contains("served by:"))
+      }
+      #expect(!directory.text(of: "log").isEmpty)
+    }
+  }
+
+  @Test func `comes back with --background once it listens`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let finished = try Program.run(
+        ["serve", directory.file("s"), "--background", "--", "--pidfile", directory.file("pid")],
+        launcher: ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
+      ).succeeded()
+      let pid = try #require(Int32(directory.text(of: "pid").filter(\.isNumber)))
+      defer { kill(pid, SIGTERM) }
+      let uri = finished.standardOutput.split(separator: "\n").last.map(String.init) ?? ""
+      #expect(try FinishedCommand.run(["nbdinfo", "--size", uri]).standardOutput == "1048576\n")
+      #expect(try Program.run(["info", directory.file("s")]).succeeded().standardOutput.contains("process \(pid)\n"))
+      kill(pid, SIGTERM)
+      #expect(Deadline(secondsFromNow: 20).wait { kill(pid, 0) != 0 })
+    }
+  }
+
+  @Test func `never listens on other addresses than this machine's own`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let launcher = ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
+      let line = try Program.run(["serve", directory.file("s"), "--port", "10809", "--dry-run"], launcher: launcher)
+        .succeeded().standardOutput
+      #expect(line.hasSuffix(" --ipaddr 127.0.0.1 --port 10809\n"), "\(line)")
+      let other = try Program.run(["serve", directory.file("s"), "-n", "--", "-v", "cache=1M"], launcher: launcher)
+        .succeeded().standardOutput
+      #expect(other.hasSuffix(" -v cache=1M --unix \(directory.file("s.nbd"))\n"), "\(other)")
+    }
+  }
+
+  @Test func `says what is missing`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let arguments = ["serve", directory.file("s")]
+      try Program.run(arguments, launcher: ["env", "PATH=/nowhere"]).refused(1, naming: ["nbdkit", "PATH", "install"])
+      try Program.run(arguments, launcher: ["env", "LACUNA_PLUGIN=/nowhere/plugin.so"])
+        .refused(1, naming: ["LACUNA_PLUGIN", "/nowhere/plugin.so"])
+      let long = directory.file(String(repeating: "x", count: 100))
+      try Program.run(arguments + ["--socket", long]).refused(1, naming: [long, "107", "--socket"])
+      // A program that stands alone, with no plugin where nbdkit has them.
+      let alone = directory.file("lacuna")
+      #expect(try FinishedCommand.run(["cp", try Program.path(), alone]).status == .exited(0))
+      let fake = directory.file("nbdkit")
+      let script = "printf '#!/bin/sh\\necho plugindir=/nowhere\\n' > \(fake); chmod +x \(fake)"
+      #expect(try FinishedCommand.run(["sh", "-c", script]).status == .exited(0))
+      let path = "PATH=\(directory.path):/usr/bin:/bin"
+      try FinishedCommand.run(["env", "-u", "LACUNA_PLUGIN", path, alone] + arguments)
+        .refused(1, naming: ["/nowhere/nbdkit-lacuna-plugin.so", "scripts/install"])
+    }
+  }
+}
