@@ -80,6 +80,8 @@ let package = Package(
           "-Xlinker", "--version-script=\(Context.packageDirectory)/plugin/exports.map",
           // It stays loaded until the process ends: Swift's runtime cannot be unloaded, and nbdkit calls dlclose.
           "-Xlinker", "-z", "-Xlinker", "nodelete",
+          // GNU's linkers warn of what FoundationEssentials refers to, and nobody here calls.
+          "-use-ld=lld",
         ])
       ]),
     .executableTarget(
@@ -89,7 +91,7 @@ let package = Package(
       // It runs where there is no Swift toolchain, as the plugin does. The two libraries are parts of FoundationEssentials.
       linkerSettings: [
         .linkedLibrary("_FoundationCollections"), .linkedLibrary("_FoundationCShims"),
-        .unsafeFlags(["-static-stdlib"]),
+        .unsafeFlags(["-static-stdlib", "-use-ld=lld"]),
       ]),
 
     // What the tests share, and the tests: one target per module.

@@ -520,7 +520,6 @@ class Check:
             plain = inode.kind == VOLUME and not inode.transient and inode.quota == inode.reservation == 0
             self.note(plain, f"{what} is what there is no feature for")
             return
-        self.note(inode.kind != VOLUME or not inode.quota or inode.mapped <= inode.quota, f"{what} is above its quota")
         if not inode.transient:
             self.note(all(name), f"{what} has an empty name, or part of one")
             self.note(len(name) == (2 if inode.kind == SNAPSHOT else 1), f"{what} has a name of another kind")

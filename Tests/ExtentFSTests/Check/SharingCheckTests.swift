@@ -165,9 +165,6 @@ import Testing
       forge.extraNames = [NameHash.key(of: ""): disk]
       forge.change(disk) { ($0.kind, $0.name) = (.deleted, "") }
     },
-    Damage("volume 'disk' (inode 1): maps 296 blocks, and its quota is 295") { forge, disk, _ in
-      forge.inodes[disk]?.quotaBlocks = 295
-    },
     Damage("default inode 1 is not there") { forge, disk, _ in
       forge.superblock.defaultInode = disk
       forge.change(disk) { ($0.kind, $0.name) = (.deleted, "") }
