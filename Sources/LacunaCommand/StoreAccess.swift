@@ -80,10 +80,17 @@ struct StoreAccess {
     }
   }
 
+  /// Whether no other process has the store open, so that nothing goes on in the background when this one ends.
+  var isFree: Bool {
+    if case .opened = way { true } else { false }
+  }
+
   /// Lets go of it. No call may follow.
   func close() throws(LacunaError) {
     switch way {
-    case .opened(let store): try store.close()
+    case .opened(let store):
+      try store.giveBackSpace()
+      try store.close()
     case .served: break  // It hangs up when nobody has it any more.
     }
   }

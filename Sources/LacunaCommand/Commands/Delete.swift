@@ -7,8 +7,8 @@ struct Delete: Verb {
     abstract: "Delete volumes and snapshots, in any order.",
     usage: "lacuna delete STORE NAME ... [options]",
     discussion: """
-      The names are gone at once, all or none. A volume's snapshots stay, unless --snapshots is given. The space comes back
-      in the background; --wait waits for it. It asks first, unless --yes is given.
+      The names are gone at once, all or none. A volume's snapshots stay, unless --snapshots is given. The space of a
+      served store comes back in the background, unless --wait waits for it; that of a free store now. It asks first, unless --yes is given.
 
       Examples:
         lacuna delete s.lacuna vm1@monday
@@ -44,7 +44,8 @@ struct Delete: Verb {
       let plan = Terminal.canAsk && !confirmation.yes ? try plan(store) : DeletionResult(deleted: names, bytes: nil)
       try Confirmation.ask(plan.question, isGiven: confirmation.yes)
       let result = try store.call(DeleteVolumes(names: names, force: force, snapshots: snapshots))
-      if wait { try store.waitForDeletions(showing: common.progress) }
+      // Nobody goes on with it where the store is free.
+      if wait || store.isFree { try store.waitForDeletions(showing: common.progress) }
       return result
     }
     try show(result) { $0.text(isPlan: dryRun) }

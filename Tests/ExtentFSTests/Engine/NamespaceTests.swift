@@ -347,9 +347,10 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
         }
         return
       }
-      var generator = SeededGenerator(seed: UInt64(thread))
-      while !isOver.load(ordering: .relaxed) {
-        let block = generator.number(below: blockCount / 4) * 4 + thread
+      var count = 0
+      while !isOver.load(ordering: .relaxed) || count < blockCount {
+        let block = count % (blockCount / 4) * 4 + thread
+        count += 1
         let number = clock.wrappingIncrementThenLoad(ordering: .relaxed)
         let words = [UInt64](repeating: number, count: 128)
         try words.withUnsafeBytes { try volume.write($0, at: UInt64(block) << 10) }
