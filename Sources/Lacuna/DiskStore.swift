@@ -62,6 +62,12 @@ final class DiskStore: Sendable {
     }
   }
 
+  /// Gives the host back what became free since the store was opened.
+  func giveBackSpace() throws(LacunaError) {
+    guard !isReadOnly else { return }
+    try onDisk { () throws(ExtentFSError) in try engine.trim(leaving: 0) }
+  }
+
   /// Merges what is left in the journal.
   func close() throws(LacunaError) {
     do {

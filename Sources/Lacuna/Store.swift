@@ -1,5 +1,4 @@
 internal import Bytes
-internal import ExtentFS
 
 /// What a list of volumes says of one.
 public struct VolumeDescription: Sendable, Hashable {
@@ -106,9 +105,7 @@ public final class Store: Sendable {
   /// Gives the host back what is free, as far as that became free since the store was opened. A store with work in the background
   /// does it by itself when it is quiet.
   public func giveBackSpace() throws(LacunaError) {
-    if case .disk(let store) = contents, !store.isReadOnly {
-      try onDisk { () throws(ExtentFSError) in try store.engine.trim(leaving: 0) }
-    }
+    if case .disk(let store) = contents { try store.giveBackSpace() }
   }
 
   /// Tidies up, so that the next opening has less to do. No other call may follow, nor be running. What was acknowledged
