@@ -53,22 +53,28 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   func retainChildren(of node: Node) throws(ExtentFSError) {
     for index in 0..<node.count {
       if node.level > 0 {
-        try references.retain(PhysicalRun(block: node.child(at: index).block, count: 1))
+        references.retain(node: node.child(at: index).block)
       } else {
         let extent = node.extent(at: index)
         guard let block = extent.target.physicalBlock else { continue }
-        try references.retain(PhysicalRun(block: block, count: UInt64(extent.length)))
+        references.retain(PhysicalRun(block: block, count: UInt64(extent.length)))
       }
     }
   }
 
   func released(_ block: UInt64) throws(ExtentFSError) {
-    guard !isMergingPlanned else { return }
-    try references.release(PhysicalRun(block: block, count: 1)) { run throws(ExtentFSError) in try giveUpNode(run) }
+    guard !isMergingPlanned, try references.release(node: block) else { return }
+    try giveUpNode(PhysicalRun(block: block, count: 1))
   }
 
   func replaced(_ run: PhysicalRun) throws(ExtentFSError) {
-    try references.release(run) { run throws(ExtentFSError) in try giveUp(run) }
+    if references.release(run) { try giveUp(run) }
+  }
+
+  /// Gives up the data that nothing leads to any more, and returns the changes of the tree of shared runs. After that only that
+  /// tree and the space are written.
+  func finishReferences() throws(ExtentFSError) -> [KeyedEdit] {
+    try references.finish { run throws(ExtentFSError) in try giveUp(run) }
   }
 
   private func giveUpNode(_ run: PhysicalRun) throws(ExtentFSError) {

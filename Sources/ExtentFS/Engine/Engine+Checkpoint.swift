@@ -107,7 +107,7 @@ extension Engine {
     let writer = CheckpointWriter(self, after: catalog.superblock)
     for (inode, record) in throwaways.sorted(by: { $0.key < $1.key }) {
       try catalog.setRecord(record, of: inode)
-      try writer.retain(record.base)
+      writer.retain(record.base)
     }
     for part in frozen { try merge(part, catalog, writer) }
     try plan.finish(writer)
@@ -157,7 +157,7 @@ extension Engine {
     superblock.inodes = try merge.mergeKeyed(root: superblock.inodes, kind: .inodes, edits: catalog.inodeEdits)
     superblock.names = try merge.mergeKeyed(root: superblock.names, kind: .names, edits: catalog.nameEdits)
     superblock.shared = try merge.mergeKeyed(
-      root: superblock.shared, kind: .shared, edits: try writer.references.edits())
+      root: superblock.shared, kind: .shared, edits: try writer.finishReferences())
     superblock.space = try writeSpace(superblock.space, writer)
     superblock.blockCount = space.blockCount
     superblock.groupCount = space.groupCount

@@ -70,7 +70,7 @@ extension Engine {
         // What is damaged must be found before the checkpoint begins, which it would end for good.
         do throws(ExtentFSError) {
           guard let record = try plan.catalog.record(of: inode) else { continue }
-          let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: plan.catalog.superblock.shared))
+          let rehearsal = DropRehearsal(SharedRuns(nodes, root: plan.catalog.superblock.shared))
           _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, left: &left)
           turn.append((inode, record))
         } catch {
@@ -102,11 +102,11 @@ extension Engine {
 /// Goes through a drop without changing anything, to see whether it can be done.
 private final class DropRehearsal<Device: BlockDevice>: TreeWriter {
   let generation: UInt64 = 1
-  private let references: ReferenceCounts<Device>
+  private let shared: SharedRuns<Device>
 
-  init(_ references: ReferenceCounts<Device>) { self.references = references }
+  init(_ shared: SharedRuns<Device>) { self.shared = shared }
 
-  func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try references.isShared(block) }
+  func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try shared.count(of: block) > 1 }
   func allocateBlock() throws(ExtentFSError) -> UInt64 { 1 }
   func write(_ node: Node) throws(ExtentFSError) {}
   func released(_ block: UInt64) throws(ExtentFSError) {}

@@ -99,7 +99,7 @@ extension Engine {
       plan.finish = { writer throws(ExtentFSError) in
         guard var record = try catalog.record(of: target.inode), let source = try catalog.record(of: source.inode)
         else { throw Catalog<Device>.missing(target.inode) }
-        try writer.retain(source.base)
+        writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
         (old.base, old.mappedBlocks) = (record.base, record.mappedBlocks)
         let inode = try catalog.makeInode()
@@ -262,7 +262,7 @@ extension CheckpointPlan {
         guard let source = try catalog.record(of: copy.from), var record = try catalog.record(of: copy.to) else {
           throw Catalog<Device>.missing(copy.from)
         }
-        try writer.retain(source.base)
+        writer.retain(source.base)
         record.base = source.base
         (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
         record.byteCount = source.byteCount

@@ -28,22 +28,22 @@ extension Engine {
     // Nobody writes over the nodes meanwhile.
     defer { withExtendedLifetime(epoch) {} }
     guard let record = try catalog.find(name).found?.record else { throw VolumeName.missing(name) }
-    return try spaceAccount(of: record, ReferenceCounts(nodes, root: catalog.superblock.shared))
+    return try spaceAccount(of: record, SharedRuns(nodes, root: catalog.superblock.shared))
   }
 
   private func spaceAccount(
-    of record: InodeRecord, _ references: ReferenceCounts<Device>
+    of record: InodeRecord, _ shared: SharedRuns<Device>
   ) throws(ExtentFSError) -> SpaceAccount {
     var account = SpaceAccount(mappedCount: record.mappedBlocks, reservedCount: record.reservedBlocks)
     func count(_ extent: ExtentRecord) throws(ExtentFSError) {
       guard let block = extent.target.physicalBlock else { return }
-      try references.forEachPiece(of: PhysicalRun(block: block, count: UInt64(extent.length))) { piece, count in
+      try shared.forEachPiece(of: PhysicalRun(block: block, count: UInt64(extent.length))) { piece, count in
         if count == 1 { account.exclusiveDataCount += piece.length }
       }
     }
     func walk(_ pointer: BlockPointer, level: Int) throws(ExtentFSError) {
       // All below a shared node is shared.
-      if try references.isShared(pointer.block) { return }
+      if try shared.count(of: pointer.block) > 1 { return }
       let node = try nodes.node(pointer, kind: .extents, level: level, owner: 0)
       account.exclusiveNodeCount += 1
       for index in 0..<node.count {

@@ -1,136 +1,213 @@
 internal import BlockStores
 internal import Devices
 
-/// How many references blocks have: what the tree of shared runs says, and how the running checkpoint changes that.
+/// How one checkpoint changes the numbers of references.
 ///
-/// A block that is in use and in no shared run has one reference. Changes are kept as runs of their new counts, so that each
-/// shows at once, and reach the tree in one pass at the end, in the order of the blocks.
+/// Changes for nodes count at once, since who writes a node anew must know whether others have it. Those for data, of which
+/// there may be many, are only noted, and applied in one pass in the order of their blocks.
 ///
-/// One thread uses it, for one checkpoint. Memory: a run for each piece of the table that was looked at to be changed.
+/// One thread uses it. Memory: 32 bytes for each run of data that was retained or released.
 final class ReferenceCounts<Device: BlockDevice> {
-  private let table: TreeReader<Device>
-  /// The counts of all blocks that were changed.
-  private var changed = RunMap<References>()
+  private let table: SharedRuns<Device>
+  /// By how much the counts of nodes change.
+  private var nodes: [UInt64: Int64] = [:]
+  /// The nodes that have no reference left, and had an entry in the table.
+  private var givenUp: Set<UInt64> = []
+  /// Where the change of the counts of data changes, and by how much.
+  private var steps: [(block: UInt64, change: Int64)] = []
 
-  /// The counts of the tree of shared runs at `root`.
-  init(_ nodes: NodeCache<Device>, root: TreeRoot) { table = TreeReader(cache: nodes, root: root, kind: .shared) }
+  /// Counts as of the tree of shared runs at `root`.
+  init(_ cache: NodeCache<Device>, root: TreeRoot) { table = SharedRuns(cache, root: root) }
 
   /// Whether no block has more than one reference.
-  private var isTrivial: Bool { table.root.isEmpty && changed.isEmpty }
+  private var isTrivial: Bool { table.isEmpty && nodes.isEmpty && steps.isEmpty }
 
-  /// Whether `block` has more than one reference.
+  // MARK: Nodes
+
+  private func count(ofNode block: UInt64) throws(ExtentFSError) -> UInt64 {
+    let (count, overflow) = try table.count(of: block).addingReportingOverflow(signed: nodes[block] ?? 0)
+    guard !overflow else {
+      throw ExtentFSError(.damaged, "the node in block \(block) has too many references, or too few")
+    }
+    return count
+  }
+
+  /// Whether the node in `block` has more than one reference.
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool {
     if isTrivial { return false }
-    var isShared = false
-    try forEachPiece(of: PhysicalRun(block: block, count: 1)) { _, count in isShared = count > 1 }
-    return isShared
+    return try count(ofNode: block) > 1
   }
 
-  /// Calls `body` with pieces that cover `run`, in order, and the count of each.
-  func forEachPiece(
-    of run: PhysicalRun, _ body: (Range<UInt64>, UInt64) throws(ExtentFSError) -> Void
-  ) throws(ExtentFSError) {
-    try changed.forEachPiece(in: run.blocks) { piece, known throws(ExtentFSError) in
-      if let known {
-        try body(piece, known.count)
+  /// The node in `block` gets one more reference.
+  func retain(node block: UInt64) { nodes[block, default: 0] += 1 }
+
+  /// The node in `block` loses a reference; true where it has none left.
+  func release(node block: UInt64) throws(ExtentFSError) -> Bool {
+    if isTrivial { return true }
+    switch try count(ofNode: block) {
+    case 0: throw ExtentFSError(.damaged, "the node in block \(block) is given up, and nothing leads to it")
+    case 1:
+      // Without an entry there is nothing to change.
+      if try table.count(of: block) == 1 {
+        nodes[block] = nil
       } else {
-        try forEachStoredPiece(in: piece, body)
+        nodes[block, default: 0] -= 1
+        givenUp.insert(block)
       }
       return true
+    default:
+      nodes[block, default: 0] -= 1
+      return false
     }
   }
 
-  private func forEachStoredPiece(
-    in blocks: Range<UInt64>, _ body: (Range<UInt64>, UInt64) throws(ExtentFSError) -> Void
-  ) throws(ExtentFSError) {
-    var next = blocks.lowerBound
-    try forEachEntry(touching: blocks) { entry, record throws(ExtentFSError) in
-      let shared = entry.clamped(to: blocks)
-      guard !shared.isEmpty else { return }
-      if next < shared.lowerBound { try body(next..<shared.lowerBound, 1) }
-      try body(shared, record.count)
-      next = shared.upperBound
-    }
-    if next < blocks.upperBound { try body(next..<blocks.upperBound, 1) }
+  // MARK: Data
+
+  /// Every block of `run` gets one more reference.
+  func retain(_ run: PhysicalRun) { note(run, 1) }
+
+  /// Every block of `run` loses a reference. True where it is known at once that none is left; else `finish` tells.
+  func release(_ run: PhysicalRun) -> Bool {
+    if isTrivial { return true }
+    note(run, -1)
+    return false
   }
 
-  /// Calls `body` with the stored entries that overlap `blocks` or touch it, in order.
-  private func forEachEntry(
-    touching blocks: Range<UInt64>, _ body: (Range<UInt64>, SharedRecord) throws(ExtentFSError) -> Void
-  ) throws(ExtentFSError) {
-    var end: UInt64 = 0
-    try table.forEach(fromFloorOf: blocks.lowerBound) { entry throws(ExtentFSError) in
-      guard entry.key <= blocks.upperBound else { return false }
-      let record = try entry.withValue { value throws(ExtentFSError) in try SharedRecord(decoding: value, at: 0) }
-      guard entry.key >= end, entry.key < ExtentRecord.blockLimit else {
-        throw ExtentFSError(.damaged, "shared runs overlap at block \(entry.key)")
-      }
-      end = entry.key + record.length
-      if end >= blocks.lowerBound { try body(entry.key..<end, record) }
-      return true
-    }
+  private func note(_ run: PhysicalRun, _ change: Int64) {
+    steps.append((run.block, change))
+    steps.append((run.block + run.count, -change))
   }
 
-  /// Every block of `run`, all of which are in use, gets one more reference.
-  func retain(_ run: PhysicalRun) throws(ExtentFSError) {
-    try forEachPieceToChange(of: run) { piece, count throws(ExtentFSError) in
-      guard count < .max else { throw ExtentFSError(.damaged, "blocks \(piece) have too many references") }
-      changed.replace(piece, with: References(count + 1))
-    }
-  }
+  // MARK: The pass
 
-  /// Every block of `run` loses a reference. `body` gets the blocks that have none left.
-  func release(
-    _ run: PhysicalRun, _ body: (PhysicalRun) throws(ExtentFSError) -> Void
-  ) throws(ExtentFSError) {
-    if isTrivial { return try body(run) }
-    try forEachPieceToChange(of: run) { piece, count throws(ExtentFSError) in
-      if count > 1 {
-        changed.replace(piece, with: References(count - 1))
-      } else {
-        try body(PhysicalRun(block: piece.lowerBound, count: piece.length))
+  /// The changes of the tree of shared runs, in order. Runs that touch and have equal counts are one, as far as a change touches
+  /// them. To be called once, at the end.
+  ///
+  /// - Parameter giveUp: gets the blocks of data that have no reference left, in order.
+  func finish(_ giveUp: (PhysicalRun) throws(ExtentFSError) -> Void) throws(ExtentFSError) -> [KeyedEdit] {
+    for (block, change) in nodes where change != 0 {
+      steps.append((block, change))
+      steps.append((block + 1, -change))
+    }
+    guard !steps.isEmpty else { return [] }
+    steps.sort { $0.block < $1.block }
+    var pass = ReferencePass(table.makeCursor())
+    var change: Int64 = 0
+    for index in steps.indices {
+      change += steps[index].change
+      let block = steps[index].block
+      guard change != 0, index + 1 < steps.count, block < steps[index + 1].block else { continue }
+      try pass.apply(change, to: block..<steps[index + 1].block) { blocks throws(ExtentFSError) in
+        // A node's blocks are a piece of their own, and were given up already.
+        if givenUp.contains(blocks.lowerBound) { return }
+        try giveUp(PhysicalRun(block: blocks.lowerBound, count: blocks.length))
       }
     }
-  }
-
-  /// As `forEachPiece`, but `body` may change counts.
-  private func forEachPieceToChange(
-    of run: PhysicalRun, _ body: (Range<UInt64>, UInt64) throws(ExtentFSError) -> Void
-  ) throws(ExtentFSError) {
-    var pieces: [(Range<UInt64>, UInt64)] = []
-    try forEachPiece(of: run) { piece, count in pieces.append((piece, count)) }
-    for (piece, count) in pieces { try body(piece, count) }
-  }
-
-  /// The changes of the tree of shared runs, in order. Runs that touch and have equal counts are one.
-  func edits() throws(ExtentFSError) -> [KeyedEdit] {
-    var runs = RunMap<References>()
-    var stored: [UInt64: SharedRecord] = [:]
-    try changed.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
-      try forEachEntry(touching: run.positions) { entry, record in
-        guard stored.updateValue(record, forKey: entry.lowerBound) == nil else { return }
-        runs.replace(entry, with: References(record.count))
-      }
-      runs.replace(run.positions, with: run.value.count > 1 ? run.value : nil)
-      return true
-    }
-    var edits: [KeyedEdit] = []
-    for run in runs.runs {
-      let record = SharedRecord(length: run.positions.length, count: run.value.count)
-      guard stored.removeValue(forKey: run.positions.lowerBound) != record else { continue }
-      edits.append(
-        KeyedEdit(key: run.positions.lowerBound, value: encoded(SharedRecord.encodedByteCount, record.encode)))
-    }
-    edits += stored.keys.map { KeyedEdit(key: $0, value: nil) }
-    return edits.sorted { $0.key < $1.key }
+    steps = []
+    return pass.finish()
   }
 }
 
-/// The count of each block of a run.
-private struct References: RunValue {
-  let count: UInt64
+/// Goes through shared runs from left to right, changes counts, and makes the edits of the tree.
+private struct ReferencePass<Device: BlockDevice> {
+  private var cursor: SharedRunCursor<Device>
+  /// What is left of the stored run that is being changed.
+  private var rest: SharedRun?
+  /// The stored runs that were looked at to be changed, and the runs in their place, both in order.
+  private var old: [SharedRun] = []
+  private var new: [SharedRun] = []
 
-  init(_ count: UInt64) { self.count = count }
+  init(_ cursor: SharedRunCursor<Device>) { self.cursor = cursor }
 
-  func advanced(by count: UInt64) -> References { self }
+  /// Changes the count of each block of `blocks`, which lie behind all before, by `change`; `body` gets those with none left.
+  mutating func apply(
+    _ change: Int64, to blocks: Range<UInt64>, _ body: (Range<UInt64>) throws(ExtentFSError) -> Void
+  ) throws(ExtentFSError) {
+    var next = blocks.lowerBound
+    while next < blocks.upperBound {
+      keepRest(before: next)
+      if rest == nil { try findRest(at: next) }
+      var end = blocks.upperBound
+      var count: UInt64 = 1
+      if let run = rest, run.blocks.lowerBound == next {
+        end = min(end, run.blocks.upperBound)
+        count = run.count
+        rest = end < run.blocks.upperBound ? SharedRun(end..<run.blocks.upperBound, run.count) : nil
+      } else if let behind = try cursor.first(behind: next) {
+        end = min(end, behind.blocks.lowerBound)
+      }
+      let (sum, overflow) = count.addingReportingOverflow(signed: change)
+      guard !overflow else {
+        throw ExtentFSError(.damaged, "blocks \(next..<end) have \(count) references, which change by \(change)")
+      }
+      if sum == 0 { try body(next..<end) } else { append(SharedRun(next..<end, sum)) }
+      next = end
+    }
+    // A run that begins where these end may be one with them.
+    if rest == nil, let run = try cursor.floor(next), run.blocks.lowerBound == next { take(run) }
+  }
+
+  /// Looks for the stored run that holds `block`, and for one that ends there: it may be one with what begins there.
+  private mutating func findRest(at block: UInt64) throws(ExtentFSError) {
+    if block > 0, let run = try cursor.floor(block - 1), run.blocks.upperBound == block {
+      take(run)
+      keepRest(before: block)
+    }
+    if let run = try cursor.floor(block), run.blocks.contains(block) {
+      take(run)
+      keepRest(before: block)
+    }
+  }
+
+  private mutating func take(_ run: SharedRun) {
+    guard old.last.map({ $0.blocks.lowerBound < run.blocks.lowerBound }) ?? true else { return }
+    old.append(run)
+    rest = run
+  }
+
+  /// Keeps what is left of the run before `block` as it is.
+  private mutating func keepRest(before block: UInt64) {
+    guard let run = rest, run.blocks.lowerBound < block else { return }
+    let end = min(block, run.blocks.upperBound)
+    append(SharedRun(run.blocks.lowerBound..<end, run.count))
+    rest = end < run.blocks.upperBound ? SharedRun(end..<run.blocks.upperBound, run.count) : nil
+  }
+
+  private mutating func append(_ run: SharedRun) {
+    guard run.count > 1 else { return }
+    if let last = new.last, last.blocks.upperBound == run.blocks.lowerBound, last.count == run.count {
+      new[new.count - 1].blocks = last.blocks.lowerBound..<run.blocks.upperBound
+    } else {
+      new.append(run)
+    }
+  }
+
+  /// The edits that put the new runs in place of the old ones.
+  mutating func finish() -> [KeyedEdit] {
+    keepRest(before: .max)
+    var edits: [KeyedEdit] = []
+    edits.reserveCapacity(new.count)
+    var position = 0
+    for run in new {
+      let key = run.blocks.lowerBound
+      while position < old.count, old[position].blocks.lowerBound < key {
+        edits.append(KeyedEdit(key: old[position].blocks.lowerBound, value: nil))
+        position += 1
+      }
+      if position < old.count, old[position].blocks.lowerBound == key {
+        position += 1
+        if old[position - 1] == run { continue }
+      }
+      let record = SharedRecord(length: run.blocks.length, count: run.count)
+      edits.append(KeyedEdit(key: key, value: encoded(SharedRecord.encodedByteCount, record.encode)))
+    }
+    edits += old[position...].map { KeyedEdit(key: $0.blocks.lowerBound, value: nil) }
+    return edits
+  }
+}
+
+extension UInt64 {
+  fileprivate func addingReportingOverflow(signed change: Int64) -> (partialValue: UInt64, overflow: Bool) {
+    change < 0 ? subtractingReportingOverflow(change.magnitude) : addingReportingOverflow(change.magnitude)
+  }
 }

@@ -44,7 +44,7 @@ package struct TreeReader<Device: BlockDevice>: Sendable {
 
   /// The leaf that has the greatest key not above `key`, or the first leaf, and the first key of the next leaf; nil
   /// where the tree is empty.
-  private func leaf(for key: UInt64) throws(ExtentFSError) -> (node: Node, upper: UInt64?)? {
+  func leaf(for key: UInt64) throws(ExtentFSError) -> (node: Node, upper: UInt64?)? {
     guard !root.isEmpty else { return nil }
     var node = try cache.root(root, kind: kind, owner: owner)
     var upper: UInt64?
