@@ -67,7 +67,7 @@ private struct Fixture: Sendable {
 }
 
 @Suite struct NamespaceFaultlineTests {
-  @Test func `a flushed write to a volume that is opened while a checkpoint freezes the others survives a crash`() throws {
+  @Test func `a flushed write to a volume that is opened while a checkpoint begins survives a crash`() throws {
     let store = try Fixture()
     let a = try store.create("a")
     store.engine.closeVolume(try store.create("b"))
