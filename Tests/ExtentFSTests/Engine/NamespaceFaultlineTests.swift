@@ -282,6 +282,19 @@ private struct Fixture: Sendable {
     }
   }
 
+  @Test func `a snapshot of a tree whose root is nowhere is no reason to crash`() async {
+    await #expect(processExitsWith: .success) {
+      let store = try Fixture()
+      store.engine.closeVolume(try store.create("vm"))
+      try store.engine.checkpoint { (plan: inout CheckpointPlan<MemoryDevice>) throws(ExtentFSError) in
+        var (inode, record) = try plan.catalog.find(existing: "vm")
+        record.extents = TreeRoot(pointer: BlockPointer(block: .max, generation: 1, checksum: 0), height: 1)
+        try plan.catalog.setRecord(record, of: inode)
+      }
+      try? store.engine.snapshot([("vm", "vm@a")], createdSeconds: 0)
+    }
+  }
+
   @Test func `a superblock that counts the most transient inodes there are is no reason to crash`() async {
     await #expect(processExitsWith: .success) {
       let store = try Fixture()
