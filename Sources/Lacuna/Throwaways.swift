@@ -95,7 +95,7 @@ extension DiskStore {
         try engine.promote(throwaway.volume, as: volume)
         // From now on each client is one of the volume's, and closes it.
         let entry = throwaways.open.withLock { $0.removeValue(forKey: throwaway.volume.inode) }
-        for _ in 1..<max(entry?.userCount ?? 1, 1) { _ = try engine.openVolume(named: volume) }
+        engine.addUsers((entry?.userCount ?? 1) - 1, to: throwaway.volume)
       }
     }
   }

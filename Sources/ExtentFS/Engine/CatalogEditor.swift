@@ -32,9 +32,10 @@ final class CatalogEditor<Device: BlockDevice> {
   /// Sets the record of `inode`; nil to remove it.
   func setRecord(_ record: InodeRecord?, of inode: UInt64) throws(ExtentFSError) {
     let old = try self.record(of: inode)
-    promisedChange &+= Int64(record?.promisedBlocks ?? 0) - Int64(old?.promisedBlocks ?? 0)
-    let transients = (record?.isTransient ?? false ? 1 : 0) - (old?.isTransient ?? false ? 1 : 0)
-    superblock.transientCount = UInt64(clamping: Int64(clamping: superblock.transientCount) + Int64(transients))
+    // Each is at most 2^62, but a damaged store's may be many.
+    promisedChange &+= Int64(clamping: record?.promisedBlocks ?? 0) - Int64(clamping: old?.promisedBlocks ?? 0)
+    let transients: Int64 = (record?.isTransient ?? false ? 1 : 0) - (old?.isTransient ?? false ? 1 : 0)
+    superblock.transientCount = superblock.transientCount.saturatingSum(transients)
     if let record, record.needsSnapshots { needsSnapshots = true }
     inodes[inode] = .some(record)
   }
@@ -128,4 +129,13 @@ extension InodeRecord {
 
   /// What may be done with the inode.
   var access: VolumeAccess { kind == .deleted ? .deleted : isReadOnly || kind == .snapshot ? .readOnly : .writable }
+}
+
+extension UInt64 {
+  /// The sum, 0 where it would be negative, and the greatest number where it would be above that.
+  func saturatingSum(_ change: Int64) -> UInt64 {
+    if change < 0 { return minusOrZero(change.magnitude) }
+    let (sum, overflow) = addingReportingOverflow(change.magnitude)
+    return overflow ? .max : sum
+  }
 }

@@ -15,8 +15,8 @@ struct CheckpointPlan<Device: BlockDevice> {
 
 extension CheckpointWriter {
   /// What `base` leads to gets one more reference: another inode leads to it too.
-  func retain(_ base: ExtentBase) {
-    if !base.root.isEmpty { return references.retain(node: base.root.pointer.block) }
+  func retain(_ base: ExtentBase) throws(ExtentFSError) {
+    if !base.root.isEmpty { return try references.retain(node: base.root.pointer.block) }
     for extent in base.inline {
       guard let block = extent.target.physicalBlock else { continue }
       references.retain(PhysicalRun(block: block, count: UInt64(extent.length)))

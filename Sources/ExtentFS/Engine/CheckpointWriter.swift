@@ -53,7 +53,7 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   func retainChildren(of node: Node) throws(ExtentFSError) {
     for index in 0..<node.count {
       if node.level > 0 {
-        references.retain(node: node.child(at: index).block)
+        try references.retain(node: node.child(at: index).block)
       } else {
         let extent = node.extent(at: index)
         guard let block = extent.target.physicalBlock else { continue }

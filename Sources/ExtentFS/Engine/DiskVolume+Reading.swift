@@ -43,6 +43,7 @@ extension DiskVolume {
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
+    if view.access == .deleted { throw gone }
     let range = range.clamped(to: 0..<view.byteCount)
     guard !range.isEmpty else { return }
     var pending: (bytes: Range<UInt64>, kind: ExtentKind)?

@@ -187,8 +187,9 @@ extension DiskVolume {
         old = now
         if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return .otherBasis }
         try requireChangeable(blocks, in: now)
-        guard writer.charge(charge) else { return .overQuota }
+        guard writer.allows(charge) else { return .overQuota }
         if now.isJournaled { guard try append() else { return .journalFull } }
+        writer.chargedCount = writer.chargedCount &+ charge
         engine.countEdit(blocks.length)
         var active = now.active
         now.active.forEachRun(in: blocks) { run in

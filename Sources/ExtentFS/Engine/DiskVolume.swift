@@ -65,12 +65,8 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
       frozenChargedCount = 0
     }
 
-    /// Counts `count` more blocks that may be mapped; false where the quota is not enough for them.
-    mutating func charge(_ count: UInt64) -> Bool {
-      guard quota == 0 || count == 0 || mappedCountMax &+ count <= quota else { return false }
-      chargedCount = chargedCount &+ count
-      return true
-    }
+    /// Whether the quota is enough for `count` more blocks.
+    func allows(_ count: UInt64) -> Bool { quota == 0 || count == 0 || mappedCountMax &+ count <= quota }
   }
 
   init(inode: UInt64, _ record: InodeRecord, engine: Engine<Device>, view: View) {

@@ -31,6 +31,7 @@ extension Engine {
     try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       guard isNeeded() else { return }
+      try requireCheckpointRoom()
       try write(CheckpointPlan(makeCatalogEditor()), evenIfUnchanged: false)
     }
   }
@@ -41,6 +42,7 @@ extension Engine {
   ) throws(ExtentFSError) -> Result {
     try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
+      try requireCheckpointRoom()
       var plan = CheckpointPlan(makeCatalogEditor())
       let result = try prepare(&plan)
       try write(plan)
@@ -73,16 +75,29 @@ extension Engine {
   private func freeze(
     holding held: [DiskVolume<Device>]
   ) -> (frozen: [FrozenVolume<Device>], cut: JournalPosition) {
-    let volumes = state.withLock { $0.volumes.values.map(\.volume).sorted { $0.inode < $1.inode } }
-    for volume in volumes { volume.writers.lock() }
-    defer {
-      for volume in volumes.reversed() where !held.contains(where: { $0 === volume }) { volume.writers.unlock() }
+    let held = Set(held.map(\.inode))
+    var volumes: [UInt64: DiskVolume<Device>] = [:]
+    defer { for (inode, volume) in volumes where !held.contains(inode) { volume.writers.unlock() } }
+    var cut: JournalPosition?
+    while cut == nil {
+      // Who opens a volume takes the lock of `state`: what is written to one that is opened later comes behind the cut.
+      let opened = state.withLock { state in
+        let opened = state.volumes.filter { volumes[$0.key] == nil }.map(\.value.volume)
+        if opened.isEmpty {
+          cut = journal.cut()
+          space.freezePromises()
+        }
+        return opened
+      }
+      // Nobody else takes the locks of several volumes, so that their order does not matter.
+      for volume in opened {
+        volume.writers.lock()
+        volumes[volume.inode] = volume
+      }
     }
-    let cut = journal.cut()
-    space.freezePromises()
     freezeEditBudget()
     var frozen: [FrozenVolume<Device>] = []
-    for volume in volumes {
+    for (_, volume) in volumes.sorted(by: { $0.key < $1.key }) {
       let view = volume.current.load(ordering: .relaxed)
       guard !view.active.isEmpty else { continue }
       let superseded = volume.writers.assumingLocked { writer in
@@ -92,7 +107,7 @@ extension Engine {
       frozen.append(FrozenVolume(volume: volume, delta: view.active, base: view.base, superseded: superseded))
       volume.publish(view.replacing(active: Delta(), frozen: view.active))
     }
-    return (frozen, cut)
+    return (frozen, cut ?? journal.cut())
   }
 
   /// Writes a new superblock that has the frozen deltas and what is planned in its trees, and publishes it.
@@ -107,7 +122,7 @@ extension Engine {
     let writer = CheckpointWriter(self, after: catalog.superblock)
     for (inode, record) in throwaways.sorted(by: { $0.key < $1.key }) {
       try catalog.setRecord(record, of: inode)
-      writer.retain(record.base)
+      try writer.retain(record.base)
     }
     for part in frozen { try merge(part, catalog, writer) }
     try plan.finish(writer)
@@ -164,9 +179,9 @@ extension Engine {
     superblock.usedBlockCount = space.usedBlockCount
     superblock.journalTailOffset = cut.offset
     superblock.journalTailSequence = cut.sequence
-    superblock.nodeBlockCount = superblock.nodeBlockCount.adding(writer.nodeCountChange)
-    superblock.reservedBlockCount = superblock.reservedBlockCount.adding(catalog.promisedChange)
-    if catalog.needsSnapshots { superblock.add(.snapshots) }
+    superblock.nodeBlockCount = superblock.nodeBlockCount.saturatingSum(writer.nodeCountChange)
+    superblock.reservedBlockCount = superblock.reservedBlockCount.saturatingSum(catalog.promisedChange)
+    if catalog.needsSnapshots || !superblock.shared.isEmpty { superblock.add(.snapshots) }
     return superblock
   }
 
@@ -194,6 +209,7 @@ extension Engine {
     spaceRoot.withLock { $0 = superblock.space }
     space.didCommit()
     checksums.didCommit()
+    heldBlockCount.wrappingIncrement(by: runs.reduce(0) { $0 &+ $1.count }, ordering: .relaxed)
     let (volumes, epoch, old) = state.withLock { state in
       let old = state.epoch
       state.superblock = superblock
@@ -203,8 +219,9 @@ extension Engine {
       state.epoch = old.end(retiring: runs)
       return (state.volumes.mapValues(\.volume), state.epoch, old)
     }
+    let held = Set(plan.held.map(\.inode))
     for (inode, volume) in volumes {
-      let isHeld = plan.held.contains { $0 === volume }
+      let isHeld = held.contains(inode)
       if !isHeld { volume.writers.lock() }
       // Leaves the lock before it goes, since blocks may be set free with it.
       let replaced = publish(volume, plan.catalog.inodes[inode], epoch)
@@ -243,12 +260,5 @@ extension Engine {
     state.withLock { state in
       if state.volumes[volume.inode]?.userCount == 0 { state.volumes[volume.inode] = nil }
     }
-  }
-}
-
-extension UInt64 {
-  /// The sum, 0 where it would be negative.
-  fileprivate func adding(_ change: Int64) -> UInt64 {
-    change < 0 ? minusOrZero(change.magnitude) : self &+ change.magnitude
   }
 }

@@ -23,9 +23,10 @@ extension Engine {
   /// How many nodes one step of a deletion visits: some 16 MiB of them.
   private static var nodesPerStep: Int { 4096 }
 
-  /// Has the deleted inodes of the catalog looked for.
-  func searchDeletions() {
-    state.withLock { $0.deletions.isComplete = false }
+  /// Has the trees of `inodes` given up, which were deleted.
+  func giveBack(_ inodes: [UInt64]) {
+    // Those of an earlier opening are looked for once, and these with them, where that was not done yet.
+    state.withLock { if $0.deletions.isComplete { $0.deletions.inodes += inodes } }
     checkpointer.wake()
   }
 
@@ -43,14 +44,19 @@ extension Engine {
     guard state.withLock({ !$0.deletions.isComplete }) else { return }
     try checkpoints.withLock { () throws(ExtentFSError) in
       let (superblock, open) = state.withLock { ($0.superblock, Set($0.volumes.keys)) }
-      var found: [UInt64] = []
+      var found = Deletions(isComplete: true)
       if superblock.transientCount > 0 {
-        try Catalog(nodes: nodes, superblock: superblock).forEach { inode, record in
-          if record.isTransient, !open.contains(inode) { found.append(inode) }
-          return true
+        do throws(ExtentFSError) {
+          try Catalog(nodes: nodes, superblock: superblock).forEach { inode, record in
+            if record.isTransient, !open.contains(inode) { found.inodes.append(inode) }
+            return true
+          }
+        } catch {
+          guard error.code == .damaged else { throw error }
+          found.damagedCount = 1
         }
       }
-      state.withLock { $0.deletions = Deletions(inodes: found, isComplete: true) }
+      state.withLock { $0.deletions = found }
     }
   }
 
@@ -63,31 +69,17 @@ extension Engine {
     return try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       var plan = CheckpointPlan(makeCatalogEditor())
-      var turn: [(inode: UInt64, record: InodeRecord)] = []
-      var left = Self.nodesPerStep
-      let waiting = state.withLock { $0.deletions.inodes }
-      for inode in waiting where left > 0 {
-        // What is damaged must be found before the checkpoint begins, which it would end for good.
-        do throws(ExtentFSError) {
-          guard let record = try plan.catalog.record(of: inode) else { continue }
-          let rehearsal = DropRehearsal(SharedRuns(nodes, root: plan.catalog.superblock.shared))
-          _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, left: &left)
-          turn.append((inode, record))
-        } catch {
-          guard error.code == .damaged else { throw error }
-          state.withLock { state in
-            state.deletions.inodes.removeAll { $0 == inode }
-            state.deletions.damagedCount += 1
-          }
-        }
-      }
+      try requireCheckpointRoom()
+      let turn = try nextDeletions(plan.catalog)
       guard !turn.isEmpty else { return false }
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
-        var left = Self.nodesPerStep
+        var progress = DropProgress(left: Self.nodesPerStep)
         for (inode, record) in turn {
           var rest = record
-          rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, left: &left)
+          progress.dataCount = 0
+          rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, &progress)
+          rest.mappedBlocks = rest.mappedBlocks.minusOrZero(progress.dataCount)
           try catalog.giveUp(rest, inode, writer)
         }
       }
@@ -99,16 +91,49 @@ extension Engine {
   }
 }
 
+extension Engine {
+  /// The deleted inodes whose turn it is, as many as one step can begin with. What is damaged must be found before the checkpoint
+  /// begins, which it would end for good: so the step is rehearsed, and without those that are damaged once more.
+  private func nextDeletions(
+    _ catalog: CatalogEditor<Device>
+  ) throws(ExtentFSError) -> [(inode: UInt64, record: InodeRecord)] {
+    while true {
+      var turn: [(inode: UInt64, record: InodeRecord)] = []
+      var progress = DropProgress(left: Self.nodesPerStep)
+      let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: catalog.superblock.shared))
+      var damaged: UInt64?
+      for inode in state.withLock({ $0.deletions.inodes }) where progress.left > 0 && damaged == nil {
+        do throws(ExtentFSError) {
+          guard let record = try catalog.record(of: inode), record.isTransient else {
+            state.withLock { state in state.deletions.inodes.removeAll { $0 == inode } }
+            continue
+          }
+          _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, &progress)
+          turn.append((inode, record))
+        } catch {
+          guard error.code == .damaged else { throw error }
+          damaged = inode
+        }
+      }
+      guard let damaged else { return turn }
+      state.withLock { state in
+        state.deletions.inodes.removeAll { $0 == damaged }
+        state.deletions.damagedCount += 1
+      }
+    }
+  }
+}
+
 /// Goes through a drop without changing anything, to see whether it can be done.
 private final class DropRehearsal<Device: BlockDevice>: TreeWriter {
   let generation: UInt64 = 1
-  private let shared: SharedRuns<Device>
+  private let references: ReferenceCounts<Device>
 
-  init(_ shared: SharedRuns<Device>) { self.shared = shared }
+  init(_ references: ReferenceCounts<Device>) { self.references = references }
 
-  func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try shared.count(of: block) > 1 }
+  func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try references.isShared(block) }
   func allocateBlock() throws(ExtentFSError) -> UInt64 { 1 }
   func write(_ node: Node) throws(ExtentFSError) {}
-  func released(_ block: UInt64) throws(ExtentFSError) {}
+  func released(_ block: UInt64) throws(ExtentFSError) { _ = try references.release(node: block) }
   func replaced(_ run: PhysicalRun) throws(ExtentFSError) {}
 }

@@ -18,6 +18,8 @@ extension Engine {
     // The views keep the nodes from being used for anything else.
     let (before, after) = (old.current.load(ordering: .acquiring), new.current.load(ordering: .acquiring))
     defer { withExtendedLifetime((before, after)) {} }
+    if before.access == .deleted { throw old.gone }
+    if after.access == .deleted { throw new.gone }
     let range = range.clamped(to: 0..<after.byteCount)
     try TreeDiff.forEachDifference(
       from: before.base, to: after.base, in: blockSize.blocks(touching: range), nodes

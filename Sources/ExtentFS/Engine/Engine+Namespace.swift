@@ -20,6 +20,8 @@ extension Engine {
     try requireRoom()
     return try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
+      try requireCheckpointRoom()
+      try keepRoom()
       let plan = CheckpointPlan(makeCatalogEditor())
       let inode = try plan.catalog.enter(record)
       if plan.catalog.superblock.defaultInode == 0 { plan.catalog.superblock.defaultInode = inode }
@@ -45,6 +47,7 @@ extension Engine {
   ) throws(ExtentFSError) {
     try requireRoom()
     try checkpoint { plan throws(ExtentFSError) in
+      try keepRoom()
       var copies: [Copy] = []
       for (volume, snapshot) in pairs {
         let source = try plan.catalog.find(existing: volume)
@@ -66,6 +69,7 @@ extension Engine {
   ) throws(ExtentFSError) {
     try requireRoom()
     try checkpoint { plan throws(ExtentFSError) in
+      try keepRoom()
       let found = try plan.catalog.find(existing: source)
       var record = InodeRecord(
         kind: .volume, name: name, byteCount: found.record.byteCount, createdSeconds: createdSeconds)
@@ -80,12 +84,12 @@ extension Engine {
   ///
   /// - Parameter force: also where clients use the volume. What they write meanwhile waits, and comes after.
   package func rollback(_ volume: String, to snapshot: String, force: Bool) throws(ExtentFSError) {
-    try checkpoint { plan throws(ExtentFSError) in
+    let old = try checkpoint { plan throws(ExtentFSError) in
       let target = try plan.catalog.find(existing: volume)
       let source = try plan.catalog.find(existing: snapshot)
       try requireWritable(target.record)
-      guard target.inode != source.inode else {
-        throw ExtentFSError(.invalidArgument, "'\(volume)' cannot be rolled back to itself")
+      guard source.record.kind == .snapshot else {
+        throw ExtentFSError(.invalidArgument, "'\(snapshot)' is no snapshot")
       }
       let open = try hold(target, in: &plan, force: force)
       let isAligned = source.record.byteCount & UInt64(blockSize.byteCount - 1) == 0
@@ -96,21 +100,22 @@ extension Engine {
       // What it is promised now may go only when the checkpoint is durable.
       try promise(source.record.reservedBlocks, to: volume)
       let catalog = plan.catalog
+      let inode = try catalog.makeInode()
       plan.finish = { writer throws(ExtentFSError) in
         guard var record = try catalog.record(of: target.inode), let source = try catalog.record(of: source.inode)
         else { throw Catalog<Device>.missing(target.inode) }
-        writer.retain(source.base)
+        try writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
         (old.base, old.mappedBlocks) = (record.base, record.mappedBlocks)
-        let inode = try catalog.makeInode()
         try catalog.giveUp(old, inode, writer)
         record.base = source.base
         (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
-        record.byteCount = source.byteCount
+        record.setSize(source.byteCount, self.blockSize)
         try catalog.setRecord(record, of: target.inode)
       }
+      return inode
     }
-    searchDeletions()
+    giveBack([old])
   }
 
   /// Renames a volume, with its snapshots, or a snapshot.
@@ -156,7 +161,7 @@ extension Engine {
         // This call is one of the users.
         try requireUnused(inode, record, force: force, except: 1)
       }
-      record.byteCount = byteCount
+      record.setSize(byteCount, blockSize)
       try plan.catalog.setRecord(record, of: inode)
       guard isSmaller else { return }
       // From now on nobody changes what lies behind the end.
@@ -186,7 +191,7 @@ extension Engine {
   ///
   /// - Parameter force: also where clients use them, who then get errors.
   package func delete(_ names: [String], force: Bool) throws(ExtentFSError) {
-    try checkpoint { plan throws(ExtentFSError) in
+    let gone = try checkpoint { plan throws(ExtentFSError) in
       var gone: [(inode: UInt64, record: InodeRecord)] = []
       for name in names {
         let found = try plan.catalog.find(existing: name)
@@ -203,8 +208,9 @@ extension Engine {
           try catalog.giveUp(record, inode, writer)
         }
       }
+      return gone.map(\.inode)
     }
-    searchDeletions()
+    giveBack(gone)
   }
 
   // MARK: What they share
@@ -262,7 +268,7 @@ extension CheckpointPlan {
         guard let source = try catalog.record(of: copy.from), var record = try catalog.record(of: copy.to) else {
           throw Catalog<Device>.missing(copy.from)
         }
-        writer.retain(source.base)
+        try writer.retain(source.base)
         record.base = source.base
         (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
         record.byteCount = source.byteCount
@@ -309,13 +315,19 @@ extension CatalogEditor {
     }
     guard !record.extents.isEmpty else { return try setRecord(nil, of: inode) }
     var left = record.withoutName
-    (left.kind, left.isThrowaway, left.reservedBlocks) = (.deleted, false, 0)
+    (left.kind, left.isThrowaway) = (.deleted, false)
     (left.quotaBlocks, left.reservationBlocks) = (0, 0)
     try setRecord(left, of: inode)
   }
 }
 
 extension InodeRecord {
+  /// Changes the size. No more can be reserved than that.
+  fileprivate mutating func setSize(_ byteCount: UInt64, _ blockSize: BlockSize) {
+    self.byteCount = byteCount
+    reservationBlocks = min(reservationBlocks, blockSize.blocks(toHold: byteCount))
+  }
+
   fileprivate var withoutName: InodeRecord {
     var record = self
     record.name = ""

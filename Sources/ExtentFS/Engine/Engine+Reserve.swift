@@ -64,6 +64,9 @@ extension Engine {
     let volumeCount = state.withLock { UInt64($0.volumes.count) }
     let perLeaf = Self.capacity(.extents, blockSize)
     var growth = 2 * editCount / perLeaf + editCount / (8 * perLeaf) + 2
+    // Each throwaway becomes an inode.
+    let throwaways = state.withLock { UInt64($0.newThrowaways.count) }
+    if throwaways > 0 { growth += 3 * throwaways / Self.capacity(.inodes, blockSize) + 2 }
     if isSharing {
       growth += min(2 * Self.usualHeight * editCount, nodeCount * max(volumeCount, 1)) + 3 * nodeCount
     }
@@ -84,19 +87,38 @@ extension Engine {
   ///
   /// - Throws: `.outOfSpace` where there is not, also after a checkpoint.
   func requireRoom() throws(ExtentFSError) {
-    func hasRoom() throws(ExtentFSError) -> Bool {
-      try editBudget.withLock { budget throws(ExtentFSError) in
-        let pending = editCount.load(ordering: .relaxed) - budget.merged
-        return try space.raiseReserve(
-          to: reserveCount(
-            forEdits: pending + Self.editCountMin, nodeCount: superblock.nodeBlockCount, isSharing: true))
-      }
-    }
     try journal.requireUsable()
-    if try hasRoom() { return }
+    if try hasRoomForSharing() { return }
     try checkpoint()
-    guard try hasRoom() else {
+    try keepRoom()
+  }
+
+  /// As `requireRoom`, but without a checkpoint: to be called under `checkpoints`, by those who called that before.
+  func keepRoom() throws(ExtentFSError) {
+    guard try hasRoomForSharing() else {
       throw ExtentFSError(.outOfSpace, "the store is too full: what is deleted or trimmed makes room")
+    }
+  }
+
+  private func hasRoomForSharing() throws(ExtentFSError) -> Bool {
+    try editBudget.withLock { budget throws(ExtentFSError) in
+      let pending = editCount.load(ordering: .relaxed) - budget.merged
+      return try space.raiseReserve(
+        to: reserveCount(
+          forEdits: pending + Self.editCountMin, nodeCount: superblock.nodeBlockCount, isSharing: true))
+    }
+  }
+
+  /// Refuses a checkpoint that may not find the blocks that it takes, as long as readers keep some that were given up: it would fail
+  /// for good. Under `checkpoints`.
+  func requireCheckpointRoom() throws(ExtentFSError) {
+    guard heldBlockCount.load(ordering: .relaxed) > 0 else { return }
+    let pending = pendingEditCount
+    let need = reserveCount(forEdits: pending, nodeCount: superblock.nodeBlockCount, isSharing: isSharing) / 3
+    // Growing is left to the checkpoint itself.
+    guard space.freeBlockCount + space.growableBlockCount >= need else {
+      throw ExtentFSError(
+        .outOfSpace, "the store is full, and what was given up is still being read: it has to wait for that")
     }
   }
 

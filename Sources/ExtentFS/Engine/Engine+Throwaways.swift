@@ -12,10 +12,13 @@ extension Engine {
   ///
   /// - Throws: `.noSuchVolume`, and what a checkpoint throws.
   package func makeThrowaway(of name: String) throws(ExtentFSError) -> DiskVolume<Device> {
-    try checkpoints.withLock { () throws(ExtentFSError) in
+    try requireRoom()
+    return try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
+      try keepRoom()
       let (inode, _) = try makeCatalogEditor().find(existing: name)
       if state.withLock({ $0.volumes[inode]?.volume.current.load(ordering: .acquiring).active.isEmpty == false }) {
+        try requireCheckpointRoom()
         try write(CheckpointPlan(makeCatalogEditor()))
       }
       let catalog = makeCatalogEditor()
@@ -41,6 +44,8 @@ extension Engine {
   /// Lets go of a throwaway, which nobody uses any more. Its space comes back in the background.
   package func discardThrowaway(_ volume: DiskVolume<Device>) throws(ExtentFSError) {
     try checkpoints.withLock { () throws(ExtentFSError) in
+      // One that was promoted meanwhile is a volume like any other.
+      guard !volume.current.load(ordering: .acquiring).isJournaled else { return closeVolume(volume) }
       let view = volume.writers.withLock { writer in
         let view = volume.current.load(ordering: .relaxed)
         volume.publish(.deleted(inode: volume.inode))

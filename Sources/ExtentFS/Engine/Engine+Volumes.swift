@@ -18,6 +18,11 @@ extension Engine {
     }
   }
 
+  /// Counts more users of a volume that is open.
+  package func addUsers(_ count: Int, to volume: DiskVolume<Device>) {
+    state.withLock { $0.volumes[volume.inode]?.userCount += count }
+  }
+
   /// Ends one use of a volume.
   package func closeVolume(_ volume: DiskVolume<Device>) {
     state.withLock { state in

@@ -29,8 +29,8 @@ package struct EngineOptions: Sendable {
 /// 3. A block that is set free is used again only when the checkpoint that freed it is durable and no view maps it.
 /// 4. After a failed sync or a failed checkpoint nothing more is written, until the store is opened again.
 ///
-/// Thread safety: any thread. Lock order: `checkpoints` (one checkpoint at a time), a volume's `writers` in the order of their
-/// inodes, `editBudget`, `state`, then those of the parts.
+/// Thread safety: any thread. Lock order: `checkpoints` (one checkpoint at a time, who alone takes the `writers` of several
+/// volumes), a volume's `writers`, `editBudget`, `state`, then those of the parts.
 package final class Engine<Device: BlockDevice>: Sendable {
   package let options: EngineOptions
   let device: Device
@@ -47,6 +47,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
   /// `deadBlockCountMax` as of the last checkpoint.
   let deadBlockLimit = ManagedAtomic<UInt64>(.max)
   let state: Locked<State>
+  /// How many blocks are given up, and kept by someone who reads an older view or catalog.
+  let heldBlockCount = ManagedAtomic<UInt64>(0)
   /// How many changes of mappings there were since the store was opened.
   let editCount = ManagedAtomic<UInt64>(0)
   /// The number of the last change that the reserve is enough for.
@@ -90,7 +92,9 @@ package final class Engine<Device: BlockDevice>: Sendable {
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space
     let journal = parts.journal
+    let held = heldBlockCount
     let epoch = Epoch { runs in
+      held.wrappingDecrement(by: runs.reduce(0) { $0 &+ $1.count }, ordering: .relaxed)
       do throws(ExtentFSError) {
         for run in runs { try space.reuse(run) }
       } catch {

@@ -41,17 +41,22 @@ extension Engine {
         if count == 1 { account.exclusiveDataCount += piece.length }
       }
     }
-    func walk(_ pointer: BlockPointer, level: Int) throws(ExtentFSError) {
-      // All below a shared node is shared.
-      if try shared.count(of: pointer.block) > 1 { return }
-      let node = try nodes.node(pointer, kind: .extents, level: level, owner: 0)
+    func walk(_ node: Node, upper: UInt64?) throws(ExtentFSError) {
       account.exclusiveNodeCount += 1
       for index in 0..<node.count {
-        if level > 0 { try walk(node.child(at: index), level: level - 1) } else { try count(node.extent(at: index)) }
+        if node.level == 0 {
+          try count(node.extent(at: index))
+        } else if try shared.count(of: node.child(at: index).block) == 1 {
+          let (child, upper) = try nodes.child(of: node, at: index, upper: upper)
+          try walk(child, upper: upper)
+        }
       }
     }
     for extent in record.inlineExtents { try count(extent) }
-    if !record.extents.isEmpty { try walk(record.extents.pointer, level: record.extents.height - 1) }
+    // All below a shared node is shared.
+    if !record.extents.isEmpty, try shared.count(of: record.extents.pointer.block) == 1 {
+      try walk(try nodes.root(record.extents, kind: .extents, owner: 0), upper: nil)
+    }
     return account
   }
 }

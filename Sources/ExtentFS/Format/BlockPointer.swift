@@ -82,7 +82,7 @@ package struct TreeRoot: Sendable, Hashable {
   package init(decoding bytes: RawSpan, at offset: Int) throws(ExtentFSError) {
     pointer = BlockPointer(decoding: bytes, at: offset)
     height = Int(bytes.uint8(at: offset + 24))
-    guard height <= Self.maximumHeight, (height == 0) == pointer.isNull else {
+    guard height <= Self.maximumHeight, (height == 0) == pointer.isNull, pointer.block < ExtentRecord.blockLimit else {
       throw ExtentFSError(.damaged, "a tree's root is at block \(pointer.block), with a height of \(height)")
     }
   }

@@ -78,7 +78,8 @@ package struct InodeRecord: Sendable, Equatable {
   package var promisedBlocks: UInt64 {
     guard kind == .volume, !isThrowaway else { return 0 }
     // Fits: each of them is at most 2^62.
-    return reservedBlocks + (reservationBlocks > mappedBlocks ? reservationBlocks - mappedBlocks : 0)
+    let sum = reservedBlocks + (reservationBlocks > mappedBlocks ? reservationBlocks - mappedBlocks : 0)
+    return min(sum, ExtentRecord.blockLimit)
   }
 
   /// Makes the record of an empty volume or snapshot.

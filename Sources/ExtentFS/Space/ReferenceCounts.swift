@@ -39,11 +39,21 @@ final class ReferenceCounts<Device: BlockDevice> {
   }
 
   /// The node in `block` gets one more reference.
-  func retain(node block: UInt64) { nodes[block, default: 0] += 1 }
+  func retain(node block: UInt64) throws(ExtentFSError) {
+    try Self.check(block)
+    nodes[block, default: 0] += 1
+  }
+
+  private static func check(_ block: UInt64) throws(ExtentFSError) {
+    guard block < ExtentRecord.blockLimit else {
+      throw ExtentFSError(.damaged, "a node should be in block \(block), which there cannot be")
+    }
+  }
 
   /// The node in `block` loses a reference; true where it has none left.
   func release(node block: UInt64) throws(ExtentFSError) -> Bool {
     if isTrivial { return true }
+    try Self.check(block)
     switch try count(ofNode: block) {
     case 0: throw ExtentFSError(.damaged, "the node in block \(block) is given up, and nothing leads to it")
     case 1:

@@ -81,6 +81,9 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
   /// How many blocks are free now, the reserve included, before the device grows.
   package var freeBlockCount: UInt64 { state.withLock { $0.freeCount } }
 
+  /// How many blocks for data and nodes the device may grow by.
+  package var growableBlockCount: UInt64 { state.withLock { $0.growableCount } }
+
   /// How many blocks data could have now, the growth of the device included.
   package var availableBlockCount: UInt64 {
     state.withLock { state in

@@ -41,7 +41,7 @@ import Testing
                 // It is written anew at once.
                 if isGone { counts[Int(node)] = 1; gone.insert(node); expectedGone.insert(node); break }
               } else {
-                references.retain(node: node)
+                try references.retain(node: node)
                 counts[Int(node)] += 1
               }
               try check(try references.isShared(node) == (counts[Int(node)] > 1), "round \(round): node \(node)")
