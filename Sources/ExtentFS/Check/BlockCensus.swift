@@ -15,15 +15,15 @@ struct BlockCensus {
 
   /// One group's blocks.
   final class Group {
-    /// What the device says is in use.
-    let stored: Bitmap
+    /// What the device says is in use; nil where it cannot be read.
+    let stored: Bitmap?
     fileprivate(set) var met: Bitmap
     /// Those of them that hold nodes; nil for none.
     fileprivate(set) var nodes: Bitmap?
 
-    init(stored: Bitmap) {
+    init(stored: Bitmap?, count: Int) {
       self.stored = stored
-      met = Bitmap(count: stored.count)
+      met = Bitmap(count: count)
     }
   }
 
@@ -42,8 +42,11 @@ struct BlockCensus {
     self.blockCount = blockCount
   }
 
-  /// Says what the bitmap of `group` has. Blocks of groups without one are not counted.
-  mutating func add(_ group: UInt64, stored: Bitmap) { groups[group] = Group(stored: stored) }
+  /// Says what the bitmap of `group` has, or that there is one that cannot be read. Blocks of groups without one are not counted:
+  /// their number could be that of a device of any size.
+  mutating func add(_ group: UInt64, stored: Bitmap?) {
+    groups[group] = Group(stored: stored, count: Int(geometry.blocksPerGroup))
+  }
 
   /// Counts one more place that leads to each block of `run`.
   ///

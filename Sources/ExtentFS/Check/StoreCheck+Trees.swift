@@ -73,6 +73,7 @@ extension StoreCheck {
     guard group < geometry.groupCount(inDeviceOf: point.blockCount) else {
       throw ExtentFSError(.damaged, "the store has no such group")
     }
+    census.add(group, stored: nil)
     census.add(group, stored: try bitmap(of: group, record))
   }
 

@@ -9,7 +9,7 @@
 /// of that reading alone.
 ///
 /// Concretely, with a point S, and T for any newer one:
-/// 1. The bitmaps of S are copied first, all of them (32 KiB for each GiB), or the check starts over at a newer S.
+/// 1. The bitmaps of S are copied first, all of them (32 KiB for each GiB, with blocks of 4096 bytes), or the check starts over at a newer S.
 /// 2. The trees of S are walked, and compared with the copies. Its epoch is held no longer than that, since holding it keeps
 ///    all that is given up meanwhile from being used again.
 /// 3. Data is read 1024 blocks or so at a time, each time at the newest T: the checksum block and the bitmap of T say what must be

@@ -128,6 +128,32 @@ import Testing
     try fixture.engine.close()
   }
 
+  @Test func `what a point's trees reach is not written over while the point is held`() throws {
+    let fixture = try Fixture()
+    let points = fixture.engine.points()
+    let point = points.take()
+    // As often as there is room for, with what the point has kept from being used again.
+    var overtakenCount = 0
+    do {
+      while overtakenCount < 30 {
+        try fixture.overtake(overtakenCount)
+        overtakenCount += 1
+      }
+    } catch let error as ExtentFSError {
+      #expect(error.code == .outOfSpace)
+    }
+    #expect(overtakenCount > 2 && overtakenCount < 30)
+    // Bitmaps and checksums are not what they were; the trees are.
+    let findings = try StoreCheck.run(on: fixture.device, at: point, readsData: false).findings
+    #expect(findings.count == 1 && findings[0].hasPrefix("group 0: block 19"), "\(findings)")
+    _ = points.take()
+    // Now it can go on.
+    try fixture.engine.checkpoint()
+    try fixture.overtake(99)
+    #expect(try fixture.engine.check().findings == [])
+    try fixture.engine.close()
+  }
+
   @Test func `a bitmap that is damaged is damage, in use as well`() throws {
     let fixture = try Fixture()
     let group = fixture.engine.geometry.headBlockCount
