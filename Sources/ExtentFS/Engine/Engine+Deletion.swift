@@ -20,9 +20,6 @@ package struct DeletionBacklog: Sendable, Hashable {
 }
 
 extension Engine {
-  /// How many nodes one step of a deletion visits: some 16 MiB of them.
-  private static var nodesPerStep: Int { 4096 }
-
   /// Has the deleted inodes of the catalog looked for.
   func searchDeletions() {
     state.withLock { $0.deletions.isComplete = false }
@@ -64,14 +61,14 @@ extension Engine {
       try journal.requireUsable()
       var plan = CheckpointPlan(makeCatalogEditor())
       var turn: [(inode: UInt64, record: InodeRecord)] = []
-      var left = Self.nodesPerStep
+      var work = DropWork(nodesLeft: options.deletionStepNodeCount)
       let waiting = state.withLock { $0.deletions.inodes }
-      for inode in waiting where left > 0 {
+      for inode in waiting where work.nodesLeft > 0 {
         // What is damaged must be found before the checkpoint begins, which it would end for good.
         do throws(ExtentFSError) {
           guard let record = try plan.catalog.record(of: inode) else { continue }
           let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: plan.catalog.superblock.shared))
-          _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, left: &left)
+          _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, &work)
           turn.append((inode, record))
         } catch {
           guard error.code == .damaged else { throw error }
@@ -84,10 +81,13 @@ extension Engine {
       guard !turn.isEmpty else { return false }
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
-        var left = Self.nodesPerStep
+        var work = DropWork(nodesLeft: self.options.deletionStepNodeCount)
         for (inode, record) in turn {
           var rest = record
-          rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, left: &left)
+          let before = work
+          rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, &work)
+          rest.mappedBlocks = rest.mappedBlocks.minusOrZero(work.mappedCount - before.mappedCount)
+          rest.reservedBlocks = rest.reservedBlocks.minusOrZero(work.reservedCount - before.reservedCount)
           try catalog.giveUp(rest, inode, writer)
         }
       }

@@ -101,7 +101,7 @@ extension Engine {
         else { throw Catalog<Device>.missing(target.inode) }
         try writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
-        (old.base, old.mappedBlocks) = (record.base, record.mappedBlocks)
+        (old.base, old.mappedBlocks, old.reservedBlocks) = (record.base, record.mappedBlocks, record.reservedBlocks)
         let inode = try catalog.makeInode()
         try catalog.giveUp(old, inode, writer)
         record.base = source.base
@@ -309,7 +309,7 @@ extension CatalogEditor {
     }
     guard !record.extents.isEmpty else { return try setRecord(nil, of: inode) }
     var left = record.withoutName
-    (left.kind, left.isThrowaway, left.reservedBlocks) = (.deleted, false, 0)
+    (left.kind, left.isThrowaway) = (.deleted, false)
     (left.quotaBlocks, left.reservationBlocks) = (0, 0)
     try setRecord(left, of: inode)
   }

@@ -1,24 +1,35 @@
 internal import BlockStores
 
+/// How much a drop may do, and what it has done.
+package struct DropWork: Sendable {
+  /// How many nodes may still be visited.
+  package var nodesLeft: Int
+  /// How many blocks of data and reserved blocks the trees have lost, without those of shared subtrees, which are not read.
+  package var mappedCount: UInt64 = 0
+  package var reservedCount: UInt64 = 0
+
+  package init(nodesLeft: Int) { self.nodesLeft = nodesLeft }
+}
+
 extension TreeMerge {
   /// Gives up the extent tree at `root` from its first key on: the nodes and data that nothing else refers to, visiting no
-  /// more than a few more nodes than are `left`, which it counts down. A shared subtree loses one reference, unread.
+  /// more than a few more nodes than `work` says. A shared subtree loses one reference, unread.
   ///
   /// - Returns: what is left of the tree, for the next call; empty where nothing is. Its nodes may be less full than those of
   ///   other trees.
   /// - Throws: `ExtentFSError`, as `mergeExtents` does.
-  package func drop(_ root: TreeRoot, left: inout Int) throws(ExtentFSError) -> TreeRoot {
+  package func drop(_ root: TreeRoot, _ work: inout DropWork) throws(ExtentFSError) -> TreeRoot {
     guard !root.isEmpty else { return .empty }
-    guard left > 0 else { return root }
-    let rest = try drop(root.pointer, level: root.height - 1, &left)
+    guard work.nodesLeft > 0 else { return root }
+    let rest = try drop(root.pointer, level: root.height - 1, &work)
     return rest.map { TreeRoot(pointer: $0.pointer, height: root.height) } ?? .empty
   }
 
   /// Gives up the subtree at `pointer`; what is left of it. Recurses once a level.
   private func drop(
-    _ pointer: BlockPointer, level: Int, _ left: inout Int
+    _ pointer: BlockPointer, level: Int, _ work: inout DropWork
   ) throws(ExtentFSError) -> (key: UInt64, pointer: BlockPointer)? {
-    left -= 1
+    work.nodesLeft -= 1
     if try writer.isShared(pointer.block) {
       try writer.released(pointer.block)
       return nil
@@ -29,10 +40,14 @@ extension TreeMerge {
     for index in 0..<node.count {
       if level == 0 {
         let extent = node.extent(at: index)
-        guard let block = extent.target.physicalBlock else { continue }
+        guard let block = extent.target.physicalBlock else {
+          work.reservedCount += UInt64(extent.length)
+          continue
+        }
+        work.mappedCount += UInt64(extent.length)
         try writer.replaced(PhysicalRun(block: block, count: UInt64(extent.length)))
-      } else if left > 0 {
-        guard let child = try drop(node.child(at: index), level: level - 1, &left) else { continue }
+      } else if work.nodesLeft > 0 {
+        guard let child = try drop(node.child(at: index), level: level - 1, &work) else { continue }
         rest = TreeBuilder(cache: cache, writer: writer, kind: .extents, owner: node.owner)
         try rest?.append(child.key, child.pointer, toLevel: level)
       } else {
