@@ -304,7 +304,8 @@ import Testing
     }
   }
 
-  @Test func `a check while clients write finds nothing, reports how far it is, and ends with who asked for it`() throws {
+  @Test func `a check while clients write finds nothing, reports how far it is, and ends with who asked for it`() throws
+  {
     try PrivateDirectory.run { directory in
       let store = directory.file("s.lacuna")
       try serve(store, ["size=256M"]) { server throws in
