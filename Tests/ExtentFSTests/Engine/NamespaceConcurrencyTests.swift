@@ -10,7 +10,7 @@ import Testing
 /// Snapshots, clones, throwaways, rollbacks, renames and deletions, while other threads read, write, open and close.
 @Suite struct NamespaceConcurrencyTests {
   private static let blockCount = 96
-  private static let rounds = getenv("LACUNA_HUNT_SEEDS") == nil ? 60 : 2000
+  private static let rounds = getenv("LACUNA_HUNT_SEEDS") == nil ? 40 : 2000
 
   private typealias Volume = DiskVolume<MemoryDevice>
 
