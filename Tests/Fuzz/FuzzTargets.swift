@@ -4,15 +4,18 @@ import LacunaTestSupport
 
 /// What a fuzzer's bytes are used for. Whatever they are, nothing traps, and each target's promise holds.
 enum FuzzTargets {
-  private static let hostile: HostileStore = {
-    do { return try HostileStore() } catch { fatalError("the store to change cannot be made: \(error)") }
-  }()
+  private static let hostile = hostileStore(isSharing: false)
+  private static let sharing = hostileStore(isSharing: true)
 
-  /// Changes of a small store, after which its checksums are right again.
+  private static func hostileStore(isSharing: Bool) -> HostileStore {
+    do { return try HostileStore(isSharing: isSharing) } catch { fatalError("no store to change: \(error)") }
+  }
+
+  /// Changes of a small store, after which its checksums are right again. The first byte says whether it has snapshots.
   static func store(_ bytes: [UInt8]) throws {
-    let store = hostile
-    let device = store.device()
     var input = FuzzInput(bytes)
+    let store = input.byte() & 1 == 0 ? hostile : sharing
+    let device = store.device()
     while !input.isAtEnd { try input.changeMetadata(of: store, device) }
     try use(device)
   }

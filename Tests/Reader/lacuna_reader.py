@@ -472,8 +472,11 @@ class Check:
             runs += self.subtree(inode.root.pointer, inode.root.height - 1, None, None, what)
         for run in self.store.placed(inode, runs):
             counts[run[2] == 0] += run[1] - run[0]
-        is_exact = inode.kind != DELETED
-        self.note(not is_exact or counts == [inode.mapped, inode.reserved], f"{what} has {counts} mapped and reserved blocks")
+        if inode.kind == DELETED:
+            is_right = counts[0] <= inode.mapped and counts[1] <= inode.reserved
+        else:
+            is_right = counts == [inode.mapped, inode.reserved]
+        self.note(is_right, f"{what} has {counts} mapped and reserved blocks")
 
     def subtree(self, pointer, level, first, limit, what):
         """The runs below a node of extents, each node looked at the first time that something leads to it."""
@@ -521,6 +524,7 @@ class Check:
             plain = inode.kind == VOLUME and not inode.transient and inode.quota == inode.reservation == 0
             self.note(plain, f"{what} is what there is no feature for")
             return
+        self.note(inode.kind != VOLUME or not inode.quota or inode.mapped <= inode.quota, f"{what} is above its quota")
         if not inode.transient:
             self.note(all(name), f"{what} has an empty name, or part of one")
             self.note(len(name) == (2 if inode.kind == SNAPSHOT else 1), f"{what} has a name of another kind")

@@ -14,6 +14,8 @@ func encoded(_ byteCount: Int, _ encode: (inout MutableRawSpan, Int) -> Void) ->
 struct Catalog<Device: BlockDevice> {
   let nodes: NodeCache<Device>
   let superblock: Superblock
+  /// The hash of names; another one is for tests.
+  var nameKey: @Sendable (String) -> UInt64 = { NameHash.key(of: $0) }
 
   /// The record of `inode`; nil where there is none.
   func record(of inode: UInt64) throws(ExtentFSError) -> InodeRecord? {
@@ -36,7 +38,7 @@ struct Catalog<Device: BlockDevice> {
   ///
   /// Names are found by their hash; where two names have one hash, the later one is under the next key that is free.
   func find(_ name: String) throws(ExtentFSError) -> (key: UInt64, found: (inode: UInt64, record: InodeRecord)?) {
-    var key = NameHash.key(of: name)
+    var key = nameKey(name)
     while let inode = try inode(atKey: key) {
       guard let record = try record(of: inode) else { throw Self.missing(inode) }
       if record.name.hasSameBytes(as: name) { return (key, (inode, record)) }

@@ -59,7 +59,7 @@ final class CatalogEditor<Device: BlockDevice> {
 
   /// The inode of `name`, with its record, as it will be, and the key that it is under; else the key for it.
   func find(_ name: String) throws(ExtentFSError) -> (key: UInt64, found: (inode: UInt64, record: InodeRecord)?) {
-    var key = NameHash.key(of: name)
+    var key = catalog.nameKey(name)
     while let inode = try inode(atKey: key) {
       guard let record = try record(of: inode) else { throw Catalog<Device>.missing(inode) }
       if record.name.hasSameBytes(as: name) { return (key, (inode, record)) }
@@ -71,7 +71,7 @@ final class CatalogEditor<Device: BlockDevice> {
   /// Gives `inode`, whose record has it already, the name `name`, which is free.
   func enter(_ name: String, for inode: UInt64) throws(ExtentFSError) {
     // Not `find`: the record that has the name is the inode's own.
-    var key = NameHash.key(of: name)
+    var key = catalog.nameKey(name)
     while try self.inode(atKey: key) != nil { key &+= 1 }
     names[key] = .some(inode)
   }
@@ -85,7 +85,7 @@ final class CatalogEditor<Device: BlockDevice> {
     while let inode = try inode(atKey: key) {
       guard let other = try self.record(of: inode) else { throw Catalog<Device>.missing(inode) }
       // It may move to the hole unless its hash lies behind that, counted round.
-      if key &- NameHash.key(of: other.name) >= key &- hole {
+      if key &- catalog.nameKey(other.name) >= key &- hole {
         names[hole] = .some(inode)
         names[key] = .some(nil)
         hole = key

@@ -20,13 +20,15 @@ package struct DeletionBacklog: Sendable, Hashable {
 }
 
 extension Engine {
-  /// How many nodes one step of a deletion visits: some 16 MiB of them.
-  private static var nodesPerStep: Int { 4096 }
-
   /// Has the trees of `inodes` given up, which were deleted.
   func giveBack(_ inodes: [UInt64]) {
     // Those of an earlier opening are looked for once, and these with them, where that was not done yet.
-    state.withLock { if $0.deletions.isComplete { $0.deletions.inodes += inodes } }
+    state.withLock { state in
+      guard state.deletions.isComplete else { return }
+      // The search may have found them meanwhile.
+      let known = Set(state.deletions.inodes)
+      state.deletions.inodes += inodes.filter { !known.contains($0) }
+    }
     checkpointer.wake()
   }
 
@@ -74,12 +76,13 @@ extension Engine {
       guard !turn.isEmpty else { return false }
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
-        var progress = DropProgress(left: Self.nodesPerStep)
+        var work = DropWork(nodesLeft: self.options.deletionStepNodeCount)
         for (inode, record) in turn {
           var rest = record
-          progress.dataCount = 0
-          rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, &progress)
-          rest.mappedBlocks = rest.mappedBlocks.minusOrZero(progress.dataCount)
+          let before = work
+          rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, &work)
+          rest.mappedBlocks = rest.mappedBlocks.minusOrZero(work.mappedCount &- before.mappedCount)
+          rest.reservedBlocks = rest.reservedBlocks.minusOrZero(work.reservedCount &- before.reservedCount)
           try catalog.giveUp(rest, inode, writer)
         }
       }
@@ -99,16 +102,16 @@ extension Engine {
   ) throws(ExtentFSError) -> [(inode: UInt64, record: InodeRecord)] {
     while true {
       var turn: [(inode: UInt64, record: InodeRecord)] = []
-      var progress = DropProgress(left: Self.nodesPerStep)
+      var work = DropWork(nodesLeft: options.deletionStepNodeCount)
       let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: catalog.superblock.shared))
       var damaged: UInt64?
-      for inode in state.withLock({ $0.deletions.inodes }) where progress.left > 0 && damaged == nil {
+      for inode in state.withLock({ $0.deletions.inodes }) where work.nodesLeft > 0 && damaged == nil {
         do throws(ExtentFSError) {
           guard let record = try catalog.record(of: inode), record.isTransient else {
             state.withLock { state in state.deletions.inodes.removeAll { $0 == inode } }
             continue
           }
-          _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, &progress)
+          _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, &work)
           turn.append((inode, record))
         } catch {
           guard error.code == .damaged else { throw error }

@@ -106,7 +106,7 @@ extension Engine {
         else { throw Catalog<Device>.missing(target.inode) }
         try writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
-        (old.base, old.mappedBlocks) = (record.base, record.mappedBlocks)
+        (old.base, old.mappedBlocks, old.reservedBlocks) = (record.base, record.mappedBlocks, record.reservedBlocks)
         try catalog.giveUp(old, inode, writer)
         record.base = source.base
         (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)

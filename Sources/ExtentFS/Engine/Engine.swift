@@ -13,6 +13,8 @@ package struct EngineOptions: Sendable {
   package var detectsZeroes = true
   /// The longest time between two checkpoints while there is something to merge, in seconds.
   package var checkpointSeconds: UInt32 = 60
+  /// How many nodes one step of a deletion visits: by default 4 MiB of them. More than a tree is high.
+  package var deletionStepNodeCount = 1024
   /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
   /// trusts what may never have reached the device.
   package var verifiesRecoveredData = true

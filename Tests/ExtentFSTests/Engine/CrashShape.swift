@@ -22,6 +22,8 @@ struct CrashShape: Sendable {
   /// The error number that a failing device has; any for nil.
   var errno: Int32?
   var skipsDataVerification = false
+  /// How many nodes a step of a deletion visits; as usual for nil.
+  var deletionStepNodeCount: Int?
 
   /// Writes of parts of blocks.
   static let parts = CrashShape(name: "engine-parts", unit: 512)
@@ -53,6 +55,7 @@ struct CrashShape: Sendable {
     var options = EngineOptions()
     options.limitByteCount = limitByteCount
     options.cacheByteCount = 1 << 20
+    if let deletionStepNodeCount { options.deletionStepNodeCount = deletionStepNodeCount }
     options.verifiesRecoveredData = !skipsDataVerification
     return options
   }

@@ -59,6 +59,37 @@ import Testing
     }
   }
 
+  @Test func `of volumes that share, bytes that changed give the right data or an error, whatever is done to others`()
+    throws
+  {
+    let store = try HostileStore(isSharing: true)
+    #expect(try StoreCheck.findings(on: store.device()) == [])
+    let image = store.image
+    let expectation = store.ledgers.expectation()
+    let data = StoreGeometry.journalOffset + 65536
+    try withSeededGenerator { generator in
+      for number in 0..<Self.mutationCount / 6 {
+        let device = store.device()
+        let change = try Self.change(device, at: data + generator.number(below: image.byteCount - data), &generator)
+        try Self.bounded("\(number): \(change)", device) { device in
+          do {
+            var shape = HostileStore.sharingShape
+            shape.deletionStepNodeCount = nil
+            let store = try FaultStore(opening: device, shape)
+            defer { store.close() }
+            do {
+              try store.engine.snapshot([("disk0", "disk0@b"), ("disk2", "disk2@b")], createdSeconds: 0)
+              try store.engine.clone("disk1", as: "more", createdSeconds: 0)
+              try store.engine.delete(["disk0@a", "clone", "more"], force: true)
+              while try store.engine.dropDeleted() {}
+            } catch is ExtentFSError {}
+            try store.checkVolumes(expectation)
+          } catch is ExtentFSError {}
+        }
+      }
+    }
+  }
+
   /// Flips a bit, or zeroes, swaps or copies a block; returns what.
   private static func change(
     _ device: CrashDevice, at offset: UInt64, _ generator: inout SeededGenerator
@@ -83,11 +114,15 @@ import Testing
 
   // MARK: With right checksums
 
-  @Test func `a superblock with any number in it does no harm`() throws {
-    let store = try HostileStore()
+  @Test(arguments: [false, true])
+  func `a superblock with any number in it does no harm`(_ isSharing: Bool) throws {
+    let store = try HostileStore(isSharing: isSharing)
     let superblock = store.seals.superblockOffset
     var count = 0
-    for place in stride(from: 8 as UInt64, to: 280, by: 8) {
+    // Of the other store what it alone has.
+    let places: [UInt64] =
+      isSharing ? [112, 248, 256, 264, 272, 4032, 4040, 4048] : Array(stride(from: 8, to: 280, by: 8))
+    for place in places {
       let old = store.image.number(at: superblock + place)
       for value in HostileStore.boundaries + [old &+ 1, old &- 1] {
         for half in 0..<3 where half == 0 || [8, 56].contains(place) {
@@ -106,10 +141,11 @@ import Testing
     print("superblocks: \(count)")
   }
 
-  @Test func `metadata with any number in it does no harm`() throws {
-    let store = try HostileStore()
+  @Test(arguments: [false, true])
+  func `metadata with any number in it does no harm`(_ isSharing: Bool) throws {
+    let store = try HostileStore(isSharing: isSharing)
     try withSeededGenerator { generator in
-      for number in 0..<Self.mutationCount {
+      for number in 0..<Self.mutationCount / (isSharing ? 4 : 1) {
         let device = store.device()
         var changes: [String] = []
         repeat { changes.append(try store.changeMetadata(device, &generator)) } while generator.oneIn(3)

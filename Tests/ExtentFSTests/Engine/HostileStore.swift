@@ -10,6 +10,7 @@ struct HostileStore: Sendable {
   let ledgers: CrashLedgers
   /// Where its checksums are.
   let seals: Seals
+  private let limitByteCount: UInt64
 
   /// Numbers at which arithmetic goes wrong.
   static let boundaries: [UInt64] = [
@@ -26,9 +27,19 @@ struct HostileStore: Sendable {
     return shape
   }
 
+  /// With more room, and steps of deletions that leave something.
+  static var sharingShape: CrashShape {
+    var shape = shape
+    shape.limitByteCount = 3 << 20
+    shape.deletionStepNodeCount = 2
+    return shape
+  }
+
   /// Makes the store, the same each time.
-  init() throws {
-    let shape = Self.shape
+  ///
+  /// - Parameter isSharing: with snapshots, clones, a throwaway that nobody has let go of, and a half deleted volume.
+  init(isSharing: Bool = false) throws {
+    let shape = isSharing ? Self.sharingShape : Self.shape
     let device = CrashDevice(byteCount: 0, maximumByteCount: shape.limitByteCount)
     try FaultStore.format(device, shape)
     let ledgers = CrashLedgers(shape) { device.callCount }
@@ -47,6 +58,7 @@ struct HostileStore: Sendable {
       try [UInt8](repeating: 9, count: 2048).withUnsafeBytes { try small.write($0, at: offset) }
     }
     try store.engine.checkpoint()
+    if isSharing { try Self.share(store.engine) }
     for _ in 0..<12 { try store.step(ledgers, &generator) }
     try store.volumes[0].flush()
     // Only a record behind a flush says that it succeeded: until then, data that changed looks as if it had never arrived.
@@ -54,9 +66,11 @@ struct HostileStore: Sendable {
     try store.volumes[0].discard(in: 0..<1024)
     ledgers.disks[0].didFinish(last)
     image = device.image
+    limitByteCount = shape.limitByteCount
     self.ledgers = ledgers
     seals = try Seals(image)
-    for kind in ["inodes 0", "names 0", "space 0", "extents 0", "extents 1", "bitmap", "checksums"]
+    let kinds = ["inodes 0", "names 0", "space 0", "extents 0", "extents 1", "bitmap", "checksums"]
+    for kind in kinds + (isSharing ? ["shared 0"] : [])
     where !seals.blocks.contains(where: { $0.kind == kind }) {
       throw CheckFailure("the store to change has no block of the kind \(kind)")
     }
@@ -65,9 +79,34 @@ struct HostileStore: Sendable {
     }
   }
 
+  /// Snapshots of `disk0` and `disk1`, a clone with changes and a snapshot of its own, a throwaway, and what is left of a volume
+  /// that is half deleted.
+  private static func share(_ engine: Engine<CrashDevice>) throws {
+    func fill(_ volume: DiskVolume<CrashDevice>, _ blocks: StrideTo<UInt64>) throws {
+      for block in blocks {
+        try [UInt8](repeating: 0x77, count: 1024).withUnsafeBytes { try volume.write($0, at: block * 1024) }
+      }
+    }
+    try engine.snapshot([("disk0", "disk0@a"), ("disk1", "disk1@a")], createdSeconds: 0)
+    for name in ["clone", "doomed"] {
+      try engine.clone("disk0@a", as: name, createdSeconds: 0)
+      guard let volume = try engine.openVolume(named: name) else { throw CheckFailure("'\(name)' is not there") }
+      try fill(volume, stride(from: 1, to: 112, by: name == "clone" ? 10 : 3))
+      engine.closeVolume(volume)
+    }
+    try engine.snapshot([("clone", "clone@b")], createdSeconds: 0)
+    try fill(try engine.makeThrowaway(of: "clone@b"), stride(from: 50, to: 60, by: 2))
+    try engine.delete(["doomed"], force: true)
+    _ = try engine.dropDeleted()
+    let records = try engine.volumeRecords().map(\.record)
+    guard records.contains(where: { $0.kind == .deleted && !$0.extents.isEmpty }),
+      records.contains(where: { $0.isThrowaway })
+    else { throw CheckFailure("the store to change has nothing that is half deleted, or no throwaway") }
+  }
+
   /// A device with the store on it, to be changed.
   func device() -> CrashDevice {
-    CrashDevice(image, maximumByteCount: Self.shape.limitByteCount, records: false)
+    CrashDevice(image, maximumByteCount: limitByteCount, records: false)
   }
 
   /// Does all that can be done with a store; an error that is told is a right answer.
@@ -93,11 +132,13 @@ struct HostileStore: Sendable {
   private static func use<Device: BlockDevice>(_ device: Device, readOnly: Bool) throws {
     var options = shape.options
     options.cacheByteCount = 1 << 16
+    // The device has a limit of its own.
+    options.limitByteCount = sharingShape.limitByteCount
     var opened: Engine<Device>?
     try tolerant { opened = try Engine.open(device, options, readOnly: readOnly).engine }
     guard let engine = opened else { return }
     var volumes: [DiskVolume<Device>] = []
-    for name in ["disk0", "disk1", "disk2", "small"] {
+    for name in ["disk0", "disk1", "disk2", "small", "disk0@a", "clone", "clone@b"] {
       try tolerant { if let volume = try engine.openVolume(named: name) { volumes.append(volume) } }
     }
     try tolerant { _ = try engine.volumeRecords() }
@@ -108,8 +149,45 @@ struct HostileStore: Sendable {
     if !readOnly {
       try tolerant { try engine.checkpoint() }
       try tolerant { _ = try engine.createVolume(named: "new", byteCount: 5000, createdSeconds: 0) }
+      var isSharing = false
+      try tolerant { isSharing = try engine.findVolume(named: "disk0@a") != nil }
+      if isSharing { try manage(engine) }
     }
     try? engine.close()
+  }
+
+  /// What can be done to volumes and snapshots.
+  private static func manage<Device: BlockDevice>(_ engine: Engine<Device>) throws {
+    try tolerant {
+      if let old = try engine.openVolume(named: "disk0@a"), let new = try engine.openVolume(named: "clone@b") {
+        var count = 0
+        try engine.forEachDifference(from: old, to: new, in: 0..<new.byteCount) { _, _ in
+          count += 1
+          return count < 10000
+        }
+      }
+    }
+    try tolerant { _ = try engine.spaceAccount(of: "clone") }
+    try tolerant { _ = try engine.deletionBacklog() }
+    try tolerant { try engine.snapshot([("disk0", "disk0@new"), ("clone", "clone@new")], createdSeconds: 0) }
+    try tolerant { try engine.clone("disk0@a", as: "copy", createdSeconds: 0) }
+    try tolerant {
+      let throwaway = try engine.makeThrowaway(of: "clone@b")
+      try change(throwaway)
+      try tolerant { try engine.checkpoint() }
+      try engine.discardThrowaway(throwaway)
+    }
+    try tolerant { try engine.rollback("disk1", to: "disk1@a", force: true) }
+    try tolerant { try engine.rename("clone", to: "renamed") }
+    try tolerant { try engine.resize("disk2", to: 50 * 1024, force: true) }
+    try tolerant { try engine.delete(["disk0@a", "clone@b"], force: true) }
+    try tolerant { try engine.delete(["disk1"], force: true) }
+    for _ in 0..<20 {
+      var isMore = false
+      try tolerant { isMore = try engine.dropDeleted() }
+      if !isMore { break }
+    }
+    try tolerant { try engine.checkpoint() }
   }
 
   private static func read<Device: BlockDevice>(_ volume: DiskVolume<Device>) throws {

@@ -25,11 +25,13 @@ struct NamespaceModel<Device: BlockDevice> {
     self.device = device
     self.mayBeFull = mayBeFull
     self.options = options
+    // So that trees are found half deleted.
+    self.options.deletionStepNodeCount = 4
     var format = FormatOptions()
     format.blockByteCount = 1024
     format.journalByteCount = 65536
     try Engine.format(device, format)
-    engine = try Engine.open(device, options).engine
+    engine = try Engine.open(device, self.options).engine
   }
 
   private mutating func freshName() -> String {
@@ -247,10 +249,15 @@ struct NamespaceModel<Device: BlockDevice> {
     for (volume, disk) in throwaways { try read(volume, disk, 0..<disk.byteCount) }
   }
 
-  /// Gives back all that is deleted, closes the store, holds it against the independent check, and opens it again. The
-  /// throwaways go.
-  mutating func reopen() throws {
-    while try engine.dropDeleted() {}
+  /// Closes the store, holds it against the independent check, and opens it again. The throwaways go.
+  ///
+  /// - Parameter stepCount: how many steps of what is deleted are done before; all of them for nil.
+  mutating func reopen(afterDropping stepCount: Int? = nil) throws {
+    if let stepCount {
+      for _ in 0..<stepCount { _ = try engine.dropDeleted() }
+    } else {
+      while try engine.dropDeleted() {}
+    }
     try engine.close()
     let findings = try StoreCheck.findings(on: device)
     try check(findings.isEmpty, "\(findings.prefix(5))")

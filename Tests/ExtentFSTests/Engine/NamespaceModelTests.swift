@@ -18,7 +18,7 @@ import Testing
         do { try model.step(&generator) } catch { throw CheckFailure("step \(step): \(error)") }
         if generator.oneIn(2000) {
           try model.readAll()
-          try model.reopen()
+          try model.reopen(afterDropping: generator.oneIn(2) ? generator.number(below: 3) : nil)
           try model.readAll()
         }
       }

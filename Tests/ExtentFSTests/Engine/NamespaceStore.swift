@@ -25,6 +25,8 @@ struct NamespaceStore<Device: BlockDevice> {
     options.limitByteCount = 8 << 20
     options.cacheByteCount = 1 << 20
     options.detectsZeroes = false
+    // So that deletions are half-way when the power goes.
+    options.deletionStepNodeCount = 3
     return options
   }
 
@@ -156,6 +158,10 @@ struct NamespaceStore<Device: BlockDevice> {
   /// The store has what the ledger allows, is sound, gives back what is deleted, and is sound then.
   func check(_ expectation: NamespaceExpectation) throws {
     try expectation.check(try state())
+    // With deletions half-way.
+    if let first = try StoreCheck.findings(on: device, readsData: false).first {
+      throw CheckFailure("the store is not sound when it is opened: \(first)")
+    }
     while try engine.dropDeleted() {}
     try engine.checkpoint()
     if let first = try StoreCheck.findings(on: device).first { throw CheckFailure("the store is not sound: \(first)") }

@@ -11,7 +11,7 @@ private struct Fixture {
   let device: MemoryDevice
   var engine: Engine<MemoryDevice>
 
-  init(limit: UInt64 = 64 << 20) throws {
+  init(limit: UInt64 = 64 << 20, deletionStepNodeCount: Int = 1024) throws {
     device = try MemoryDevice(byteCount: 0, maximumByteCount: limit)
     var format = FormatOptions()
     format.blockByteCount = 1024
@@ -19,6 +19,7 @@ private struct Fixture {
     try Engine.format(device, format)
     var options = EngineOptions()
     options.limitByteCount = limit
+    options.deletionStepNodeCount = deletionStepNodeCount
     engine = try Engine.open(device, options).engine
   }
 
@@ -175,6 +176,25 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
       }
       #expect(store.dataCount == 0 && store.engine.superblock.shared.isEmpty, "\(order)")
     }
+  }
+
+  @Test func `a half deleted volume is sound, and counts what is left of it`() throws {
+    let store = try Fixture(deletionStepNodeCount: 3)
+    let volume = try store.create("vm")
+    try store.fill(volume, 1)
+    try volume.zero(in: 300 << 10..<350 << 10, keepsSpace: true)
+    try store.snapshot("vm@1")
+    try store.fill(volume, 2, step: 40)
+    try store.engine.delete(["vm", "vm@1"], force: true)
+    var lefts: [UInt64] = []
+    repeat {
+      #expect(try StoreCheck.findings(on: store.device) == [])
+      let deleted = try store.engine.volumeRecords().map(\.record)
+      #expect(deleted.allSatisfy { $0.kind == .deleted })
+      lefts.append(deleted.reduce(0) { $0 + $1.mappedBlocks })
+    } while try store.engine.dropDeleted()
+    #expect(lefts.count > 5 && lefts == lefts.sorted(by: >) && lefts.last == 0, "\(lefts)")
+    #expect(store.dataCount == 0)
   }
 
   @Test func `what volumes share counts for none of them, and comes back with the last`() throws {

@@ -8,13 +8,23 @@ struct Seals: Sendable {
   struct Block: Sendable {
     var block: UInt64
     var kind: String
+    /// Where its checksum is: once for each that leads to it.
+    var places: [Place]
+
     /// Where its checksum is, in bytes from the device's start.
-    var checksumPlace: UInt64
-    /// The block that its checksum is in; nil for the superblock.
+    var checksumPlace: UInt64 { places[0].offset }
+  }
+
+  struct Place: Sendable {
+    /// In bytes from the device's start.
+    var offset: UInt64
+    /// The block that it is in; nil for the superblock.
     var parent: Int?
   }
 
   private(set) var blocks: [Block] = []
+  /// The blocks of nodes, by their numbers.
+  private var indices: [UInt64: Int] = [:]
   let superblockOffset: UInt64
   let superblock: Superblock
   private let image: MediumImage
@@ -33,6 +43,7 @@ struct Seals: Sendable {
     try add(superblock.names, .names, at: superblockOffset + 184, parent: nil)
     try add(superblock.inodes, .inodes, at: superblockOffset + 152, parent: nil)
     try add(superblock.space, .space, at: superblockOffset + 216, parent: nil)
+    try add(superblock.shared, .shared, at: superblockOffset + 248, parent: nil)
   }
 
   private mutating func add(
@@ -42,9 +53,11 @@ struct Seals: Sendable {
   }
 
   private mutating func add(_ node: Node, at place: UInt64, parent: Int?) throws {
-    blocks.append(
-      Block(block: node.pointer.block, kind: "\(node.kind) \(node.level)", checksumPlace: place, parent: parent))
+    let place = Place(offset: place, parent: parent)
+    if let known = indices[node.pointer.block] { return blocks[known].places.append(place) }
+    blocks.append(Block(block: node.pointer.block, kind: "\(node.kind) \(node.level)", places: [place]))
     let index = blocks.count - 1
+    indices[node.pointer.block] = index
     let entryByteCount = UInt64(8 + (node.level == 0 ? node.kind.valueByteCount : BlockPointer.encodedByteCount))
     for entry in 0..<node.count {
       let place = node.pointer.block * 1024 + 64 + UInt64(entry) * entryByteCount + 8
@@ -64,14 +77,14 @@ struct Seals: Sendable {
     let geometry = superblock.geometry
     blocks.append(
       Block(
-        block: geometry.bitmapBlock(ofGroup: group, slot: record.bitmapSlot), kind: "bitmap", checksumPlace: place + 4,
-        parent: parent))
+        block: geometry.bitmapBlock(ofGroup: group, slot: record.bitmapSlot), kind: "bitmap",
+        places: [Place(offset: place + 4, parent: parent)]))
     for page in 0..<StoreGeometry.checksumBlocksPerGroup where record.checksumPresent >> UInt32(page) & 1 == 1 {
       let slot = Int(record.checksumSlots >> UInt32(page) & 1)
       blocks.append(
         Block(
           block: geometry.checksumBlock(ofGroup: group, index: page, slot: slot), kind: "checksums",
-          checksumPlace: place + 24 + 4 * UInt64(page), parent: parent))
+          places: [Place(offset: place + 24 + 4 * UInt64(page), parent: parent)]))
     }
   }
 
@@ -87,14 +100,11 @@ struct Seals: Sendable {
 
   /// Makes the checksums right from block `index` up to the superblock.
   func seal(_ device: CrashDevice, _ index: Int) throws {
-    var next: Int? = index
-    while let index = next {
-      let block = blocks[index]
-      let bytes = device.image.bytes(block.block * 1024..<block.block * 1024 + 1024)
-      let sum = bytes.withUnsafeBytes { MetadataChecksum.checksum($0, block: block.block) }
-      try device.put(sum, at: block.checksumPlace)
-      next = block.parent
-    }
+    let block = blocks[index]
+    let bytes = device.image.bytes(block.block * 1024..<block.block * 1024 + 1024)
+    let sum = bytes.withUnsafeBytes { MetadataChecksum.checksum($0, block: block.block) }
+    for place in block.places { try device.put(sum, at: place.offset) }
+    for parent in Set(block.places.compactMap(\.parent)) { try seal(device, parent) }
     try sealSuperblock(device)
   }
 
