@@ -61,6 +61,27 @@ import Testing
     try Self.expectDamage(store, device)
   }
 
+  @Test(arguments: [0, 1, .max >> 1] as [UInt64])
+  func `a half deleted volume that counts what it has wrongly is given up all the same`(_ count: UInt64) throws {
+    let store = try HostileStore(isSharing: true)
+    func record(_ block: Seals.Block) -> UInt64 { Self.entryPlace(block.block, 0, 520) + 8 }
+    // Each leaf has one inode; this is the deleted one.
+    let index = try #require(
+      store.seals.blocks.firstIndex {
+        $0.kind == "inodes 0" && store.image.bytes(record($0) + 4..<record($0) + 5) == [3]
+      })
+    let device = store.device()
+    for place in [64, 72] as [UInt64] { try device.put(count >> 1, at: record(store.seals.blocks[index]) + place) }
+    try store.seals.seal(device, index)
+    let findings = try StoreCheck.findings(on: device)
+    #expect(count == .max >> 1 || findings.contains { $0.contains("mapped and") }, "\(findings)")
+    let engine = try Engine.open(device, HostileStore.sharingShape.options).engine
+    while try engine.dropDeleted() {}
+    #expect(try engine.volumeRecords().allSatisfy { $0.record.kind != .deleted })
+    try engine.close()
+    #expect(try StoreCheck.findings(on: device) == [])
+  }
+
   /// What is wrong with a leaf of extents: bytes of an entry, and the number that goes there. The journal leaves entry 9 alone.
   private static let leaves: [(String, entry: UInt64, byte: UInt64, value: UInt64)] = [
     ("keys out of order", 1, 0, 0), ("a key beyond all blocks", 1, 0, 1 << 62), ("the last key", 1, 0, .max),
