@@ -115,7 +115,8 @@ import Testing
     inode.kind = .snapshot
     #expect(inode.promisedBlocks == 0)
     (inode.kind, inode.reservationBlocks, inode.reservedBlocks) = (.volume, 1 << 62, 1 << 62)
-    #expect(inode.promisedBlocks == (1 as UInt64) << 63 - 10)
+    // No count is above that, whatever a damaged store says.
+    #expect(inode.promisedBlocks == (1 as UInt64) << 62)
   }
 
   @Test func `a group has the bytes of the format`() throws {
