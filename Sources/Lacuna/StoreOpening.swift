@@ -49,7 +49,8 @@ struct StoreOpening {
         if options.makesVolume { try findOrMakeVolume(in: engine) }
         do { try device.publish() } catch { throw LacunaError(error) }
         return OpenedStore(
-          engine: engine, device: device, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten, warnings: self.warnings + warnings,
+          engine: engine, device: device, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten,
+          warnings: self.warnings + warnings,
           refusalOfWriting: refusalOfWriting)
       } catch {
         // So that the file is let go of; what is wrong is known already.
