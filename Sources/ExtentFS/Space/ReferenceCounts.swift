@@ -154,23 +154,32 @@ private struct ReferencePass<Device: BlockDevice> {
       next = end
     }
     // A run that begins where these end may be one with them.
-    if rest == nil, let run = try cursor.floor(next), run.blocks.lowerBound == next { take(run) }
+    if rest == nil, let run = try floor(next), run.blocks.lowerBound == next { take(run) }
   }
 
   /// Looks for the stored run that holds `block`, and for one that ends there: it may be one with what begins there.
   private mutating func findRest(at block: UInt64) throws(ExtentFSError) {
-    if block > 0, let run = try cursor.floor(block - 1), run.blocks.upperBound == block {
+    if block > 0, let run = try floor(block - 1), run.blocks.upperBound == block {
       take(run)
       keepRest(before: block)
     }
-    if let run = try cursor.floor(block), run.blocks.contains(block) {
+    if let run = try floor(block), run.blocks.contains(block) {
       take(run)
       keepRest(before: block)
     }
   }
 
+  /// The last stored run that begins at `block` or before it.
+  private mutating func floor(_ block: UInt64) throws(ExtentFSError) -> SharedRun? {
+    let run = try cursor.floor(block)
+    if let run, let last = old.last, run != last, run.blocks.lowerBound < last.blocks.upperBound {
+      throw ExtentFSError(.damaged, "shared runs overlap at block \(run.blocks.lowerBound)")
+    }
+    return run
+  }
+
   private mutating func take(_ run: SharedRun) {
-    guard old.last.map({ $0.blocks.lowerBound < run.blocks.lowerBound }) ?? true else { return }
+    if run == old.last { return }
     old.append(run)
     rest = run
   }

@@ -103,4 +103,17 @@ import Testing
     let all = try entries(store, root)
     #expect(all.count == 1 && all[0].blocks == 5..<8 && all[0].count == 2)
   }
+
+  @Test func `stored runs that overlap are damage`() throws {
+    let store = try TreeTestStore()
+    let edits = [(5, 10), (8, 3)].map { block, length in
+      KeyedEdit(
+        key: block,
+        value: encoded(SharedRecord.encodedByteCount, SharedRecord(length: length, count: 2).encode))
+    }
+    let root = try store.merge { try $0.mergeKeyed(root: .empty, kind: .shared, edits: edits) }
+    let references = Counts(store.cache, root: root)
+    references.retain(PhysicalRun(block: 5, count: 12))
+    expectDamaged { _ = try references.finish { _ in } }
+  }
 }
