@@ -78,8 +78,9 @@ final class CatalogEditor<Device: BlockDevice> {
 
   /// Takes the name of `record` away. Others that stand behind it because of it move up, so that each is found from its hash.
   func remove(nameOf record: InodeRecord) throws(ExtentFSError) {
-    guard try find(record.name).found != nil else { return }
-    var hole = try find(record.name).key
+    let named = try find(record.name)
+    guard named.found != nil else { return }
+    var hole = named.key
     names[hole] = .some(nil)
     var key = hole &+ 1
     while let inode = try inode(atKey: key) {
