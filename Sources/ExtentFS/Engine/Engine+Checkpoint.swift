@@ -75,29 +75,12 @@ extension Engine {
   private func freeze(
     holding held: [DiskVolume<Device>]
   ) -> (frozen: [FrozenVolume<Device>], cut: JournalPosition) {
+    let (volumes, cut) = lockWriters()
     let held = Set(held.map(\.inode))
-    var volumes: [UInt64: DiskVolume<Device>] = [:]
-    defer { for (inode, volume) in volumes where !held.contains(inode) { volume.writers.unlock() } }
-    var cut: JournalPosition?
-    while cut == nil {
-      // Who opens a volume takes the lock of `state`: what is written to one that is opened later comes behind the cut.
-      let opened = state.withLock { state in
-        let opened = state.volumes.filter { volumes[$0.key] == nil }.map(\.value.volume)
-        if opened.isEmpty {
-          cut = journal.cut()
-          space.freezePromises()
-        }
-        return opened
-      }
-      // Nobody else takes the locks of several volumes, so that their order does not matter.
-      for volume in opened {
-        volume.writers.lock()
-        volumes[volume.inode] = volume
-      }
-    }
+    defer { for volume in volumes where !held.contains(volume.inode) { volume.writers.unlock() } }
     freezeEditBudget()
     var frozen: [FrozenVolume<Device>] = []
-    for (_, volume) in volumes.sorted(by: { $0.key < $1.key }) {
+    for volume in volumes {
       let view = volume.current.load(ordering: .relaxed)
       guard !view.active.isEmpty else { continue }
       let superseded = volume.writers.assumingLocked { writer in
@@ -107,7 +90,28 @@ extension Engine {
       frozen.append(FrozenVolume(volume: volume, delta: view.active, base: view.base, superseded: superseded))
       volume.publish(view.replacing(active: Delta(), frozen: view.active))
     }
-    return (frozen, cut ?? journal.cut())
+    return (frozen, cut)
+  }
+
+  /// Takes the locks of all writers, and cuts the journal there.
+  private func lockWriters() -> (volumes: [DiskVolume<Device>], cut: JournalPosition) {
+    var locked: [UInt64: DiskVolume<Device>] = [:]
+    while true {
+      var opened: [DiskVolume<Device>] = []
+      // Who opens a volume takes the lock of `state`: what is written to one that is opened later comes behind the cut.
+      let cut = state.withLock { state -> JournalPosition? in
+        opened = state.volumes.filter { locked[$0.key] == nil }.map(\.value.volume)
+        guard opened.isEmpty else { return nil }
+        defer { space.freezePromises() }
+        return journal.cut()
+      }
+      if let cut { return (locked.values.sorted { $0.inode < $1.inode }, cut) }
+      // Nobody else takes the locks of several volumes, so that their order does not matter.
+      for volume in opened {
+        volume.writers.lock()
+        locked[volume.inode] = volume
+      }
+    }
   }
 
   /// Writes a new superblock that has the frozen deltas and what is planned in its trees, and publishes it.
