@@ -38,34 +38,6 @@ public struct StoreInfo: Codable, Sendable, Hashable {
   public var pid: Int32?
   /// Whether nobody can write to it.
   public var readOnly: Bool
-
-  public init(
-    path: String, uuid: String, version: String, protocolVersion: Int, blockSize: UInt64, journalSize: UInt64,
-    size: UInt64, used: UInt64, free: UInt64, limit: UInt64?, created: UInt64, generation: UInt64, features: [String],
-    volumes: UInt64, snapshots: UInt64, throwaways: UInt64, deleted: UInt64, defaultVolume: String?, pid: Int32?,
-    readOnly: Bool
-  ) {
-    self.path = path
-    self.uuid = uuid
-    self.version = version
-    self.protocolVersion = protocolVersion
-    self.blockSize = blockSize
-    self.journalSize = journalSize
-    self.size = size
-    self.used = used
-    self.free = free
-    self.limit = limit
-    self.created = created
-    self.generation = generation
-    self.features = features
-    self.volumes = volumes
-    self.snapshots = snapshots
-    self.throwaways = throwaways
-    self.deleted = deleted
-    self.defaultVolume = defaultVolume
-    self.pid = pid
-    self.readOnly = readOnly
-  }
 }
 
 /// What a check found.
@@ -85,11 +57,6 @@ public struct CheckResult: Codable, Sendable, Hashable {
     public var path: String
     /// What is wrong.
     public var text: String
-
-    public init(path: String, text: String) {
-      self.path = path
-      self.text = text
-    }
   }
 
   /// Sums over the store in bytes: `nodes + exclusive + shared + fixed` is what is in use.
@@ -102,20 +69,6 @@ public struct CheckResult: Codable, Sendable, Hashable {
     public var shared: UInt64
     /// Taken by superblocks, journal, bitmaps and checksums.
     public var fixed: UInt64
-
-    public init(nodes: UInt64, exclusive: UInt64, shared: UInt64, fixed: UInt64) {
-      self.nodes = nodes
-      self.exclusive = exclusive
-      self.shared = shared
-      self.fixed = fixed
-    }
-  }
-
-  public init(findings: [Finding], volumes: UInt64, blocks: UInt64, accounts: Accounts) {
-    self.findings = findings
-    self.volumes = volumes
-    self.blocks = blocks
-    self.accounts = accounts
   }
 }
 
@@ -133,18 +86,6 @@ public struct BlockDump: Codable, Sendable, Hashable {
   public struct Field: Codable, Sendable, Hashable {
     public var name: String
     public var value: String
-
-    public init(name: String, value: String) {
-      self.name = name
-      self.value = value
-    }
-  }
-
-  public init(block: UInt64, kind: String, text: String, fields: [Field]) {
-    self.block = block
-    self.kind = kind
-    self.text = text
-    self.fields = fields
   }
 }
 
@@ -154,9 +95,4 @@ public struct Deletions: Codable, Sendable, Hashable {
   public var volumes: UInt64
   /// The bytes that they still map, shared ones included.
   public var mappedLeft: UInt64
-
-  public init(volumes: UInt64, mappedLeft: UInt64) {
-    self.volumes = volumes
-    self.mappedLeft = mappedLeft
-  }
 }

@@ -38,31 +38,6 @@ public struct VolumeInfo: Codable, Sendable, Hashable {
     public var shared: UInt64
     /// Nodes of its tree that nobody else has.
     public var nodes: UInt64
-
-    public init(exclusive: UInt64, shared: UInt64, nodes: UInt64) {
-      self.exclusive = exclusive
-      self.shared = shared
-      self.nodes = nodes
-    }
-  }
-
-  public init(
-    name: String, kind: VolumeKind, size: UInt64, mapped: UInt64, reserved: UInt64, readOnly: Bool, created: UInt64,
-    origin: String?, quota: UInt64?, reservation: UInt64?, clients: Int, isDefault: Bool, space: Space?
-  ) {
-    self.name = name
-    self.kind = kind
-    self.size = size
-    self.mapped = mapped
-    self.reserved = reserved
-    self.readOnly = readOnly
-    self.created = created
-    self.origin = origin
-    self.quota = quota
-    self.reservation = reservation
-    self.clients = clients
-    self.isDefault = isDefault
-    self.space = space
   }
 }
 
@@ -95,8 +70,6 @@ public struct DeletionResult: Codable, Sendable, Hashable {
 /// Snapshots that were taken.
 public struct SnapshotList: Codable, Sendable, Hashable {
   public var snapshots: [VolumeInfo]
-
-  public init(snapshots: [VolumeInfo]) { self.snapshots = snapshots }
 }
 
 /// One answer of a map.
@@ -112,13 +85,6 @@ public struct VolumeMap: Codable, Sendable, Hashable {
     public var kind: Kind
     /// Where the data is on the device, in bytes; only of data, and only where the store is not in memory.
     public var physical: UInt64?
-
-    public init(offset: UInt64, length: UInt64, kind: Kind, physical: UInt64? = nil) {
-      self.offset = offset
-      self.length = length
-      self.kind = kind
-      self.physical = physical
-    }
   }
 
   /// What lies in a stretch.
@@ -128,11 +94,6 @@ public struct VolumeMap: Codable, Sendable, Hashable {
     case zero
     /// Zeroes that take no space.
     case hole
-  }
-
-  public init(extents: [Extent], next: UInt64?) {
-    self.extents = extents
-    self.next = next
   }
 }
 
@@ -148,21 +109,10 @@ public struct VolumeDiff: Codable, Sendable, Hashable {
     public var offset: UInt64
     public var length: UInt64
     public var kind: Kind
-
-    public init(offset: UInt64, length: UInt64, kind: Kind) {
-      self.offset = offset
-      self.length = length
-      self.kind = kind
-    }
   }
 
   /// What a stretch became.
   public enum Kind: String, Codable, Sendable {
     case data, zero
-  }
-
-  public init(extents: [Extent], next: UInt64?) {
-    self.extents = extents
-    self.next = next
   }
 }
