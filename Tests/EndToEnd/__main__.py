@@ -22,7 +22,7 @@ from .file_systems import ALL, EXT4, FileSystem
 from .guest_image import GuestImage
 from .lab import Lab
 from .log import Log
-from .scenario import GUEST, NATIVE, SCENARIOS, Scenario
+from .scenario import GUEST, NATIVE, PLACES, SCENARIOS, Scenario
 from .server import ROOT
 
 
@@ -85,7 +85,7 @@ class Run:
         log = Log(self.logs / f"{name}.log")
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="lacuna-e2e-"))
-        lab = Lab(folder, log, self.image, self.accelerator, case.file_system, case.scenario.programs, case.place == NATIVE)
+        lab = Lab(folder, log, self.image, self.accelerator, case.file_system, case.scenario.programs, case.place != GUEST)
         overdue = threading.Timer(case.scenario.limit, self.give_up, (case, lab))
         overdue.start()
         failure = None
@@ -129,7 +129,7 @@ class Run:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/e2e", description="Checks what users do with a served disk.")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only cases whose names have one of these words")
-    parser.add_argument("--place", choices=(GUEST, NATIVE), help="only in virtual machines, or only on this machine")
+    parser.add_argument("--place", choices=PLACES, help="only in virtual machines, on this machine with mounts, or without")
     parser.add_argument("--list", action="store_true", help="print the names of the cases, and run none")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many run at once (default: %(default)s)")
     parser.add_argument("--logs", type=Path, default=ROOT / ".build/e2e/logs", help="where logs of failures are kept")
@@ -140,7 +140,7 @@ def main() -> int:
     for module in pkgutil.iter_modules(scenarios.__path__):
         importlib.import_module(f"{scenarios.__name__}.{module.name}")
     skipped: list[tuple[str, str]] = []
-    chosen = cases(skipped, [arguments.place] if arguments.place else [GUEST, NATIVE], arguments.words)
+    chosen = cases(skipped, [arguments.place] if arguments.place else list(PLACES), arguments.words)
     if arguments.list:
         for case in chosen:
             print(case.name)

@@ -39,10 +39,10 @@ class Lab:
         store.lacuna("create", "--volume", volume, "--size", size, *options)
         return store
 
-    def server(self, store: Store, *arguments: str) -> Server:
+    def server(self, store: Store, *arguments: str, over_tcp: bool = False) -> Server:
         """Serves a store, with further arguments of nbdkit and the plugin; where the lab's machines can reach it."""
         self.servers += 1
-        port = None if self.is_native else free_port()
+        port = None if self.is_native and not over_tcp else free_port()
         path = self.folder / f"{self.servers}.sock"
         server = Server(store, self.log, port, path, arguments)
         self.endings.append(server.end_now)

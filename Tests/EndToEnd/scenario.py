@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 from .lab import Lab
 
+#: In virtual machines.
 GUEST = "guest"
+#: On this machine, with volumes mounted.
 NATIVE = "native"
+#: On this machine, with programs that speak NBD alone: nothing is mounted, and nobody needs to be root.
+HOST = "host"
+PLACES = (GUEST, NATIVE, HOST)
 
 
 @dataclass(frozen=True)
