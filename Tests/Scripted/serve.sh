@@ -1,0 +1,112 @@
+#!/bin/bash
+# scripts/serve: a server that dies is started again, and when it is not.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+need serve nbdkit nbdinfo python3 pgrep
+
+serve_pid=''
+# shellcheck disable=SC2317 # finish() calls it
+clean_up() {
+  if [ -n "$serve_pid" ]; then kill "$serve_pid" 2>/dev/null; fi
+}
+
+listens_or_ended() { [ -s "$work/pid" ] || has_ended "$serve_pid"; }
+
+# start_serve ARGUMENT...: scripts/serve in the background of this test, with its output in $work/log.
+start_serve() {
+  rm -f "$work/pid"
+  "$repository/scripts/serve" --no-build --pidfile "$work/pid" "$@" >"$work/log" 2>&1 &
+  serve_pid=$!
+  wait_until 60 listens_or_ended
+  [ -s "$work/pid" ] || not_ok "scripts/serve $*" "$(cat "$work/log")"
+}
+
+# wait_for_serve SECONDS: sets `status`, to `late` where it had to be killed.
+wait_for_serve() {
+  local late=''
+  wait_until "$1" has_ended "$serve_pid" || {
+    late=late
+    kill -KILL "$serve_pid"
+  }
+  wait "$serve_pid"
+  status=${late:-$?}
+  serve_pid=''
+}
+
+# stop_serve NAME
+stop_serve() {
+  kill -TERM "$serve_pid"
+  wait_for_serve 20
+  check_equal "$1 ends well when told to" 0 "$status"
+}
+
+# kill_nbdkit: once it is there.
+kill_nbdkit() {
+  wait_until 10 pgrep -P "$serve_pid" -x nbdkit >/dev/null && pkill -KILL -P "$serve_pid" -x nbdkit
+}
+
+# Ten kills, some so soon after the last that there is a pause, of a server with a client that writes.
+kill_under_load() {
+  local name=$1 uri=$2 client pause result
+  rm -f "$work/stop"
+  timeout 120 python3 "$scripted_folder/serve_client.py" "$uri" "$work/stop" >"$work/client" 2>&1 &
+  client=$!
+  for pause in 1.2 0.4 1.2 0.4 0.4 0.2 0.2 0.2 1.2 1.2; do
+    sleep "$pause"
+    kill_nbdkit
+  done
+  touch "$work/stop"
+  if wait "$client"; then
+    read -r -a result <"$work/client"
+    ok "$name: a client that reconnects goes on through ten kills, and finds all it was told (${result[0]} blocks)"
+    check_at_most "$name: milliseconds that a request took" 10000 "${result[1]}"
+  else
+    not_ok "$name: a client that reconnects goes on through ten kills" "$(cat "$work/client" "$work/log")"
+  fi
+}
+
+start_serve --socket "$work/sock" "$work/disk.lacuna" size=16M
+kill_under_load "a socket" "nbd+unix:///?socket=$work/sock"
+stop_serve "a socket"
+check "a socket is gone with its server" test ! -e "$work/sock"
+
+# The client is connected when the server dies, so that the kernel remembers the address.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+start_serve --port "$port" "$work/disk.lacuna"
+kill_under_load "a port" "nbd://127.0.0.1:$port"
+stop_serve "a port"
+
+# A store that has gone: no empty one may take its place.
+start_serve --socket "$work/sock" "$work/disk.lacuna" size=16M create=true
+mv "$work/disk.lacuna" "$work/kept.lacuna"
+kill_nbdkit
+wait_for_serve 60
+check_equal "without its store it gives up" 1 "$status"
+check "it says so" grep -q '^serve: nbdkit failed, and could not begin to serve 10 times in a row; giving up$' "$work/log"
+check_equal "it tried ten times" 10 "$(grep -c '^nbdkit: error: .*disk.lacuna' "$work/log")"
+check "no other store was made" test ! -e "$work/disk.lacuna"
+
+# The store comes back while it tries.
+mv "$work/kept.lacuna" "$work/disk.lacuna"
+start_serve --socket "$work/sock" "$work/disk.lacuna"
+mv "$work/disk.lacuna" "$work/kept.lacuna"
+kill_nbdkit
+sleep 1
+mv "$work/kept.lacuna" "$work/disk.lacuna"
+check "it goes on when the store comes back" wait_until 20 nbdinfo --size "nbd+unix:///?socket=$work/sock"
+mv "$work/disk.lacuna" "$work/kept.lacuna"
+kill_nbdkit
+sleep 1
+stop_serve "one that tries"
+
+start_serve --socket "$work/sock" memory=16M
+kill_nbdkit
+wait_for_serve 20
+check_equal "a disk in memory is not started again" 1 "$status"
+check "and the reason is said" grep -q 'SIGKILL, and the disk in memory is gone' "$work/log"
+
+"$repository/scripts/serve" --no-build --socket "$work/sock" "$work/nothing.lacuna" >"$work/log" 2>&1 &
+serve_pid=$!
+wait_for_serve 20
+check_equal "one that cannot start ends at once" 1 "$status"
+check_equal "one that cannot start says so once" 1 "$(grep -c . "$work/log")"
