@@ -19,6 +19,10 @@ class FileSystem:
     grow: tuple[str, ...]
     #: Mount options that keep it from writing anything, not even its journal's replay.
     untouched: str
+    #: Whether a kernel mounts a copy while the original, which has the same identity, is mounted.
+    can_be_twice: bool
+    #: Whether its check is content with one that is frozen: no journal to be replayed.
+    is_clean_when_frozen: bool
 
     def format(self, machine: Machine, device: str) -> None:
         machine.run(*(part.format(device) for part in self.make), timeout=120)
@@ -38,11 +42,12 @@ class FileSystem:
 
 EXT4 = FileSystem(
     "ext4", make=("mkfs.ext4", "-q", "-F", "{}"), check=("e2fsck", "-f", "-n", "{}"), grow=("resize2fs", "{}"),
-    untouched="ro,noload")
+    untouched="ro,noload", can_be_twice=True, is_clean_when_frozen=True)
 XFS = FileSystem(
     "xfs", make=("mkfs.xfs", "-q", "-f", "{}"), check=("xfs_repair", "-n", "{}"), grow=("xfs_growfs", "{folder}"),
-    untouched="ro,norecovery,nouuid")
+    untouched="ro,norecovery", can_be_twice=False, is_clean_when_frozen=False)
 BTRFS = FileSystem(
     "btrfs", make=("mkfs.btrfs", "-q", "-f", "{}"), check=("btrfs", "check", "--readonly", "{}"),
-    grow=("btrfs", "filesystem", "resize", "max", "{folder}"), untouched="ro,rescue=nologreplay")
+    grow=("btrfs", "filesystem", "resize", "max", "{folder}"), untouched="ro,rescue=nologreplay",
+    can_be_twice=False, is_clean_when_frozen=True)
 ALL = (EXT4, XFS, BTRFS)

@@ -86,8 +86,9 @@ class Native(Machine):
         if disk.device:
             self.run("losetup", "--detach", disk.device)
             # Detaching goes on in the background, and nbdfuse must not go before.
-            self.shell(f"while losetup --noheadings --output BACK-FILE {disk.device} 2>/dev/null | grep -q .; do sleep 0.05; done",
-                       timeout=20)
+            # Another test may have the loop device next.
+            self.shell(f"while losetup --noheadings --output BACK-FILE {disk.device} 2>/dev/null | grep -qF {disk.folder}/; "
+                       "do sleep 0.05; done", timeout=20)
             disk.device = ""
         run("fusermount3", "-u", str(disk.folder))
         disk.process.wait(20)
