@@ -5,8 +5,8 @@ internal import Devices
 ///
 /// A checkpoint is worth its two syncs when the journal fills, when blocks wait to be free that are a good part of what is
 /// used, when nobody has changed anything for a moment and some blocks wait, and when the time between two has passed. The
-/// host gets back what is free when nobody has changed anything for a moment; before that only what is free in excess, since
-/// what is about to be written again is cheapest where the kernel still has it in memory.
+/// host gets back what is free when nobody has changed anything for a moment; before that only what is free in excess, and
+/// only in large pieces, since what is about to be written again is cheapest where the kernel still has it in memory.
 extension Engine {
   /// How long nobody may have changed anything for the store to be quiet, in milliseconds.
   private static var quietMilliseconds: UInt32 { 100 }
@@ -111,9 +111,10 @@ extension Engine {
   /// nobody changes anything.
   package func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
     let before = activity
-    var rest = space.trimmableBlockCount
+    let size: TrimSize = blockCount == 0 ? .small : .large
+    var rest = space.trimmableBlockCount(size)
     while rest > blockCount, blockCount > 0 || activity == before, !checkpointer.isStopping,
-      let run = space.nextTrim()
+      let run = space.nextTrim(size)
     {
       let bytes = blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count)
       // A device that cannot discard keeps the space, and nothing else changes.

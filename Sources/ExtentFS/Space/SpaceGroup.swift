@@ -64,6 +64,12 @@ final class SpaceGroup {
     positions.upperBound <= usableEnd && !inUse.containsAny(of: positions)
   }
 
+  /// Whether all of `blocks` lie in the group, and are free.
+  func isFree(blocks: Range<UInt64>) -> Bool {
+    let end = firstBlock + UInt64(inUse.count)
+    return blocks.lowerBound >= firstBlock && blocks.upperBound <= end && isFree(positions(blocks))
+  }
+
   func isInUse(allOf positions: Range<Int>) -> Bool {
     positions.upperBound <= usableEnd && inUse.containsAll(of: positions)
   }

@@ -2,68 +2,126 @@ package import BlockStores
 internal import Bytes
 internal import Devices
 
-/// The value of a run of blocks that were freed and not given back to the host since.
-struct TrimMark: RunValue {
-  func advanced(by count: UInt64) -> TrimMark { self }
+/// How long a free run must be to be given back to the host.
+package enum TrimSize {
+  /// Aligned pieces of 64 KiB: what a store gives back that nobody uses now.
+  case small
+  /// Aligned pieces of 1 MiB: what is worth a call to the host while others are waiting for it.
+  case large
+
+  fileprivate var byteCount: UInt64 { self == .small ? 64 << 10 : 1 << 20 }
 }
 
 extension SpaceMap {
-  /// A free run, of aligned pieces of 1 MiB, whose storage the host may have back; nil where there is none now.
+  /// A free run, of aligned pieces of `size`, whose storage the host may have back; nil where there is none now.
   ///
   /// Its blocks cannot be allocated until `didTrim` is called, whether the device could discard them or not. Nothing is
   /// handed out where free space is so short that somebody may need it meanwhile.
-  package func nextTrim() -> PhysicalRun? { state.withLock { $0.takeTrim() } }
+  package func nextTrim(_ size: TrimSize) -> PhysicalRun? { state.withLock { $0.takeTrim(size) } }
 
   /// How many blocks wait for `nextTrim`, at most: some may have been allocated again.
-  package var trimmableBlockCount: UInt64 {
-    state.withLock { $0.trims.runs.reduce(0) { $0 + $1.positions.length } }
-  }
+  package func trimmableBlockCount(_ size: TrimSize) -> UInt64 { state.withLock { $0.trims[size].blockCount } }
 
   /// The run that `nextTrim` gave is free again.
   package func didTrim(_ run: PhysicalRun) throws(ExtentFSError) { try returnUnused(run) }
 }
 
+/// The value of a run of blocks that were freed and not given back to the host since.
+struct TrimMark: RunValue {
+  func advanced(by count: UInt64) -> TrimMark { self }
+}
+
+/// Aligned pieces that were free when they were marked; allocation does not look at the marks.
+struct TrimMarks {
+  let pieceLength: UInt64
+  private var runs = RunMap<TrimMark>()
+
+  fileprivate init(_ size: TrimSize, in geometry: StoreGeometry) {
+    pieceLength = Swift.max(size.byteCount >> geometry.blockSize.shift, 1)
+  }
+
+  var blockCount: UInt64 { runs.runs.reduce(0) { $0 + $1.positions.length } }
+
+  /// The first run of marked pieces.
+  var first: Range<UInt64>? { runs.firstRun(endingAfter: 0)?.positions }
+
+  /// Marks the pieces that `freed`, whose blocks have become free, has completed.
+  mutating func mark(_ freed: Range<UInt64>, isFree: (Range<UInt64>) -> Bool) {
+    // All pieces between the first and the last one lie within `freed`.
+    var pieces = piecesTouched(by: freed)
+    if !isFree(pieces.lowerBound..<pieces.lowerBound + pieceLength) {
+      pieces = pieces.lowerBound + pieceLength..<pieces.upperBound
+    }
+    if !pieces.isEmpty, !isFree(pieces.upperBound - pieceLength..<pieces.upperBound) {
+      pieces = pieces.lowerBound..<pieces.upperBound - pieceLength
+    }
+    if !pieces.isEmpty { runs.replace(pieces, with: TrimMark()) }
+  }
+
+  /// Takes the marks off all pieces that any of `blocks` belongs to.
+  mutating func unmark(_ blocks: Range<UInt64>) { runs.replace(piecesTouched(by: blocks), with: nil) }
+
+  private func piecesTouched(by blocks: Range<UInt64>) -> Range<UInt64> {
+    let end = blocks.upperBound + pieceLength - 1
+    return blocks.lowerBound / pieceLength * pieceLength..<end / pieceLength * pieceLength
+  }
+}
+
+/// The marks of both sizes; what is large enough is in both.
+struct Trims {
+  private var small: TrimMarks
+  private var large: TrimMarks
+
+  init(in geometry: StoreGeometry) {
+    small = TrimMarks(.small, in: geometry)
+    large = TrimMarks(.large, in: geometry)
+  }
+
+  subscript(size: TrimSize) -> TrimMarks { size == .small ? small : large }
+
+  mutating func mark(_ freed: Range<UInt64>, isFree: (Range<UInt64>) -> Bool) {
+    small.mark(freed, isFree: isFree)
+    large.mark(freed, isFree: isFree)
+  }
+
+  mutating func unmark(_ blocks: Range<UInt64>) {
+    small.unmark(blocks)
+    large.unmark(blocks)
+  }
+}
+
 extension SpaceState {
-  private var pieceLength: UInt64 { Swift.max((1 << 20) >> geometry.blockSize.shift, 1) }
-  /// The longest run handed out at once, in pieces.
-  private static var longestTrim: UInt64 { 32 }
+  /// The longest run handed out at once, in bytes.
+  private static var longestTrim: UInt64 { 32 << 20 }
 
   /// Marks the pieces that `positions`, which have become free, have completed.
   mutating func markForTrim(_ positions: Range<Int>, of group: SpaceGroup) {
-    let blocks = group.blocks(positions)
-    var piece = blocks.lowerBound / pieceLength * pieceLength
-    while piece < blocks.upperBound {
-      if isFree(piece..<piece + pieceLength, in: group) { trims.replace(piece..<piece + pieceLength, with: TrimMark()) }
-      piece += pieceLength
-    }
+    trims.mark(group.blocks(positions)) { group.isFree(blocks: $0) }
   }
 
-  mutating func takeTrim() -> PhysicalRun? {
-    while let marked = trims.firstRun(endingAfter: 0)?.positions {
+  mutating func takeTrim(_ size: TrimSize) -> PhysicalRun? {
+    let pieceLength = trims[size].pieceLength
+    while let marked = trims[size].first {
       var run = marked.lowerBound..<marked.lowerBound + pieceLength
       // A mark may be out of date, since allocation does not look at it.
-      guard let number = geometry.group(of: run.lowerBound), let group = groups[number], isFree(run, in: group) else {
-        trims.replace(run, with: nil)
+      guard let number = geometry.group(of: run.lowerBound), let group = groups[number], group.isFree(blocks: run)
+      else {
+        trims.unmark(run)
         continue
       }
       // Who needs space meanwhile finds half of it.
-      let pieceCount = min(Self.longestTrim, room(for: .data) / 2 / pieceLength)
-      guard pieceCount > 0 else { return nil }
-      while run.length < pieceCount * pieceLength, run.upperBound < marked.upperBound,
-        isFree(run.upperBound..<run.upperBound + pieceLength, in: group)
+      let longest = min(Self.longestTrim >> geometry.blockSize.shift, room(for: .data) / 2)
+      guard longest >= pieceLength else { return nil }
+      while run.length + pieceLength <= longest, run.upperBound < marked.upperBound,
+        group.isFree(blocks: run.upperBound..<run.upperBound + pieceLength)
       {
         run = run.lowerBound..<run.upperBound + pieceLength
       }
-      trims.replace(run, with: nil)
+      trims.unmark(run)
       group.take(group.positions(run))
       freeCount = freeCount.minusOrZero(run.length)
       return PhysicalRun(block: run.lowerBound, count: run.length)
     }
     return nil
-  }
-
-  private func isFree(_ blocks: Range<UInt64>, in group: SpaceGroup) -> Bool {
-    blocks.lowerBound >= group.firstBlock && blocks.upperBound <= group.firstBlock + geometry.blocksPerGroup
-      && group.isFree(group.positions(blocks))
   }
 }

@@ -127,10 +127,11 @@ struct SpaceState {
   /// The groups below this number are in memory, or had nothing free when they were looked at.
   var nextGroupToRead: UInt64 = 0
   /// Free pieces that the host has not got back.
-  var trims = RunMap<TrimMark>()
+  var trims: Trims
 
   init(geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64, limit: UInt64?) {
     self.geometry = geometry
+    trims = Trims(in: geometry)
     self.blockCount = blockCount
     usedCount = usedBlockCount
     freeCount = geometry.usableBlockCount(inDeviceOf: blockCount) - usedBlockCount

@@ -75,7 +75,7 @@ import Testing
           try store.space.commit(node)
           mine.append(node)
           try store.checkpoint()
-          if let trim = store.space.nextTrim() { try store.space.didTrim(trim) }
+          if let trim = store.space.nextTrim(.small) { try store.space.didTrim(trim) }
         }
       } else {
         for step in 0..<2000 {

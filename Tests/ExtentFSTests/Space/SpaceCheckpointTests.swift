@@ -133,18 +133,18 @@ import Testing
   @Test func `free pieces are offered for trimming once, and not allocated meanwhile`() throws {
     let store = try SpaceFixture(blockCount: 192 + 8192)
     let space = store.space
-    #expect(space.nextTrim() == nil)
+    #expect(space.nextTrim(.large) == nil)
     let run = try space.allocate(upTo: 5000, purpose: .data)
     try space.commit(run)
     try store.checkpoint()
     try space.release(PhysicalRun(block: run.block + 10, count: 4500))
     try store.checkpoint()
-    #expect(space.nextTrim() == nil)
+    #expect(space.nextTrim(.large) == nil)
     try space.reuse(PhysicalRun(block: run.block + 10, count: 4500))
     let free = space.freeBlockCount
-    guard let trim = space.nextTrim() else { throw CheckFailure("nothing to trim") }
+    guard let trim = space.nextTrim(.large) else { throw CheckFailure("nothing to trim") }
     #expect(trim == PhysicalRun(block: 1024, count: 3072))
-    #expect(space.nextTrim() == nil)
+    #expect(space.nextTrim(.large) == nil)
     #expect(space.freeBlockCount == free - trim.count)
     var taken: Set<UInt64> = []
     while errorCode({ taken.formUnion(try space.allocate(upTo: 64, purpose: .data).blocks) }) == nil {}
@@ -152,7 +152,7 @@ import Testing
     #expect(UInt64(taken.count) == free - trim.count)
     try space.didTrim(trim)
     #expect(try space.allocate(upTo: 5000, purpose: .data) == trim)
-    #expect(space.nextTrim() == nil)
+    #expect(space.nextTrim(.large) == nil)
   }
 
   @Test func `blocks that were allocated again are not trimmed`() throws {
@@ -161,8 +161,39 @@ import Testing
     try store.space.reuse(run)
     _ = try store.space.allocate(upTo: 1, near: 1024 + 5, purpose: .data)
     _ = try store.space.allocate(upTo: 1, near: 3072 + 5, purpose: .data)
-    #expect(store.space.nextTrim() == PhysicalRun(block: 2048, count: 1024))
-    #expect(store.space.nextTrim() == PhysicalRun(block: 4096, count: 1024))
-    #expect(store.space.nextTrim() == nil)
+    #expect(store.space.nextTrim(.large) == PhysicalRun(block: 2048, count: 1024))
+    #expect(store.space.nextTrim(.large) == PhysicalRun(block: 4096, count: 1024))
+    #expect(store.space.nextTrim(.large) == nil)
+  }
+
+  @Test func `small pieces are offered as well where they are asked for, and each once in either size`() throws {
+    let store = try SpaceFixture(blockCount: 192 + 8192)
+    let space = store.space
+    let run = try space.allocate(upTo: 5000, purpose: .data)
+    try space.commit(run)
+    try store.checkpoint()
+    // With blocks of 1 KiB: 19 pieces of 64 blocks, of which 16 make one of 1024.
+    let freed = PhysicalRun(block: 1000, count: 1300)
+    try space.release(freed)
+    try store.checkpoint()
+    try space.reuse(freed)
+    #expect(space.trimmableBlockCount(.small) == 1216)
+    #expect(space.trimmableBlockCount(.large) == 1024)
+    let trim = PhysicalRun(block: 1024, count: 1216)
+    #expect(space.nextTrim(.small) == trim)
+    #expect(space.nextTrim(.small) == nil)
+    #expect(space.nextTrim(.large) == nil)
+    try space.didTrim(trim)
+    #expect(space.nextTrim(.small) == nil)
+    #expect(space.nextTrim(.large) == nil)
+  }
+
+  @Test func `what was offered as a large piece is not offered as small ones, and what lies beside it is`() throws {
+    let store = try SpaceFixture(blockCount: 192 + 8192)
+    let run = try store.space.allocate(upTo: 2048, near: 1024, purpose: .data)
+    try store.space.reuse(PhysicalRun(block: run.block, count: 1024 + 128))
+    #expect(store.space.nextTrim(.large) == PhysicalRun(block: 1024, count: 1024))
+    #expect(store.space.nextTrim(.small) == PhysicalRun(block: 2048, count: 128))
+    #expect(store.space.nextTrim(.small) == nil)
   }
 }
