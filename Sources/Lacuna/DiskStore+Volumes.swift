@@ -15,7 +15,7 @@ extension DiskStore {
     switch try ExportName(name) {
     case .stored: throw try noSuchVolume(name)
     case .throwaway(let source, let label):
-      return open(try openThrowaway(named: name, of: source, isShared: label != nil))
+      return open(try openThrowaway(named: name, of: source, isShared: label != nil), isPrivate: label == nil)
     case .difference(let from, let to): return try openDifference(named: name, from: from, to: to)
     }
   }
@@ -55,11 +55,11 @@ extension DiskStore {
     }
   }
 
-  private func open(_ throwaway: Throwaway) -> Volume {
+  private func open(_ throwaway: Throwaway, isPrivate: Bool) -> Volume {
     let volume = throwaway.volume
     let description = VolumeDescription(
       name: throwaway.name, byteCount: volume.byteCount, isReadOnly: false,
-      summary: "\(volume.byteCount) bytes, throwaway")
+      summary: "\(volume.byteCount) bytes, throwaway", isPrivate: isPrivate)
     return open(.disk(volume), volume.inode, description) { [self] () throws(LacunaError) in try close(throwaway) }
   }
 

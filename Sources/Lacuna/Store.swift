@@ -10,6 +10,8 @@ public struct VolumeDescription: Sendable, Hashable {
   public var isReadOnly: Bool
   /// One line about it, for people.
   public var summary: String
+  /// Whether each who opens the same name gets contents of their own.
+  public var isPrivate = false
 }
 
 /// An open store: the volumes in it. Safe to use from any thread, apart from `close`.

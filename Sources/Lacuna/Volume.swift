@@ -79,6 +79,9 @@ public final class Volume: Sendable {
   /// Whether nobody can write to it.
   public var isReadOnly: Bool { description.isReadOnly }
 
+  /// Whether each who opens the same name gets contents of their own, as of a throwaway that has no label.
+  public var isPrivate: Bool { description.isPrivate }
+
   /// Whether distance between positions costs time.
   public var isRotational: Bool { false }
 

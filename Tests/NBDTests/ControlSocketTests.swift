@@ -209,9 +209,12 @@ import Testing
         let (one, two) = (try open("disk@a+"), try open("disk@a+"))
         try one.write([2], at: 0)
         #expect(try two.read(1, at: 0) == [1])
+        // A client that took several connections for one disk would see several.
+        #expect(try !one.canMultiConn())
         let (shared, same) = (try open("disk+x"), try open("disk+x"))
         try shared.write([3], at: 0)
         #expect(try same.read(1, at: 0) == [3])
+        #expect(try same.canMultiConn())
         #expect(try disk.read(1, at: 0) == [1])
         #expect(try throwaways() == ["disk+x", "disk@a+", "disk@a+"])
         #expect(try control.call(GetStoreInfo()).throwaways == 3)

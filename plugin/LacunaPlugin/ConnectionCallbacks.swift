@@ -93,8 +93,11 @@ extension nbdkit_plugin {
     unsafe can_extents = { _ in 1 }
     unsafe can_fua = { _ in NBDKIT_FUA_NATIVE }
     unsafe can_cache = { _ in NBDKIT_CACHE_NATIVE }
-    // A flush on one connection covers what completed on all of them.
-    unsafe can_multi_conn = { _ in 1 }
+    // A flush on one connection covers what completed on all of them; but several connections to a throwaway for one would
+    // each have their own.
+    unsafe can_multi_conn = { handle in
+      unsafe answer(handle, failure: -1) { $0.volume.isPrivate ? 0 : 1 }
+    }
   }
 }
 
