@@ -9,7 +9,7 @@ public struct StoreStatistics: Codable, Sendable, Hashable {
   /// Requests to zero; bytes are those of the ranges.
   public var zeroes = Operations()
   public var trims = Operations()
-  /// Flushes, those included that a write brought with it (FUA).
+  /// Requests to flush. What another request brings with it (FUA) is in ``Commits/flushes`` alone.
   public var flushes = Operations()
   public var commits = Commits()
   public var checkpoints = Checkpoints()
@@ -54,7 +54,8 @@ public struct StoreStatistics: Codable, Sendable, Hashable {
   public struct Commits: Codable, Sendable, Hashable {
     /// How many syncs there were.
     public var count: UInt64 = 0
-    /// How many flushes they answered; divided by `count`, the size of a group.
+    /// How many flushes they answered, those included that a write brought with it (FUA); divided by `count`, the size of a
+    /// group.
     public var flushes: UInt64 = 0
   }
 
