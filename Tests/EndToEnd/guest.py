@@ -80,9 +80,14 @@ class Guest(Machine):
         return Disk(self, device)
 
     def detach(self, disk: Disk) -> None:
-        self.run("nbd-client", "-d", disk.device)
         name = disk.device.removeprefix("/dev/")
+        # Once it is told to, the kernel goes on by itself as soon as nobody has the device open any more.
+        self.shell(f"if [ -e /sys/block/{name}/pid ]; then nbd-client -d {disk.device}; fi")
         self.shell(f"while [ -e /sys/block/{name}/pid ]; do sleep 0.05; done", timeout=20)
+
+    def let_go(self, disk: Disk) -> None:
+        # Without this, and without nbd-client's -timeout, requests that were under way wait for ever.
+        self.run("nbd-client", "-d", disk.device)
 
     def kernel_log(self) -> str:
         """What the kernel has said."""

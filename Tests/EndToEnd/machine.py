@@ -104,6 +104,10 @@ class Machine(ABC):
         """Detaches it, and waits until it is gone."""
 
     @abstractmethod
+    def let_go(self, disk: Disk) -> None:
+        """Gives up a connection whose server has died, so that whoever waits for it gets an error; `detach` comes after that."""
+
+    @abstractmethod
     def lose(self, disk: Disk) -> None:
         """Ends the client of a disk that is in use, as a power cut would, and what was mounted on it."""
 

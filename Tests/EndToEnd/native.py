@@ -94,12 +94,16 @@ class Native(Machine):
         disk.process.wait(20)
         self.disks.remove(disk)
 
+    def let_go(self, disk: Disk) -> None:
+        # nbdfuse gives errors from the moment in which its server is gone.
+        pass
+
     def lose(self, disk: Disk) -> None:
         assert isinstance(disk, FuseDisk)
         disk.process.kill()
         disk.process.wait(20)
-        # What the file system could not write is lost to it, which unmounting may say.
-        self.run("umount", "--all-targets", disk.device, check=False)
+        # What the file system could not write is lost to it, which unmounting may say; first its users must have noticed.
+        self.shell(f"while findmnt {disk.device} >/dev/null; do umount --all-targets {disk.device} || sleep 0.1; done", timeout=90)
         self.detach(disk)
 
     def place(self, name: str) -> str:

@@ -71,6 +71,7 @@ def server_killed(lab: Lab) -> None:
         running = writer.start(machine, machine.place("mount"))
         running.wait_for_lines(chance.randint(5, 40))
         slowest = max(slowest, server.kill())
+        machine.let_go(disk)
         lab.equal("the status of a writer whose disk is gone", 3, running.wait(90).status)
         writer.ended()
         # What the file system could not write is lost to it; unmounting says so, or not.
