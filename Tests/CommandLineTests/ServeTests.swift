@@ -5,10 +5,12 @@ import Testing
 @Suite struct `Serving` {
   /// Runs `lacuna serve` until `body` ends, and expects that it then ends well.
   private func serve(
-    _ arguments: [String], in directory: PrivateDirectory, socket: String, _ body: () throws -> Void
+    _ arguments: [String], launcher: [String] = [], in directory: PrivateDirectory, socket: String,
+    _ body: () throws -> Void
   ) throws {
     let process = try ChildProcess(
-      ["env", "LACUNA_PLUGIN=\(try Program.plugin())", try Program.path(), "serve", directory.file("s")] + arguments,
+      launcher + ["env", "LACUNA_PLUGIN=\(try Program.plugin())", try Program.path(), "serve", directory.file("s")]
+        + arguments,
       standardOutput: directory.file("out"), standardError: directory.file("err"), lifetimeSecondsMax: 60)
     defer { _ = process.waitForEnd(seconds: 0) }
     let listens = Deadline(secondsFromNow: 20).wait {
@@ -18,6 +20,28 @@ import Testing
     try body()
     process.send(SIGTERM)
     #expect(process.waitForEnd(seconds: 20) == .exited(0), "\(directory.text(of: "err"))")
+  }
+
+  /// A program that runs another one in its place, as a service manager does: with sockets from descriptor 3 on.
+  ///
+  /// - Parameters:
+  ///   - pid: LISTEN_PID; nil for that of the process itself.
+  ///   - listens: whether the sockets are those of a server.
+  private func passing(_ paths: [String], count: String, pid: String? = nil, listens: Bool = true) -> [String] {
+    let script = """
+      import fcntl, os, socket, sys
+      count, pid, listens, paths, command = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split(), sys.argv[5:]
+      for number, path in enumerate(paths):
+        passed = socket.socket(socket.AF_UNIX)
+        passed.bind(path)
+        if listens == "true": passed.listen()
+        # Out of the way of the numbers that are passed on, and not to be closed by Python.
+        os.dup2(fcntl.fcntl(passed.detach(), fcntl.F_DUPFD, 100), 3 + number)
+      os.environ["LISTEN_FDS"] = count
+      os.environ["LISTEN_PID"] = pid or str(os.getpid())
+      os.execvp(command[0], command)
+      """
+    return ["python3", "-c", script, count, pid ?? "", "\(listens)", paths.joined(separator: " ")]
   }
 
   private func makeStore(in directory: PrivateDirectory) throws {
@@ -114,6 +138,62 @@ import Testing
       let path = "PATH=\(directory.path):/usr/bin:/bin"
       try FinishedCommand.run(["env", "-u", "LACUNA_PLUGIN", path, alone] + arguments)
         .refused(1, naming: ["/nowhere/nbdkit-lacuna-plugin.so", "scripts/install"])
+    }
+  }
+
+  @Test func `serves the sockets that a service manager passes in, and makes none`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let sockets = [directory.file("a"), directory.file("b")]
+      try serve([], launcher: passing(sockets, count: "2"), in: directory, socket: sockets[0]) {
+        for socket in sockets {
+          let size = try FinishedCommand.run(["nbdinfo", "--size", "nbd+unix:///?socket=\(socket)"])
+          #expect(size.standardOutput == "1048576\n", "\(size.standardError)")
+        }
+        #expect(directory.text(of: "err") == "Serving at the 2 sockets that were passed in\n")
+        #expect(access(directory.file("s.nbd"), F_OK) != 0)
+        // It has become nbdkit, and can be asked over the control socket.
+        #expect(try Program.run(["info", directory.file("s")]).succeeded().standardOutput.contains("served by:"))
+        #expect(try Program.run(["snapshot", directory.file("s"), "disk@a"]).succeeded().status == .exited(0))
+      }
+      unlink(sockets[0])
+      let line = try Program.run(
+        ["serve", directory.file("s"), "-n"],
+        launcher: passing([sockets[0]], count: "1") + ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
+      ).succeeded().standardOutput
+      #expect(line.hasSuffix(" create=false\n"), "\(line)")
+    }
+  }
+
+  @Test func `refuses to listen elsewhere as well, where sockets are passed in`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      for options in [["--socket", directory.file("x")], ["--port", "10809"], ["--background"]] {
+        unlink(directory.file("a"))
+        try Program.run(
+          ["serve", directory.file("s")] + options, launcher: passing([directory.file("a")], count: "1")
+        ).refused(64, naming: [options[0], "LISTEN_FDS"])
+      }
+    }
+  }
+
+  @Test func `refuses sockets that are not what LISTEN_FDS says, and ignores those of another process`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let socket = directory.file("a")
+      // nbdkit takes some of these for no sockets at all, and would then listen on every address.
+      for count in ["0", "2", "x", "-1", "01", "0x1", "1 ", "4294967297", "2147483647"] {
+        unlink(socket)
+        try Program.run(["serve", directory.file("s")], launcher: passing([socket], count: count))
+          .refused(1, naming: ["LISTEN_FDS", count])
+      }
+      unlink(socket)
+      try Program.run(["serve", directory.file("s")], launcher: passing([socket], count: "1", listens: false))
+        .refused(1, naming: ["LISTEN_FDS", "descriptor 3", "Accept=no"])
+      unlink(socket)
+      let launcher = passing([socket], count: "1", pid: "1") + ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
+      let line = try Program.run(["serve", directory.file("s"), "-n"], launcher: launcher).succeeded().standardOutput
+      #expect(line.hasSuffix(" --unix \(directory.file("s.nbd"))\n"), "\(line)")
     }
   }
 }

@@ -8,7 +8,8 @@ struct Serve: ParsableCommand {
     discussion: """
       Listens on the Unix socket STORE.nbd, which only your user may open, or with --port on 127.0.0.1: never on other
       addresses. It becomes nbdkit, so its process ends when the server does. Behind -- come nbdkit's own options and
-      more parameters of the plugin (nbdkit-lacuna-plugin(1)).
+      more parameters of the plugin (nbdkit-lacuna-plugin(1)). A service manager may pass in sockets instead, as systemd's
+      socket units do.
 
       Examples:
         lacuna serve s.lacuna
@@ -51,6 +52,14 @@ struct Serve: ParsableCommand {
   }
 
   private func listenAddress() throws -> ListenAddress {
+    let passedCount = try PassedSockets.count()
+    guard passedCount == 0 else {
+      let own = [("--socket", socket != nil), ("--port", port != nil), ("--background", background)]
+      if let (option, _) = own.first(where: \.1) {
+        throw ValidationError("\(option) is not for a process that was given its sockets (LISTEN_FDS); leave it out")
+      }
+      return .passed(count: passedCount)
+    }
     if let port { return .loopback(port: port) }
     return .unixSocket(try NBDSocket.path(socket ?? "\(target.store).nbd"))
   }
@@ -71,9 +80,9 @@ struct Serve: ParsableCommand {
     if dryRun { return try Terminal.write(([nbdkit.path] + line).map(\.shellQuoted).joined(separator: " ") + "\n") }
     if case .unixSocket(let path) = address { try NBDSocket.removeLeftOver(path) }
     if background {
-      try Terminal.write("\(address.uri)\n")
+      try Terminal.write("\(address.place)\n")
     } else {
-      Terminal.writeMessage("Serving at \(address.uri)\n")
+      Terminal.writeMessage("Serving at \(address.place)\n")
     }
     try nbdkit.become(line)
   }

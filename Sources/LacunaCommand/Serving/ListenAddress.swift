@@ -2,20 +2,24 @@
 enum ListenAddress {
   case unixSocket(String)
   case loopback(port: UInt16)
+  /// On sockets that were passed in, which nbdkit finds by itself.
+  case passed(count: Int)
 
   /// The options that tell nbdkit.
   var options: [String] {
     switch self {
     case .unixSocket(let path): ["--unix", path]
     case .loopback(let port): ["--ipaddr", "127.0.0.1", "--port", "\(port)"]
+    case .passed: []
     }
   }
 
-  /// What clients are given.
-  var uri: String {
+  /// What clients are given; of sockets that were passed in, only whoever made them knows.
+  var place: String {
     switch self {
     case .unixSocket(let path): "nbd+unix:///?socket=\(path.percentEncoded)"
     case .loopback(let port): "nbd://127.0.0.1:\(port)"
+    case .passed(let count): count == 1 ? "the socket that was passed in" : "the \(count) sockets that were passed in"
     }
   }
 }
