@@ -180,15 +180,16 @@ def filter_retry(lab: Lab) -> None:
                         f"error-pwrite-file={fails}")
     for export, keeps in (("disk", True), ("disk+", False)):
         with connected(server.uri(export)) as handle:
-            handle.pwrite(b"before the failure", 0)
+            before = f"written to {export} before a failure".encode()
+            old = bytes(handle.pread(len(before), 0))
+            handle.pwrite(before, 0)
             fails.touch()
             threading.Timer(0.5, fails.unlink).start()
             handle.pwrite(b"after it", 4096)
-            found = [bytes(handle.pread(count, offset)) for count, offset in ((18, 0), (8, 4096))]
+            found = [bytes(handle.pread(len(before), 0)), bytes(handle.pread(8, 4096))]
+            lab.equal(f"what {export} has", [before if keeps else old, b"after it"], found)
             if keeps:
-                model[0:18], model[4096:4104] = found
-            lab.equal(f"what was written to {export}",
-                      [b"before the failure" if keeps else bytes(model[:18]), b"after it"], found)
+                model[:len(before)], model[4096:4104] = found
             counts = [store.ask("info")["throwaways"], store.ask("stats")["clients"]]
             lab.equal("throwaways and clients meanwhile", [0 if keeps else 1, 1], counts)
         lab.check("the volume", bytes_of(server, "disk") == model)
