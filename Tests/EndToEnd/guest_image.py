@@ -17,7 +17,7 @@ LOADED_MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_rng", "v
 OTHER_MODULES = ("xfs", "btrfs", "dm_mod", "dm_crypt", "loop")
 
 #: Programs that every guest has; busybox has the rest. (Its own shell would take its own programs first.)
-PROGRAMS = ("python3", "dash", "nbd-client", "mount", "umount", "fstrim", "fsfreeze", "blkdiscard", "blockdev", "mke2fs", "mkfs.ext4",
+PROGRAMS = ("python3", "dash", "nbd-client", "mount", "umount", "findmnt", "fstrim", "fsfreeze", "blkdiscard", "blockdev", "mke2fs", "mkfs.ext4",
             "e2fsck", "resize2fs", "dumpe2fs", "sfdisk", "mkswap", "swapon", "swapoff", "sync", "stat", "df", "cp", "dd")
 
 #: What Python programs do not need.
