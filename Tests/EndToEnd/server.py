@@ -67,6 +67,8 @@ class Server:
         self.log = log
         self.port = port
         self.socket_path = socket_path
+        #: For TLS: what a URI has before the host and behind the question mark, such as alice@ and tls-psk-file=PATH.
+        self.credentials: tuple[str, str] | None = None
         self.lines: list[str] = []
         where = ["--port", str(port)] if port else ["--socket", str(socket_path)]
         self.process = subprocess.Popen(
@@ -92,6 +94,8 @@ class Server:
         return True
 
     def uri(self, export: str = "") -> str:
+        if self.credentials:
+            return f"nbds://{self.credentials[0]}127.0.0.1:{self.port}/{export}?{self.credentials[1]}"
         if self.port:
             return f"nbd://127.0.0.1:{self.port}/{export}"
         return f"nbd+unix:///{export}?socket={self.socket_path}"
