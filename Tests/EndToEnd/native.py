@@ -71,26 +71,24 @@ class Native(Machine):
                read_only: bool = False, slot: int = 0) -> Disk:
         folder = self.folder / f"fuse{slot}"
         folder.mkdir(exist_ok=True)
+        # mkfs.btrfs takes loop devices for the same whose files have one name.
+        file = folder / "-".join((*self.folder.parts[-2:], str(slot)))
         process = subprocess.Popen(
-            ["nbdfuse", "-C", str(connections), *(["-r"] if read_only else []), str(folder / "disk"), server.uri(export)],
+            ["nbdfuse", "-C", str(connections), *(["-r"] if read_only else []), str(file), server.uri(export)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(self.folder / "fuse.log").open("ab"))
         disk = FuseDisk(self, "", folder, process)
         self.disks.append(disk)
-        self.shell(f"until [ -e {folder}/disk ]; do sleep 0.05; done", timeout=20)
+        self.shell(f"until [ -e {file} ]; do sleep 0.05; done", timeout=20)
         disk.device = self.run("losetup", "--find", "--show", "--partscan", "--sector-size", str(block_size),
-                               *(["--read-only"] if read_only else []), f"{folder}/disk").output.strip()
+                               *(["--read-only"] if read_only else []), str(file)).output.strip()
+        # The loop device has the file open. Nobody else should see it: programs such as mkfs.btrfs look at the files behind
+        # all loop devices, and fail where one of them is of a server that has died. nbdfuse ends with its last user.
+        self.run("umount", "--lazy", str(folder))
         return disk
 
     def detach(self, disk: Disk) -> None:
         assert isinstance(disk, FuseDisk)
-        if disk.device:
-            self.run("losetup", "--detach", disk.device)
-            # Detaching goes on in the background, and nbdfuse must not go before.
-            # Another test may have the loop device next.
-            self.shell(f"while losetup --noheadings --output BACK-FILE {disk.device} 2>/dev/null | grep -qF {disk.folder}/; "
-                       "do sleep 0.05; done", timeout=20)
-            disk.device = ""
-        run("fusermount3", "-u", str(disk.folder))
+        self.run("losetup", "--detach", disk.device)
         disk.process.wait(20)
         self.disks.remove(disk)
 
@@ -101,7 +99,6 @@ class Native(Machine):
     def lose(self, disk: Disk) -> None:
         assert isinstance(disk, FuseDisk)
         disk.process.kill()
-        disk.process.wait(20)
         # What the file system could not write is lost to it, which unmounting may say; first its users must have noticed.
         self.shell(f"while findmnt {disk.device} >/dev/null; do umount --all-targets {disk.device} || sleep 0.1; done", timeout=90)
         self.detach(disk)
@@ -110,13 +107,16 @@ class Native(Machine):
         return str(self.folder / name)
 
     def stop(self) -> None:
-        """Detaches what is left, and ends the agent."""
+        """Ends what runs and detaches what is left, both of which are there after a failure only, and ends the agent."""
+        for running in list(self.commands.values()):
+            if not running.has_ended and running.number:
+                running.kill()
         for disk in list(self.disks):
-            try:
-                self.detach(disk)
-            except Failed as error:
-                self.log.write(f"[{error}]\n")
-                disk.process.kill()
-                run("umount", "--lazy", str(disk.folder), check=False)
+            # Without nbdfuse everything above gets errors, and nothing waits any more.
+            disk.process.kill()
+            for command in (("umount", "--all-targets", disk.device), ("umount", "--all-targets", "--lazy", disk.device),
+                            ("losetup", "--detach", disk.device), ("umount", "--lazy", str(disk.folder))):
+                if disk.device or str(disk.folder) in command:
+                    self.log.write(run(*command, check=False).described())
         self.input.close()
         self.agent.wait(20)

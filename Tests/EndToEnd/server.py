@@ -158,10 +158,15 @@ class Server:
             raise Failed(f"the server ended with status {status}:\n" + "".join(self.lines[-10:]))
 
     def end_now(self) -> None:
-        """Ends it and nbdkit at once."""
-        if self.process.poll() is None:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # It ended in this moment.
-        self.process.wait(10)
+        """Ends it and nbdkit, whether there are clients or not."""
+        for _ in range(2):
+            # The second SIGTERM kills nbdkit.
+            self.process.terminate()
+            time.sleep(0.05)
+            if self.process.poll() is not None:
+                return
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
