@@ -189,6 +189,10 @@ class Machine(ABC):
         """Runs a script that ends at its first failure."""
         return self.run("sh", "-euc", script, timeout=timeout, check=check)
 
+    def used_bytes(self, folder: str) -> int:
+        """What a mounted file system says that it uses."""
+        return int(self.shell(f"df -B1 --output=used {folder} | tail -1").output)
+
     def program(self, name: str, *arguments: str) -> tuple[str, ...]:
         """The command that runs one of the programs in the folder `programs`."""
         return ("python3", "-u", f"{self.programs}/{name}.py", *arguments)

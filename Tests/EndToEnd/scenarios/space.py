@@ -68,11 +68,11 @@ class Usage:
 
     def see(self, machine: Machine, folder: str) -> None:
         """Takes what the empty file system uses."""
-        self.used = used_bytes(machine, folder)
+        self.used = machine.used_bytes(folder)
 
     def compare(self, machine: Machine, folder: str, when: str) -> None:
         """Fails unless the three agree. Discards, and what a store gives back, come in the background, within a moment."""
-        used = used_bytes(machine, folder) - self.used
+        used = machine.used_bytes(folder) - self.used
         end = time.monotonic() + 40
         while abs(self.store.allocated - self.allocated - used) > TOLERANCE * used and time.monotonic() < end:
             self.lab.log.write(f"{when}: {self.store.allocated - self.allocated} allocated\n")
@@ -82,7 +82,3 @@ class Usage:
         self.lab.log.write(f"{when}: used {used}, mapped {mapped}, allocated {allocated}\n")
         self.lab.at_most(f"{when}: mapped and used differ", TOLERANCE * used, abs(mapped - used))
         self.lab.at_most(f"{when}: allocated on the host and used differ", TOLERANCE * used, abs(allocated - used))
-
-
-def used_bytes(machine: Machine, folder: str) -> int:
-    return int(machine.shell(f"df -B1 --output=used {folder} | tail -1").output)
