@@ -47,7 +47,7 @@ def qemu_drive(server: Server, export: str = "") -> dict:
             "reconnect-delay": 60, "discard": "unmap"}
 
 
-@scenario("server-killed", places=(GUEST, NATIVE))
+@scenario("server-killed", places=(GUEST, NATIVE), on_each_file_system=True)
 def server_killed(lab: Lab) -> None:
     """nbdkit is killed 20 times under a kernel's client, which gets errors and attaches again: all that was durable is there."""
     kind = lab.file_system
