@@ -17,15 +17,15 @@ KILLS = 5
 
 @scenario("go-between", places=(HOST,))
 def go_between(lab: Lab) -> None:
-    """nbdkit is killed again and again behind qemu-nbd, and behind nbdkit's filter retry: no request of a client fails."""
+    """nbdkit is killed again and again behind qemu-nbd, and behind nbdkit's filter retry: no request fails."""
     store = lab.store(size="8M")
     model = filled(lab, store, 8 * MEBIBYTE, 140)
     server = lab.server(store)
-    opened = f"driver=nbd,server.type=unix,server.path={server.socket_path},export=disk,reconnect-delay=60,discard=unmap"
+    below = f"driver=nbd,server.type=unix,server.path={server.socket_path},export=disk,reconnect-delay=60,discard=unmap"
     commands = (
-        ("qemu-nbd", "--persistent", "--shared=4", "--discard=unmap", "--image-opts", opened, "--socket={}"),
-        ("nbdkit", "--foreground", "--exit-with-parent", "--unix={}", "nbd", f"socket={server.socket_path}", "export=disk",
-         "--filter=retry", "retry-delay=1"),
+        ("qemu-nbd", "--persistent", "--shared=4", "--discard=unmap", "--image-opts", below, "--socket={}"),
+        ("nbdkit", "--foreground", "--exit-with-parent", "--unix={}", "nbd", f"socket={server.socket_path}",
+         "export=disk", "--filter=retry", "retry-delay=1"),
     )
     for number, command in enumerate(commands):
         path = lab.folder / f"between{number}"
