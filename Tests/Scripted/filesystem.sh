@@ -3,7 +3,7 @@
 # space that comes back after deleting and trimming.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-need filesystem nbdfuse nbdinfo mkfs.ext4 e2fsck fstrim losetup fusermount3 sha256sum jq
+need filesystem nbdfuse nbdinfo mkfs.ext4 e2fsck fstrim losetup fusermount3 jq
 file_count=${LACUNA_FILE_COUNT:-4000}
 
 fuse_pid='' loop='' is_mounted=''
@@ -50,27 +50,9 @@ mount_volume() {
   is_mounted=yes
 }
 
-# make_tree FOLDER COUNT: files from empty to 1.5 MB in nested folders, with links; always the same. Together they are
-# well above the 64 MiB of free blocks for which the stores in memory keep their memory.
-make_tree() {
-  python3 - "$@" <<'PYTHON'
-import os, random, sys
-top, count = sys.argv[1], int(sys.argv[2])
-source = random.Random(7)
-for index in range(count):
-    folder = os.path.join(top, f"{index % 13}", f"{index % 101}")
-    os.makedirs(folder, exist_ok=True)
-    size = source.choice([0, 1, 100, 4095, 4096, 4097, 10_000, 30_000])
-    if index % 40 == 0:
-        size = 1_500_000
-    with open(os.path.join(folder, f"file{index}"), "wb") as file:
-        file.write(source.randbytes(size))
-    if index % 50 == 0:
-        os.symlink(f"file{index}", os.path.join(folder, f"link{index}"))
-PYTHON
-}
-
-checksums() { (cd "$1" && find . -path ./lost+found -prune -o -type f -print0 | sort -z | xargs -0 sha256sum); }
+# tree ARGUMENT...: makes a tree, or prints a digest of one. What is made is well above the 64 MiB of free blocks for which the
+# stores in memory keep their memory.
+tree() { python3 "$repository/Tests/EndToEnd/programs/tree.py" "$@"; }
 
 resident_kilobytes() { awk '/^VmRSS:/ { print $2 }' "/proc/$server_pid/status"; }
 
@@ -90,8 +72,8 @@ if ! probe=$(losetup --find --show "$work/probe" 2>&1); then
 fi
 losetup --detach "$probe"
 
-make_tree "$work/tree" "$file_count"
-checksums "$work/tree" >"$work/tree.sums"
+tree make "$work/tree" "$file_count" 7
+digest=$(tree digest "$work/tree")
 
 run_engine() {
   local engine=$1 full_bytes full_memory empty_bytes empty_memory
@@ -110,8 +92,7 @@ run_engine() {
   full_memory=$(resident_kilobytes)
 
   check "filesystem $engine: mounting it again" mount_volume || return
-  checksums "$work/files" >"$work/files.sums"
-  check "filesystem $engine: every file is as it was" cmp "$work/tree.sums" "$work/files.sums"
+  check_equal "filesystem $engine: every file is as it was" "$digest" "$(tree digest "$work/files")"
   rm -rf "${work:?}/files"/[0-9]*
   # ext4 trims what is free in its journal's last commit.
   check "filesystem $engine: sync after deleting" timeout 60 sync -f "$work/files"

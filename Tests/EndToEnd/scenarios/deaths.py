@@ -3,7 +3,7 @@
 import random
 
 from ..lab import Lab
-from ..machine import Disk
+from ..machine import Disk, Machine, Running
 from ..scenario import GUEST, NATIVE, scenario
 from ..server import Server, Store
 from ..writer import Writer
@@ -50,7 +50,6 @@ def qemu_drive(server: Server, export: str = "") -> dict:
 @scenario("server-killed", places=(GUEST, NATIVE), on_each_file_system=True)
 def server_killed(lab: Lab) -> None:
     """nbdkit is killed 20 times under a kernel's client, which gets errors and attaches again: all that was durable is there."""
-    kind = lab.file_system
     store = lab.store(size="4G")
     server = lab.server(store)
     machine = lab.machine()
@@ -59,16 +58,7 @@ def server_killed(lab: Lab) -> None:
     slowest = 0.0
     for number in range(ROUNDS):
         disk = machine.attach(server, connections=1 + number % 4, block_size=4096)
-        if number == 0:
-            kind.format(machine, disk.device)
-        else:
-            kind.replay(machine, disk.device)
-            kind.inspect(machine, disk.device)
-        machine.run("mkdir", "-p", machine.place("mount"))
-        machine.run("mount", disk.device, machine.place("mount"))
-        if number:
-            writer.verify(machine, machine.place("mount"))
-        running = writer.start(machine, machine.place("mount"))
+        running = go_on_writing(lab, machine, disk, writer)
         running.wait_for_lines(chance.randint(5, 40))
         slowest = max(slowest, server.kill())
         machine.let_go(disk)
@@ -78,14 +68,12 @@ def server_killed(lab: Lab) -> None:
         machine.run("umount", machine.place("mount"), check=False)
         machine.detach(disk)
     lab.at_most("seconds until a killed server answers again", 1, slowest)
-    server.stop()
-    store.lacuna("check", "--data")
+    check_afterwards(lab, machine, store, server, writer)
 
 
 @scenario("client-killed", places=(GUEST, NATIVE), on_each_file_system=True)
 def client_killed(lab: Lab) -> None:
     """The client goes in the middle of writing, as in a power cut of its machine."""
-    kind = lab.file_system
     store = lab.store(size="4G")
     server = lab.server(store)
     writer = Writer(11)
@@ -94,25 +82,29 @@ def client_killed(lab: Lab) -> None:
         by_qemu = number == 1 and not lab.is_native
         machine = lab.guest(drives=(qemu_drive(server),)) if by_qemu else lab.machine()
         disk = Disk(machine, "/dev/vda") if by_qemu else machine.attach(server, connections=2, block_size=4096)
-        if number == 0:
-            kind.format(machine, disk.device)
-        else:
-            kind.replay(machine, disk.device)
-            kind.inspect(machine, disk.device)
-        machine.run("mkdir", "-p", machine.place("mount"))
-        machine.run("mount", disk.device, machine.place("mount"))
-        if number:
-            writer.verify(machine, machine.place("mount"))
-        running = writer.start(machine, machine.place("mount"))
+        running = go_on_writing(lab, machine, disk, writer)
         running.wait_for_lines(150)
         machine.lose(disk)
         writer.ended()
-    check_afterwards(lab, store, server, writer)
+    check_afterwards(lab, lab.machine(), store, server, writer)
 
 
-def check_afterwards(lab: Lab, store: Store, server: Server, writer: Writer) -> None:
+def go_on_writing(lab: Lab, machine: Machine, disk: Disk, writer: Writer) -> Running:
+    """Starts the writer on a new file system, or on the one that it wrote to before, once that is clean and has every step."""
+    if writer.before == 0:
+        lab.file_system.format(machine, disk.device)
+    else:
+        lab.file_system.replay(machine, disk.device)
+        lab.file_system.inspect(machine, disk.device)
+    machine.run("mkdir", "-p", machine.place("mount"))
+    machine.run("mount", disk.device, machine.place("mount"))
+    if writer.before:
+        writer.verify(machine, machine.place("mount"))
+    return writer.start(machine, machine.place("mount"))
+
+
+def check_afterwards(lab: Lab, machine: Machine, store: Store, server: Server, writer: Writer) -> None:
     """The file system is clean after a replay, has every step, and the store is whole."""
-    machine = lab.machine()
     with machine.attached(server, block_size=4096) as disk:
         lab.file_system.replay(machine, disk.device)
         lab.file_system.inspect(machine, disk.device)
