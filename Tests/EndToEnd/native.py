@@ -79,7 +79,8 @@ class Native(Machine):
         disk = FuseDisk(self, "", folder, process)
         self.disks.append(disk)
         self.shell(f"until [ -e {file} ]; do sleep 0.05; done", timeout=20)
-        disk.device = self.run("losetup", "--find", "--show", "--partscan", "--sector-size", str(block_size),
+        # With direct I/O: what was read or written once would be read from memory again, and not from the server.
+        disk.device = self.run("losetup", "--find", "--show", "--partscan", "--direct-io=on", "--sector-size", str(block_size),
                                *(["--read-only"] if read_only else []), str(file)).output.strip()
         # The loop device has the file open. Nobody else should see it: programs such as mkfs.btrfs look at the files behind
         # all loop devices, and fail where one of them is of a server that has died. nbdfuse ends with its last user.
