@@ -14,7 +14,7 @@ from .commands import Failed, run
 LOADED_MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_rng", "virtio_blk", "nbd")
 
 #: Those that are loaded when they are needed.
-OTHER_MODULES = ("xfs", "btrfs", "dm_mod", "dm_crypt", "loop")
+OTHER_MODULES = ("xfs", "btrfs", "dm_mod", "dm_crypt", "dm_snapshot", "loop")
 
 #: Programs that every guest has; busybox has the rest. (Its own shell would take its own programs first.)
 PROGRAMS = ("python3", "dash", "nbd-client", "mount", "umount", "findmnt", "fstrim", "fsfreeze", "blkdiscard", "blockdev", "mke2fs", "mkfs.ext4",
