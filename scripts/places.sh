@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What scripts/install and scripts/uninstall share: where things go. Read after lib.sh.
 
-# Reads the arguments of both, and sets `plugin_target`, `program_target` and `completion_targets`, by shell.
+# Reads the arguments of both, and sets `plugin_target`, `program_target`, `program_when_installed` (without DESTDIR),
+# `unit_targets`, by their names in plugin/systemd, and `completion_targets`, by shell.
 read_places() {
   local prefix=/usr/local plugindir=''
   while (($#)); do
@@ -21,7 +22,10 @@ read_places() {
     need_packages nbdkit-plugin-dev pkg-config
     plugindir=$(pkg-config --variable=plugindir nbdkit) || die "pkg-config does not know nbdkit; use --plugindir"
   fi
-  prefix=${DESTDIR:-}$(absolute_folder "$prefix")
+  prefix=$(absolute_folder "$prefix")
+  # shellcheck disable=SC2034
+  program_when_installed=$prefix/bin/lacuna
+  prefix=${DESTDIR:-}$prefix
   # shellcheck disable=SC2034 # used by the scripts that read this file
   plugin_target=${DESTDIR:-}$(absolute_folder "$plugindir")/nbdkit-lacuna-plugin.so
   # shellcheck disable=SC2034
@@ -31,6 +35,12 @@ read_places() {
     [bash]=$prefix/share/bash-completion/completions/lacuna
     [zsh]=$prefix/share/zsh/site-functions/_lacuna
     [fish]=$prefix/share/fish/vendor_completions.d/lacuna.fish
+  )
+  # shellcheck disable=SC2034
+  declare -gA unit_targets=(
+    [lacuna@.service]=$prefix/lib/systemd/system/lacuna@.service
+    [lacuna@.socket]=$prefix/lib/systemd/system/lacuna@.socket
+    [lacuna.conf]=$prefix/lib/sysusers.d/lacuna.conf
   )
 }
 

@@ -17,12 +17,18 @@ clean_up() {
 }
 
 check "scripts/install installs" run_script install
-check_equal "plugin, program and completions are there" \
+check_equal "plugin, program, completions and units are there" \
   "./plugins/nbdkit-lacuna-plugin.so
 ./usr/bin/lacuna
+./usr/lib/systemd/system/lacuna@.service
+./usr/lib/systemd/system/lacuna@.socket
+./usr/lib/sysusers.d/lacuna.conf
 ./usr/share/bash-completion/completions/lacuna
 ./usr/share/fish/vendor_completions.d/lacuna.fish
 ./usr/share/zsh/site-functions/_lacuna" "$(installed)"
+
+check_equal "the unit starts the program where it will be" \
+  '"/usr/bin/lacuna" serve' "$(sed -n 's/^ExecStart=\(.* serve\) .*/\1/p' "$place/usr/lib/systemd/system/lacuna@.service")"
 
 # As where no Swift toolchain is, and no build folder.
 export PATH=$place/usr/bin:/usr/bin:/bin
