@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from .commands import Failed, run
@@ -86,9 +87,10 @@ class GuestImage:
         self.base_files = files_below(root)
         archive(root, self.base)
 
-    def with_programs(self, programs: tuple[str, ...], target: Path) -> Path:
-        """A file for a guest that has more programs, which may be absolute paths of files too."""
-        if not programs:
+    def with_programs(self, programs: tuple[str, ...], target: Path,
+                      add: Callable[[Path], None] | None = None) -> Path:
+        """A file for a guest that has more programs, which may be absolute paths of files too, and what `add` adds."""
+        if not programs and add is None:
             return self.base
         root = target.with_suffix(".files")
         root.mkdir()
@@ -96,6 +98,8 @@ class GuestImage:
         # The kernel takes several archives in a row; what the first one has need not come again.
         for name in files_below(root) & self.base_files:
             (root / name).unlink()
+        if add:
+            add(root)
         extra = target.with_suffix(".extra")
         archive(root, extra)
         with target.open("wb") as joined:
@@ -115,7 +119,14 @@ class GuestImage:
         found = re.search(r"Depends: (linux-image-[0-9]\S+)", depends)
         if not found:
             raise Failed(f"apt-cache knows no cloud kernel; run apt-get update\n{depends}")
-        package = found[1]
+        return self.unpack(found[1], self.list_modules)
+
+    def list_modules(self, files: Path) -> None:
+        """Makes the lists of a kernel's modules that modprobe reads."""
+        run("depmod", "-b", str(files), next((files / "lib/modules").iterdir()).name, timeout=120)
+
+    def unpack(self, package: str, complete: Callable[[Path], None] = lambda files: None) -> Path:
+        """Downloads a package, where it is not there already, and unpacks it. `complete` adds to its files, once."""
         unpacked = self.folder / package
         if not unpacked.exists():
             download = self.folder / "download"
@@ -125,8 +136,7 @@ class GuestImage:
             subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package], cwd=download, check=True,
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=300)
             run("dpkg-deb", "-x", str(next(download.glob("*.deb"))), str(download / "files"), timeout=120)
-            modules = next((download / "files/lib/modules").iterdir()).name
-            run("depmod", "-b", str(download / "files"), modules, timeout=120)
+            complete(download / "files")
             (download / "files").rename(unpacked)
             shutil.rmtree(download)
         return unpacked

@@ -58,11 +58,12 @@ class Lab:
         self.endings.append(native.stop)
         return native
 
-    def guest(self, *, memory: str = "1G", drives: tuple[dict, ...] = ()) -> Guest:
-        """Boots a guest."""
+    def guest(self, *, memory: str = "1G", drives: tuple[dict, ...] = (),
+              add: Callable[[Path], None] | None = None) -> Guest:
+        """Boots a guest. `add` is called with a folder, to put more of the guest's files there."""
         assert self.image is not None
         folder = self.new_folder("guest")
-        files = self.image.with_programs(self.programs, folder / "files")
+        files = self.image.with_programs(self.programs, folder / "files", add)
         guest = Guest(self.log, folder, self.image.kernel, files, accelerator=self.accelerator, memory=memory, drives=drives)
         self.endings.append(guest.stop)
         return guest
