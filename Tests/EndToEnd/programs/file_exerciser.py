@@ -292,7 +292,7 @@ class Exercise:
             file.note("remount")
             file.close()
         subprocess.run(["umount", self.folder], check=True)
-        subprocess.run(["mount", self.device, self.folder], check=True)
+        subprocess.run(["mount", "-o", "discard", self.device, self.folder], check=True)
         for file in self.files:
             file.open()
 
