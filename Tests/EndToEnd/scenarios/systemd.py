@@ -179,11 +179,12 @@ def make_store(lab: Lab, guest: Guest) -> None:
     """Makes the store, for which the mount of the machine's start has waited, and a file system in it."""
     mode = guest.run("stat", "-c", "%a %U %G", "/run/lacuna/main.sock").output
     lab.equal("the mode of the socket", "660 root lacuna\n", mode)
-    lab.equal("the client that waits", "activating\n", state(guest, "main-vm1.service"))
+    # The disk's client waits for the store.
+    guest.shell("until [ $(systemctl is-active main-vm1) = activating ]; do sleep 0.1; done")
     guest.shell(f"setpriv --reuid lacuna --regid lacuna --clear-groups lacuna create {STORE} --volume vm1 --size 2G")
     guest.shell("until systemctl is-active main-vm1.service; do sleep 0.5; done", timeout=60)
-    guest.run("mkfs.ext4", "-q", "/dev/nbd0")
-    # The first attempt found no file system.
+    # The machine's own attempt to mount it, which finds no file system, may come first, between or last.
+    guest.shell("until mkfs.ext4 -q /dev/nbd0; do sleep 0.5; done", timeout=60)
     guest.shell("until systemctl start srv-vm1.mount; do sleep 0.5; done", timeout=60)
     wait_for_mount(guest)
 
@@ -222,10 +223,6 @@ def give_back(lab: Lab, guest: Guest) -> None:
 
 def mapped(guest: Guest) -> int:
     return json.loads(guest.run("lacuna", "info", STORE, "vm1", "--json").output)["mapped"]
-
-
-def state(guest: Guest, unit: str) -> str:
-    return guest.run("systemctl", "is-active", unit, check=False).output
 
 
 def log_of(guest: Guest, unit: str) -> str:
