@@ -14,7 +14,7 @@ BATCHES = (40, 80, 80)
 @scenario("attachments", places=(GUEST,), limit=400)
 def attachments(lab: Lab) -> None:
     """A disk is attached, gets a file system, and is detached, 200 times: no hang, and all is given back."""
-    store = lab.store(size="32M")
+    store = lab.store(size="16M")
     server = lab.server(store)
     idle = held(server)
     machine = lab.guest()
