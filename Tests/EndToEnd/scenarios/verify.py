@@ -60,7 +60,7 @@ def device_exerciser(lab: Lab) -> None:
     seed = new_seed(lab)
     for block_size, connections in ((512, 4), (4096, 2)):
         with machine.attached(server, connections=connections, block_size=block_size) as disk:
-            command = machine.program("device_exerciser", disk.device, str(seed), "5" if lab.is_native else "8")
+            command = machine.program("device_exerciser", disk.device, str(seed), "5" if lab.is_native else "6")
             expected = machine.run(*command, timeout=90).output.strip()
         lab.equal("the SHA-256 of the volume, read by another client", expected, server.digest().split()[0])
     server.stop()
