@@ -45,8 +45,8 @@ struct TrimMarks {
   /// The first run of marked pieces.
   var first: Range<UInt64>? { runs.firstRun(endingAfter: 0)?.positions }
 
-  /// Marks the pieces that `freed`, whose blocks have become free, has completed.
-  mutating func mark(_ freed: Range<UInt64>, isFree: (Range<UInt64>) -> Bool) {
+  /// Marks the pieces that `freed`, whose blocks have become free, has completed; false where there are none.
+  mutating func mark(_ freed: Range<UInt64>, isFree: (Range<UInt64>) -> Bool) -> Bool {
     // All pieces between the first and the last one lie within `freed`.
     var pieces = piecesTouched(by: freed)
     if !isFree(pieces.lowerBound..<pieces.lowerBound + pieceLength) {
@@ -55,7 +55,9 @@ struct TrimMarks {
     if !pieces.isEmpty, !isFree(pieces.upperBound - pieceLength..<pieces.upperBound) {
       pieces = pieces.lowerBound..<pieces.upperBound - pieceLength
     }
-    if !pieces.isEmpty { runs.replace(pieces, with: TrimMark()) }
+    if pieces.isEmpty { return false }
+    runs.replace(pieces, with: TrimMark())
+    return true
   }
 
   /// Takes the marks off all pieces that any of `blocks` belongs to.
@@ -80,8 +82,8 @@ struct Trims {
   subscript(size: TrimSize) -> TrimMarks { size == .small ? small : large }
 
   mutating func mark(_ freed: Range<UInt64>, isFree: (Range<UInt64>) -> Bool) {
-    small.mark(freed, isFree: isFree)
-    large.mark(freed, isFree: isFree)
+    // Whoever completes a large piece completes a small one of it.
+    if small.mark(freed, isFree: isFree) { _ = large.mark(freed, isFree: isFree) }
   }
 
   mutating func unmark(_ blocks: Range<UInt64>) {
