@@ -8,6 +8,7 @@ import os
 import pkgutil
 import queue
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -70,10 +71,12 @@ class Run:
         self.printing = threading.Lock()
         self.passed = 0
         self.failed = 0
+        self.labs: set[Lab] = set()
+        self.is_stopping = False
 
     def work(self, waiting: queue.SimpleQueue[Case]) -> None:
         """Runs cases until there are none left."""
-        while True:
+        while not self.is_stopping:
             try:
                 case = waiting.get_nowait()
             except queue.Empty:
@@ -86,6 +89,7 @@ class Run:
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="lacuna-e2e-"))
         lab = Lab(folder, log, self.image, self.accelerator, case.file_system, case.scenario.programs, case.place != GUEST)
+        self.labs.add(lab)
         overdue = threading.Timer(case.scenario.limit, self.give_up, (case, lab))
         overdue.start()
         failure = None
@@ -99,6 +103,7 @@ class Run:
             log.write(failure)
         overdue.cancel()
         lab.end()
+        self.labs.remove(lab)
         for console in folder.glob("guest*/console"):
             log.write(f"--- {console.parent.name}'s console\n{console.read_text(errors='replace')}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -107,6 +112,14 @@ class Run:
     def give_up(self, case: Case, lab: Lab) -> None:
         lab.log.write(f"[longer than {case.scenario.limit} s; its machines and servers are ended]\n")
         lab.end()
+
+    def stop(self, signal_number: int, _: object) -> None:
+        """Ends all machines and servers, and this program."""
+        self.is_stopping = True
+        for lab in list(self.labs):
+            lab.end()
+            shutil.rmtree(lab.folder, ignore_errors=True)
+        os._exit(128 + signal_number)
 
     def report(self, name: str, failure: str | None, seconds: float, log: Log) -> None:
         with self.printing:
@@ -152,6 +165,8 @@ def main() -> int:
         image.prepare()
     arguments.logs.mkdir(parents=True, exist_ok=True)
     run = Run(image, arguments.logs, arguments.accelerator, arguments.keep_logs)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, run.stop)
     waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
     # The longest first, so that none of them is alone at the end.
     for case in sorted(chosen, key=lambda case: -case.scenario.limit):

@@ -29,14 +29,13 @@ class Guest(Machine):
                  drives: tuple[dict, ...] = ()):
         """`drives` are block devices of QEMU, as -blockdev takes them; the guest has them as /dev/vda, /dev/vdb ..."""
         super().__init__(log)
-        port = folder / "agent"
-        port.unlink(missing_ok=True)
+        self.port = folder / "agent"
         self.console = (folder / "console").open("ab")
         command = [
             "qemu-system-x86_64", "-accel", accelerator, "-m", memory, "-nodefaults", "-no-user-config", "-display", "none",
             "-no-reboot", "-kernel", str(kernel), "-initrd", str(files), "-append", "console=ttyS0 panic=-1 quiet loglevel=5",
             "-serial", "stdio", "-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci",
-            "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={port},server=on,wait=off",
+            "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self.port},server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=agent",
         ]
         for number, drive in enumerate(drives):
@@ -45,21 +44,20 @@ class Guest(Machine):
         log.write(f"$ {' '.join(command)}\n")
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console,
                                         start_new_session=True)
-        try:
-            self.socket = self.connect(port)
-            self.stream = self.socket.makefile("rwb")
-            self.follow_in_background(self.stream)
-            self.wait_until_ready(90)
-        except BaseException:
-            self.quit()
-            raise
 
-    def connect(self, port: Path) -> socket.socket:
+    def boot(self) -> None:
+        """Waits until it takes commands."""
+        self.socket = self.connect()
+        self.stream = self.socket.makefile("rwb")
+        self.follow_in_background(self.stream)
+        self.wait_until_ready(90)
+
+    def connect(self) -> socket.socket:
         end = time.monotonic() + 20
         while True:
             connection = socket.socket(socket.AF_UNIX)
             try:
-                connection.connect(str(port))
+                connection.connect(str(self.port))
                 return connection
             except OSError as error:
                 connection.close()

@@ -46,6 +46,7 @@ class Lab:
         path = self.folder / f"{self.servers}.sock"
         server = Server(store, self.log, port, path, arguments)
         self.endings.append(server.end_now)
+        server.wait_until_it_serves()
         return server
 
     def machine(self) -> Machine:
@@ -66,6 +67,7 @@ class Lab:
         files = self.image.with_programs(self.programs, folder / "files", add)
         guest = Guest(self.log, folder, self.image.kernel, files, accelerator=self.accelerator, memory=memory, drives=drives)
         self.endings.append(guest.stop)
+        guest.boot()
         return guest
 
     def new_folder(self, name: str) -> Path:

@@ -75,6 +75,8 @@ class Server:
             [str(ROOT / "scripts/serve"), "--no-build", *where, str(store.path), *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         threading.Thread(target=self.relay, daemon=True).start()
+
+    def wait_until_it_serves(self) -> None:
         if not self.wait_until(lambda: any("Serving" in line for line in self.lines), 30):
             raise Failed("the server does not serve:\n" + "".join(self.lines))
 

@@ -2,6 +2,7 @@
 
 from ..lab import Lab
 from ..scenario import scenario
+from ..trees import make_tree, tree_digest
 
 MEBIBYTE = 1 << 20
 #: What mkfs may take of the store, and what the files may beyond their own bytes: metadata, and the journal as far as it is used.
@@ -27,13 +28,13 @@ def file_system(lab: Lab) -> None:
             lab.at_most("bytes that mkfs takes", MADE_MAX, made)
             with machine.mounted(disk.device, machine.place("mount")) as folder:
                 empty = machine.used_bytes(folder)
-                machine.run(*machine.program("tree", "make", folder, str(file_count), str(block_size + connections)), timeout=120)
+                make_tree(machine, folder, file_count, block_size + connections)
                 machine.run("sync")
-                digest = machine.run(*machine.program("tree", "digest", folder), timeout=120).output
+                digest = tree_digest(machine, folder)
                 used = machine.used_bytes(folder) - empty
             kind.inspect(machine, disk.device)
             with machine.mounted(disk.device, machine.place("mount"), "ro") as folder:
-                again = machine.run(*machine.program("tree", "digest", folder), timeout=120).output
+                again = tree_digest(machine, folder)
                 lab.equal("the files' digest", digest, again)
         mapped = store.mapped("disk")
         lab.at_most("bytes that files take beyond their own", BEYOND_MAX, mapped - made - used)

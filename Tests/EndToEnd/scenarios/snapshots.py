@@ -4,6 +4,7 @@ from ..lab import Lab
 from ..machine import Machine
 from ..scenario import scenario
 from ..server import Server
+from ..trees import make_tree, tree_digest
 from ..writer import Writer
 
 SNAPSHOTS = 4
@@ -71,8 +72,8 @@ def throwaways(lab: Lab) -> None:
     with machine.attached(server, block_size=4096) as disk:
         kind.format(machine, disk.device)
         with machine.mounted(disk.device, machine.place("mount")) as folder:
-            machine.run(*machine.program("tree", "make", folder, "150", "1"), timeout=120)
-            golden = machine.run(*machine.program("tree", "digest", folder)).output
+            make_tree(machine, folder, 150, 1)
+            golden = tree_digest(machine, folder)
     store.lacuna("snapshot", "golden@1")
     digest = server.digest("golden@1")
     mapped = store.mapped("golden")
@@ -82,14 +83,14 @@ def throwaways(lab: Lab) -> None:
         machine.run("mkdir", "-p", folder)
         machine.run("mount", disk.device, folder)
     for slot, folder in enumerate(folders):
-        machine.run(*machine.program("tree", "make", f"{folder}/own", "60", str(100 + slot)), timeout=120)
+        make_tree(machine, f"{folder}/own", 60, 100 + slot)
     machine.run("sync")
     machine.shell("echo 3 >/proc/sys/vm/drop_caches")
     own = set()
     for slot, folder in enumerate(folders):
-        own.add(machine.run(*machine.program("tree", "digest", f"{folder}/own")).output)
+        own.add(tree_digest(machine, f"{folder}/own"))
         machine.run("rm", "-r", f"{folder}/own")
-        lab.equal(f"the golden files in copy {slot}", golden, machine.run(*machine.program("tree", "digest", folder)).output)
+        lab.equal(f"the golden files in copy {slot}", golden, tree_digest(machine, folder))
     lab.equal("different trees in the copies", CLONES, len(own))
     for disk, folder in zip(disks, folders):
         machine.run("umount", folder)
