@@ -18,8 +18,9 @@ LOADED_MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_rng", "v
 OTHER_MODULES = ("xfs", "btrfs", "dm_mod", "dm_crypt", "dm_snapshot", "loop")
 
 #: Programs that every guest has; busybox has the rest. (Its own shell would take its own programs first.)
-PROGRAMS = ("python3", "dash", "nbd-client", "mount", "umount", "findmnt", "fstrim", "fsfreeze", "blkdiscard", "blockdev", "mke2fs", "mkfs.ext4",
-            "e2fsck", "resize2fs", "dumpe2fs", "sfdisk", "mkswap", "swapon", "swapoff", "sync", "stat", "df", "cp", "dd")
+PROGRAMS = ("python3", "dash", "nbd-client", "mount", "umount", "findmnt", "fstrim", "fsfreeze", "blkdiscard", "blockdev",
+            "mke2fs", "mkfs.ext4", "e2fsck", "resize2fs", "dumpe2fs", "sfdisk", "mkswap", "swapon", "swapoff", "sync", "stat",
+            "df", "cp", "dd")
 
 #: What Python programs do not need.
 PYTHON_LEFT_OUT = shutil.ignore_patterns("__pycache__", "test", "tests", "idlelib", "lib2to3", "ensurepip", "distutils",
