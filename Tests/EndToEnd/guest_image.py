@@ -116,11 +116,7 @@ class GuestImage:
         architecture = run("dpkg", "--print-architecture").output.strip()
         if architecture != "amd64":
             raise Failed(f"the guest is written for amd64, and this machine is {architecture}")
-        depends = run("apt-cache", "depends", "linux-image-cloud-amd64").output
-        found = re.search(r"Depends: (linux-image-[0-9]\S+)", depends)
-        if not found:
-            raise Failed(f"apt-cache knows no cloud kernel; run apt-get update\n{depends}")
-        return self.unpack(found[1], self.list_modules)
+        return with_new_lists(lambda: self.unpack(newest_kernel(), self.list_modules))
 
     def list_modules(self, files: Path) -> None:
         """Makes the lists of a kernel's modules that modprobe reads."""
@@ -134,8 +130,8 @@ class GuestImage:
             shutil.rmtree(download, ignore_errors=True)
             download.mkdir()
             # As whoever we are: apt's own user may not write to this folder.
-            subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package], cwd=download, check=True,
-                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=300)
+            run("env", "--chdir", str(download), "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package,
+                timeout=300)
             run("dpkg-deb", "-x", str(next(download.glob("*.deb"))), str(download / "files"), timeout=120)
             complete(download / "files")
             (download / "files").rename(unpacked)
@@ -168,6 +164,25 @@ class GuestImage:
         shutil.copytree(library, root / library.relative_to("/"), ignore=PYTHON_LEFT_OUT, dirs_exist_ok=True)
         for module in (library / "lib-dynload").glob("*.so"):
             copy_libraries(module, root)
+
+
+def newest_kernel() -> str:
+    """The package of the newest cloud kernel that apt knows."""
+    depends = run("apt-cache", "depends", "linux-image-cloud-amd64").output
+    found = re.search(r"Depends: (linux-image-[0-9]\S+)", depends)
+    if not found:
+        raise Failed(f"apt-cache knows no cloud kernel:\n{depends}")
+    return found[1]
+
+
+def with_new_lists(action: Callable[[], Path]) -> Path:
+    """Does something with apt; once more with new lists of packages, where those of this machine are missing or too old."""
+    try:
+        return action()
+    except Failed:
+        as_root = () if os.geteuid() == 0 else ("sudo", "--")
+        run(*as_root, "apt-get", "-q", "update", timeout=300)
+        return action()
 
 
 def copy_with_libraries(path: Path, root: Path) -> None:
