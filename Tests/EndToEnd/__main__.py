@@ -90,7 +90,8 @@ class Run:
         folder = Path(tempfile.mkdtemp(prefix="lacuna-e2e-"))
         lab = Lab(folder, log, self.image, self.accelerator, case.file_system, case.scenario.programs, case.place != GUEST)
         self.labs.add(lab)
-        overdue = threading.Timer(case.scenario.limit, self.give_up, (case, lab))
+        is_late = threading.Event()
+        overdue = threading.Timer(case.scenario.limit, self.give_up, (case, lab, is_late))
         overdue.start()
         failure = None
         try:
@@ -102,14 +103,20 @@ class Run:
             failure = traceback.format_exc()
             log.write(failure)
         overdue.cancel()
+        overdue.join()
+        if is_late.is_set():
+            failure = f"it took longer than {case.scenario.limit} s\n{failure or ''}"
         lab.end()
         self.labs.remove(lab)
-        for console in folder.glob("guest*/console"):
-            log.write(f"--- {console.parent.name}'s console\n{console.read_text(errors='replace')}")
+        if failure is None and lab.left:
+            failure = "\n".join(["it left something on this machine:", *lab.left])
+        for output in sorted((*folder.glob("guest*/console"), *folder.glob("native*/fuse.log"), *folder.glob("between.log"))):
+            log.write(f"--- {output.relative_to(folder)}\n{output.read_text(encoding='utf-8', errors='replace')}")
         shutil.rmtree(folder, ignore_errors=True)
         self.report(case.name, failure, time.monotonic() - began, log)
 
-    def give_up(self, case: Case, lab: Lab) -> None:
+    def give_up(self, case: Case, lab: Lab, is_late: threading.Event) -> None:
+        is_late.set()
         lab.log.write(f"[longer than {case.scenario.limit} s; its machines and servers are ended]\n")
         lab.end()
 
@@ -139,12 +146,18 @@ class Run:
             sys.stdout.flush()
 
 
+def jobs() -> int:
+    """How many cases run at once: each may have a guest, which takes a processor, and 1.5 GiB of memory with its server."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(os.cpu_count() or 1, memory // (3 << 29)))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/e2e", description="Checks what users do with a served disk.")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only cases whose names have one of these words")
     parser.add_argument("--place", choices=PLACES, help="only in virtual machines, on this machine with mounts, or without")
     parser.add_argument("--list", action="store_true", help="print the names of the cases, and run none")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many run at once (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=jobs(), help="how many run at once (default: %(default)s)")
     parser.add_argument("--logs", type=Path, default=ROOT / ".build/e2e/logs", help="where logs of failures are kept")
     parser.add_argument("--keep-logs", action="store_true", help="keep the logs of those that pass too")
     parser.add_argument("--accelerator", default="tcg", help="QEMU's -accel (default: %(default)s, software emulation)")

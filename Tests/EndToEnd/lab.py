@@ -30,6 +30,8 @@ class Lab:
         self.programs = programs
         self.is_native = is_native
         self.endings: list[Callable[[], None]] = []
+        #: What could not be ended, and why.
+        self.left: list[str] = []
         self.machines = 0
         self.servers = 0
 
@@ -82,6 +84,7 @@ class Lab:
             try:
                 self.endings.pop()()
             except Exception as error:  # pylint: disable=broad-except
+                self.left.append(str(error))
                 self.log.write(f"[cleaning up: {error}]\n")
 
     # What a scenario asserts.

@@ -117,7 +117,10 @@ class Native(Machine):
             disk.process.kill()
             for command in (("umount", "--all-targets", disk.device), ("umount", "--all-targets", "--lazy", disk.device),
                             ("losetup", "--detach", disk.device), ("umount", "--lazy", str(disk.folder))):
-                if disk.device or str(disk.folder) in command:
-                    self.log.write(run(*command, check=False).described())
+                try:
+                    if disk.device or str(disk.folder) in command:
+                        self.log.write(run(*command, check=False).described())
+                except Failed as error:
+                    self.log.write(f"[{error}]\n")
         self.input.close()
         self.agent.wait(20)
