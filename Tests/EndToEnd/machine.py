@@ -195,7 +195,7 @@ class Machine(ABC):
 
     def program(self, name: str, *arguments: str) -> tuple[str, ...]:
         """The command that runs one of the programs in the folder `programs`."""
-        return ("python3", "-u", f"{self.programs}/{name}.py", *arguments)
+        return ("/usr/bin/python3", "-u", f"{self.programs}/{name}.py", *arguments)
 
     @contextmanager
     def attached(self, server: Server, export: str = "", *, connections: int = 1, block_size: int = 512,
