@@ -10,13 +10,14 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 namespaces=(--mount --pid --cgroup --ipc --uts --net)
 groups=$(findmnt --noheadings --output TARGET --types cgroup2 | head -n 1)
-if [ -z "$groups" ] || ! unshare "${namespaces[@]}" --fork true 2>/dev/null; then
+own_group=$groups$(sed -n 's/^0:://p' /proc/self/cgroup)
+if [ -z "$groups" ] || [ ! -w "$own_group" ] || ! unshare "${namespaces[@]}" --fork true 2>/dev/null; then
   skip "systemd" "no namespaces or no control groups (version 2) can be made here"
   exit 0
 fi
 
 place=$work/place
-group=$groups$(sed -n 's/^0:://p' /proc/self/cgroup)/lacuna-$$
+group=$own_group/lacuna-$$
 unit_path=/etc/systemd/system:/usr/local/lib/systemd/system:/units
 launcher='' machine_pid=''
 # shellcheck disable=SC2317 # finish() calls it
