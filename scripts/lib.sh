@@ -15,7 +15,8 @@ test_packages=("${build_packages[@]}" e2fsprogs fio fuse3 jq libnbd-bin libnbd-d
 # Debian packages that scripts/e2e needs: programs for guests, and what makes and runs them.
 # shellcheck disable=SC2034 # used by the scripts that read this file
 e2e_packages=("${build_packages[@]}" btrfs-progs busybox-static coreutils cpio cryptsetup-bin e2fsprogs fdisk
-  fio fuse3 gnutls-bin jq kmod libnbd-bin lvm2 mount nbd-client procps python3 python3-libnbd qemu-system-x86 qemu-utils systemd util-linux xfsprogs)
+  fio fuse3 gnutls-bin jq kmod libnbd-bin lvm2 mount nbd-client procps python3 python3-libnbd
+  qemu-system-x86 qemu-utils systemd util-linux xfsprogs)
 
 # The oldest Swift that builds the project: major and minor.
 swift_needed=(6 2)
