@@ -112,7 +112,7 @@ extension Engine {
   package func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
     let before = activity
     let size: TrimSize = blockCount == 0 ? .small : .large
-    var rest = space.trimmableBlockCount(size)
+    var rest = blockCount == 0 ? .max : space.trimmableBlockCount(size)
     while rest > blockCount, blockCount > 0 || activity == before, !checkpointer.isStopping,
       let run = space.nextTrim(size)
     {

@@ -70,6 +70,15 @@ final class SpaceGroup {
     return blocks.lowerBound >= firstBlock && blocks.upperBound <= end && isFree(positions(blocks))
   }
 
+  /// The first of `blocks` that is free; where none is, the first that is not among them, or not of the group.
+  func firstFree(in blocks: Range<UInt64>) -> UInt64 {
+    let end = min(blocks.upperBound, firstBlock + UInt64(inUse.count))
+    guard blocks.lowerBound < end else { return blocks.lowerBound }
+    let positions = positions(blocks.lowerBound..<end)
+    let position = inUse.firstClear(from: positions.lowerBound, before: positions.upperBound)
+    return position.map { firstBlock + UInt64($0) } ?? end
+  }
+
   func isInUse(allOf positions: Range<Int>) -> Bool {
     positions.upperBound <= usableEnd && inUse.containsAll(of: positions)
   }

@@ -69,7 +69,7 @@ struct TrimMarks {
   }
 }
 
-/// The marks of both sizes; what is large enough is in both.
+/// The marks of both sizes. A large piece may have small ones without a mark, which the host has got back already.
 struct Trims {
   private var small: TrimMarks
   private var large: TrimMarks
@@ -86,9 +86,15 @@ struct Trims {
     if small.mark(freed, isFree: isFree) { _ = large.mark(freed, isFree: isFree) }
   }
 
+  /// Takes the marks off `blocks`, which the host gets back.
   mutating func unmark(_ blocks: Range<UInt64>) {
     small.unmark(blocks)
     large.unmark(blocks)
+  }
+
+  /// Takes the marks of one size off `blocks`, of which no piece of that size is free any more; smaller ones may be.
+  mutating func unmarkStale(_ blocks: Range<UInt64>, of size: TrimSize) {
+    if size == .small { unmark(blocks) } else { large.unmark(blocks) }
   }
 }
 
@@ -105,10 +111,14 @@ extension SpaceState {
     let pieceLength = trims[size].pieceLength
     while let marked = trims[size].first {
       var run = marked.lowerBound..<marked.lowerBound + pieceLength
-      // A mark may be out of date, since allocation does not look at it.
-      guard let number = geometry.group(of: run.lowerBound), let group = groups[number], group.isFree(blocks: run)
-      else {
+      guard let number = geometry.group(of: run.lowerBound), let group = groups[number] else {
         trims.unmark(run)
+        continue
+      }
+      // A mark may be out of date, since allocation does not look at it.
+      if !group.isFree(blocks: run) {
+        let next = group.firstFree(in: run.upperBound..<marked.upperBound) / pieceLength * pieceLength
+        trims.unmarkStale(run.lowerBound..<max(run.upperBound, next), of: size)
         continue
       }
       // Who needs space meanwhile finds half of it.

@@ -196,4 +196,19 @@ import Testing
     #expect(store.space.nextTrim(.small) == PhysicalRun(block: 2048, count: 128))
     #expect(store.space.nextTrim(.small) == nil)
   }
+
+  @Test func `small pieces beside a block that was allocated again are offered still`() throws {
+    let store = try SpaceFixture(blockCount: 192 + 8192)
+    let run = try store.space.allocate(upTo: 4096, near: 1024, purpose: .data)
+    try store.space.reuse(run)
+    _ = try store.space.allocate(upTo: 1, near: 1024 + 130, purpose: .data)
+    // All of the second large piece, and the first small ones of the third.
+    _ = try store.space.allocate(upTo: 1024 + 100, near: 2048, purpose: .data)
+    #expect(store.space.nextTrim(.large) == PhysicalRun(block: 4096, count: 1024))
+    #expect(store.space.nextTrim(.large) == nil)
+    #expect(store.space.nextTrim(.small) == PhysicalRun(block: 1024, count: 128))
+    #expect(store.space.nextTrim(.small) == PhysicalRun(block: 1024 + 192, count: 1024 - 192))
+    #expect(store.space.nextTrim(.small) == PhysicalRun(block: 3072 + 128, count: 1024 - 128))
+    #expect(store.space.nextTrim(.small) == nil)
+  }
 }
