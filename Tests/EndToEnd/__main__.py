@@ -152,6 +152,17 @@ def jobs() -> int:
     return max(1, min(os.cpu_count() or 1, memory // (3 << 29)))
 
 
+def prepared_image() -> GuestImage | None:
+    """What guests boot; none where it cannot be made, which those who need one then fail for."""
+    image = GuestImage(ROOT / ".build/e2e/image")
+    try:
+        image.prepare()
+    except Failed as error:
+        print(f"no image for guests can be made: {error}", flush=True)
+        return None
+    return image
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/e2e", description="Checks what users do with a served disk.")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only cases whose names have one of these words")
@@ -174,8 +185,7 @@ def main() -> int:
 
     image = None
     if any(case.place == GUEST for case in chosen):
-        image = GuestImage(ROOT / ".build/e2e/image")
-        image.prepare()
+        image = prepared_image()
     arguments.logs.mkdir(parents=True, exist_ok=True)
     run = Run(image, arguments.logs, arguments.accelerator, arguments.keep_logs)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

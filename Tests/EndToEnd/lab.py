@@ -30,6 +30,7 @@ class Lab:
         self.programs = programs
         self.is_native = is_native
         self.endings: list[Callable[[], None]] = []
+        self.has_ended = False
         #: What could not be ended, and why.
         self.left: list[str] = []
         self.machines = 0
@@ -47,7 +48,7 @@ class Lab:
         port = None if self.is_native and not over_tcp else free_port()
         path = self.folder / f"{self.servers}.sock"
         server = Server(store, self.log, port, path, arguments)
-        self.endings.append(server.end_now)
+        self.end_later(server.end_now)
         server.wait_until_it_serves()
         return server
 
@@ -58,17 +59,18 @@ class Lab:
     def native(self) -> Native:
         folder = self.new_folder("native")
         native = Native(self.log, folder)
-        self.endings.append(native.stop)
+        self.end_later(native.stop)
         return native
 
     def guest(self, *, memory: str = "1G", drives: tuple[dict, ...] = (),
               add: Callable[[Path], None] | None = None) -> Guest:
         """Boots a guest. `add` is called with a folder, to put more of the guest's files there."""
-        assert self.image is not None
+        if self.image is None:
+            raise Failed("there is no image for guests")
         folder = self.new_folder("guest")
         files = self.image.with_programs(self.programs, folder / "files", add)
         guest = Guest(self.log, folder, self.image.kernel, files, accelerator=self.accelerator, memory=memory, drives=drives)
-        self.endings.append(guest.stop)
+        self.end_later(guest.stop)
         guest.boot()
         return guest
 
@@ -78,8 +80,16 @@ class Lab:
         folder.mkdir()
         return folder
 
+    def end_later(self, ending: Callable[[], None]) -> None:
+        """What was just started is ended with the lab; at once where that has ended, which another thread may decide."""
+        self.endings.append(ending)
+        if self.has_ended:
+            self.end()
+            raise Failed("the case was ended")
+
     def end(self) -> None:
         """Ends whatever is left, the newest first."""
+        self.has_ended = True
         while self.endings:
             try:
                 self.endings.pop()()

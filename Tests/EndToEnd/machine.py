@@ -33,6 +33,8 @@ class Running:
     def wait(self, timeout: float = 60) -> Result:
         """Waits for its end; kills it and fails where that takes longer than `timeout` seconds."""
         if not self.wait_until(lambda: self.status is not None, timeout):
+            if self.machine.lost:
+                raise Failed(f"the machine went: {shlex.join(self.command)}\n{self.text()}")
             self.kill()
             self.wait_until(lambda: self.status is not None, 5)
             raise Failed(f"took longer than {timeout:g} s: {shlex.join(self.command)}\n{self.text()}")

@@ -90,7 +90,10 @@ class Native(Machine):
     def detach(self, disk: Disk) -> None:
         assert isinstance(disk, FuseDisk)
         self.run("losetup", "--detach", disk.device)
-        disk.process.wait(20)
+        try:
+            disk.process.wait(20)
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{disk.device} is detached, and nbdfuse did not end within 20 s") from error
         self.disks.remove(disk)
 
     def let_go(self, disk: Disk) -> None:
