@@ -4,8 +4,11 @@ internal import Devices
 internal import Glibc
 
 extension Engine {
-  /// How often a writer that finds the store full looks again.
+  /// How often a writer that finds the store full looks again, at least.
   private static var fullRetryCount: Int { 4 }
+  /// How long it goes on looking while blocks that are free are still being read: whoever reads them may have to wait for a
+  /// processor.
+  private static var fullPatience: Duration { .seconds(1) }
 
   /// Takes blocks together for data of a volume: for the first of its `blocks`, up to `recordBlocksMax` of them. Where all that
   /// is free is promised, it looks whether to these. Where there are none, it waits for a checkpoint, which frees what was
@@ -14,7 +17,9 @@ extension Engine {
   func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> PhysicalRun {
     try journal.requireUsable()
     let count = min(blocks.length, Self.recordBlocksMax)
-    for attempt in 0...Self.fullRetryCount {
+    let deadline = ContinuousClock.now + Self.fullPatience
+    var attempt = 0
+    while true {
       do {
         return try volume.openRun.take(count)
       } catch {
@@ -23,10 +28,14 @@ extension Engine {
       if let run = try takePromised(count, for: volume, at: blocks) { return run }
       // What other volumes have taken beforehand is free as well.
       for other in state.withLock({ Array($0.volumes.values) }) { try other.volume.openRun.returnRest() }
+      let isHeld = heldBlockCount.load(ordering: .relaxed) > 0
+      guard attempt < Self.fullRetryCount || isHeld && ContinuousClock.now < deadline else {
+        throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
+      }
       try checkpoint()
       if attempt > 0 { usleep(1000) }
+      attempt += 1
     }
-    throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
   }
 
   /// Takes up to `count` blocks that were promised to the first of `blocks`, or to the volume; nil where none were, or others hold them for now.

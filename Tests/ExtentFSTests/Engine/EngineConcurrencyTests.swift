@@ -121,6 +121,39 @@ import Testing
     #expect(try StoreCheck.findings(on: fixture.device) == [])
   }
 
+  /// What is overwritten is free after a checkpoint, but not as long as somebody reads it: a writer that finds the store full
+  /// waits for those who are slow.
+  @Test func `a full store waits for a slow reader`() throws {
+    let fixture = try Fixture()
+    let volume = fixture.volumes[0]
+    let bytes = [UInt8](repeating: 7, count: Self.unitCount * Self.unit)
+    try bytes.withUnsafeBytes { try volume.write($0, at: 0) }
+    try fixture.engine.checkpoint()
+    let isRead = ManagedAtomic(false)
+    let isAlmostFull = ManagedAtomic(false)
+    let reader = { @Sendable () throws -> Void in
+      try volume.forEachExtent(in: 0..<UInt64(bytes.count)) { _, _ in
+        isRead.store(true, ordering: .relaxed)
+        // Until long after the writer has found the store full for the first time.
+        while !isAlmostFull.load(ordering: .relaxed) { usleep(1000) }
+        usleep(200_000)
+        return false
+      }
+    }
+    let writer = { @Sendable () throws -> Void in
+      defer { isAlmostFull.store(true, ordering: .relaxed) }
+      while !isRead.load(ordering: .relaxed) { usleep(1000) }
+      // 2.4 MB, where the store has 2 MiB, and the reader keeps all from being used again.
+      for round in 0..<12 {
+        if round == 4 { isAlmostFull.store(true, ordering: .relaxed) }
+        try bytes.withUnsafeBytes { try volume.write($0, at: 0) }
+        try fixture.engine.checkpoint()
+      }
+    }
+    try inThreads([reader, writer])
+    try fixture.engine.close()
+  }
+
   private static func changeOwn(
     _ volume: Volume, _ number: Int, _ thread: Int, _ write: UInt64, _ owned: inout [UInt64],
     _ generator: inout SeededGenerator
