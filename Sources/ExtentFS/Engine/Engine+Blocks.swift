@@ -17,7 +17,7 @@ extension Engine {
   func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> PhysicalRun {
     try journal.requireUsable()
     let count = min(blocks.length, Self.recordBlocksMax)
-    let deadline = ContinuousClock.now + Self.fullPatience
+    var deadline: ContinuousClock.Instant?
     var attempt = 0
     while true {
       do {
@@ -28,8 +28,11 @@ extension Engine {
       if let run = try takePromised(count, for: volume, at: blocks) { return run }
       // What other volumes have taken beforehand is free as well.
       for other in state.withLock({ Array($0.volumes.values) }) { try other.volume.openRun.returnRest() }
+      let now = ContinuousClock.now
+      let end = deadline ?? now + Self.fullPatience
+      deadline = end
       let isHeld = heldBlockCount.load(ordering: .relaxed) > 0
-      guard attempt < Self.fullRetryCount || isHeld && ContinuousClock.now < deadline else {
+      guard attempt < Self.fullRetryCount || isHeld && now < end else {
         throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
       }
       try checkpoint()
