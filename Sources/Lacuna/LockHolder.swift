@@ -19,6 +19,8 @@ enum LockHolder {
         }
         if isHolder {
           let name = text(of: "/proc/\(process)/comm").filter { !$0.isNewline }
+          // It has ended meanwhile, and holds nothing any more.
+          if name.isEmpty { break }
           return "\(process) (\(name))"
         }
       }
