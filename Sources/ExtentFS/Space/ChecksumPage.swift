@@ -55,13 +55,16 @@ final class ChecksumPage {
   /// Whether a value is set that the running checkpoint has to write.
   func needsWriting(_ committed: Bitmap) -> Bool { !dirty.intersection(committed).isEmpty }
 
-  /// Hands out the values to write, 0 for blocks that are not committed. The page is complete.
-  func takeForWriting(_ committed: Bitmap) -> ContiguousArray<UInt32> {
+  /// Hands out the values to write, 0 for blocks that are not in use. The page is complete.
+  ///
+  /// A block that is in use and not committed may be one that was given up, and that a reader's view still leads to: its checksum
+  /// lives as long as that, also where the page leaves memory meanwhile.
+  func takeForWriting(_ committed: Bitmap, inUse: Bitmap) -> ContiguousArray<UInt32> {
     let taken = dirty.intersection(committed)
     dirty = dirty.subtracting(taken)
     writing = taken.union(writing)
     var written = values
-    for index in 0..<written.count where !committed.contains(index) { written[index] = 0 }
+    for index in 0..<written.count where !inUse.contains(index) { written[index] = 0 }
     return written
   }
 

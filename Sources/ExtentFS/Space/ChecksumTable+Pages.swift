@@ -25,7 +25,7 @@ extension ChecksumTable {
   }
 
   /// Writes the checksums that this checkpoint's superblock is to lead to, each checksum block to the slot that the last
-  /// durable superblock does not use. Checksums of blocks that are not committed are written as 0, and stay set in memory.
+  /// durable superblock does not use. Those of blocks that are in use and not committed stay set in memory as well.
   ///
   /// To be called when all data is committed, and before `SpaceMap.writeDirty`, which returns the records. After an
   /// error the checkpoint has failed.
@@ -50,7 +50,8 @@ extension ChecksumTable {
   private func write(_ number: UInt64) throws(ExtentFSError) {
     guard try prepare(number) else { return }
     let values = stripe(of: number).withLock { stripe in
-      stripe.page(number)?.takeForWriting(bitmaps(of: number).committed)
+      let (committed, inUse) = bitmaps(of: number)
+      return stripe.page(number)?.takeForWriting(committed, inUse: inUse)
     }
     guard let values else { return }
     let (group, index) = groupAndIndex(of: number)
