@@ -1,0 +1,87 @@
+import Bytes
+package import Devices
+
+/// A call that a `PacedDevice` makes wait.
+package final class DeviceStop: Sendable {
+  private let hit = Gate()
+  private let go = Gate()
+
+  /// Returns when a call waits.
+  package func waitUntilHit() { hit.pass() }
+
+  /// Lets the call go on, now or when it comes.
+  package func letGo() { go.open() }
+
+  fileprivate func hold() {
+    hit.open()
+    go.pass()
+  }
+}
+
+/// A device whose calls can be made to wait, which is what a slow disk does. It drops and changes nothing.
+package final class PacedDevice<Base: BlockDevice>: BlockDevice {
+  /// Where in the call it waits.
+  package enum Moment: Sendable { case before, after }
+
+  private struct Rule {
+    var operation: DeviceError.Operation
+    var moment: Moment
+    var isMeant: @Sendable (Range<UInt64>) -> Bool
+    var stop: DeviceStop
+  }
+
+  package let base: Base
+  private let rules = Locked<[Rule]>([])
+
+  package init(_ base: Base) { self.base = base }
+
+  /// Makes the next call of the kind wait whose range of bytes `isMeant`; that of a sync is empty.
+  package func stop(
+    _ moment: Moment, next operation: DeviceError.Operation,
+    where isMeant: @escaping @Sendable (Range<UInt64>) -> Bool = { _ in true }
+  ) -> DeviceStop {
+    let stop = DeviceStop()
+    rules.withLock { $0.append(Rule(operation: operation, moment: moment, isMeant: isMeant, stop: stop)) }
+    return stop
+  }
+
+  package var byteCount: UInt64 { base.byteCount }
+  package var canGrow: Bool { base.canGrow }
+
+  package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    try paced(.read, offset..<offset + UInt64(buffer.count)) { () throws(DeviceError) in
+      try base.read(into: buffer, at: offset)
+    }
+  }
+
+  package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    try paced(.write, offset..<offset + UInt64(buffer.count)) { () throws(DeviceError) in
+      try base.write(buffer, at: offset)
+    }
+  }
+
+  package func sync() throws(DeviceError) {
+    try paced(.sync, 0..<0) { () throws(DeviceError) in try base.sync() }
+  }
+
+  package func discard(_ range: Range<UInt64>) throws(DeviceError) {
+    try paced(.discard, range) { () throws(DeviceError) in try base.discard(range) }
+  }
+
+  package func grow(to byteCount: UInt64) throws(DeviceError) { try base.grow(to: byteCount) }
+
+  private func paced(
+    _ operation: DeviceError.Operation, _ range: Range<UInt64>, _ body: () throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    take(operation, .before, range)?.hold()
+    try body()
+    take(operation, .after, range)?.hold()
+  }
+
+  private func take(_ operation: DeviceError.Operation, _ moment: Moment, _ range: Range<UInt64>) -> DeviceStop? {
+    rules.withLock { rules in
+      let index = rules.firstIndex { $0.operation == operation && $0.moment == moment && $0.isMeant(range) }
+      return index.map { rules.remove(at: $0).stop }
+    }
+  }
+}
