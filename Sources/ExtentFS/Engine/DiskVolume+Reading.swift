@@ -43,6 +43,8 @@ extension DiskVolume {
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
+    // The view keeps the nodes that it leads to from being used for anything else.
+    defer { withExtendedLifetime(view) {} }
     if view.access == .deleted { throw gone }
     let range = range.clamped(to: 0..<view.byteCount)
     guard !range.isEmpty else { return }

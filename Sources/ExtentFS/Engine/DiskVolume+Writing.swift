@@ -21,7 +21,7 @@ extension DiskVolume {
       // Safe: `part` lies in `range`, which is as long as `bytes`.
       let source = unsafe UnsafeRawBufferPointer(
         rebasing: bytes[Int(part.lowerBound - offset)..<Int(part.upperBound - offset)])
-      try unsafe writePart(source, of: edge, skip: Int(part.lowerBound - blockSize.offset(of: edge)))
+      try unsafe writePart(source, at: part, of: edge)
     }
     guard !whole.isEmpty else { return }
     let start = Int(blockSize.offset(of: whole.lowerBound) - offset)
@@ -35,40 +35,32 @@ extension DiskVolume {
   /// they are; what is left at the ends is written.
   @_specialize(where Device == FileDevice)
   package func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(ExtentFSError) {
-    let view = current.load(ordering: .acquiring)
-    guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
-    guard !range.isEmpty else { return }
-    let whole = wholeBlocks(in: range, view)
-    for edge in BlockEdges(of: range, blockSize) where !whole.contains(edge) {
-      let part = blockSize.bytes(of: edge..<edge + 1, within: range)
-      if !keepsSpace, try current.load(ordering: .acquiring).place(of: edge, engine.nodes) == .hole { continue }
-      try unsafe engine.withScratchBlock { scratch throws(ExtentFSError) in
-        unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0)
-        try unsafe writePart(
-          UnsafeRawBufferPointer(rebasing: scratch[..<Int(part.length)]), of: edge,
-          skip: Int(part.lowerBound - blockSize.offset(of: edge)))
+    while true {
+      let view = current.load(ordering: .acquiring)
+      defer { withExtendedLifetime(view) {} }
+      try requireChangeable(range, in: view)
+      guard !range.isEmpty else { return }
+      let whole = wholeBlocks(in: range, view)
+      for edge in BlockEdges(of: range, blockSize) where !whole.contains(edge) {
+        // Where it is a hole now, this is a moment at which it reads as zeroes.
+        if !keepsSpace, try view.place(of: edge, engine.nodes) == .hole { continue }
+        try zeroPart(blockSize.bytes(of: edge..<edge + 1, within: range), of: edge)
       }
+      if try keepsSpace ? reserve(whole, in: range) : unmap(whole, in: range) { return }
     }
-    if keepsSpace { try reserve(whole) } else { try unmap(whole) }
   }
 
   /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
   @_specialize(where Device == FileDevice)
   package func discard(in range: Range<UInt64>) throws(ExtentFSError) {
-    let view = current.load(ordering: .acquiring)
-    guard range.upperBound <= view.byteCount else { throw passesEnd(range, view) }
-    try unmap(wholeBlocks(in: range, view))
+    while true {
+      let view = current.load(ordering: .acquiring)
+      try requireChangeable(range, in: view)
+      if try unmap(wholeBlocks(in: range, view), in: range) { return }
+    }
   }
 
-  private func passesEnd(_ range: Range<UInt64>, _ view: View) -> ExtentFSError {
-    view.access == .deleted
-      ? gone
-      : ExtentFSError(
-        .invalidArgument,
-        "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
-  }
-
-  /// The blocks that lie wholly in `range`; the volume's last block counts as if the volume filled it.
+  /// The blocks that lie wholly in `range`; the last block of the volume that `view` shows counts as if the volume filled it.
   private func wholeBlocks(in range: Range<UInt64>, _ view: View) -> Range<UInt64> {
     guard range.upperBound == view.byteCount else { return blockSize.blocks(inside: range) }
     let first = blockSize.blocks(toHold: range.lowerBound)
@@ -93,7 +85,8 @@ extension DiskVolume {
       while end < count, isZero(end) == kind { end += 1 }
       let part = blocks.lowerBound + UInt64(first)..<blocks.lowerBound + UInt64(end)
       if kind {
-        try unmap(part)
+        // All of their bytes are the caller's, whatever the volume's size.
+        _ = try unmap(part, in: bytesOf(part))
       } else {
         try unsafe storeBlocks(UnsafeRawBufferPointer(rebasing: bytes[first * size..<end * size]), at: part)
       }
@@ -105,14 +98,16 @@ extension DiskVolume {
   private func storeBlocks(_ bytes: UnsafeRawBufferPointer, at blocks: Range<UInt64>) throws(ExtentFSError) {
     var next = blocks
     while !next.isEmpty {
-      let run = try engine.allocate(for: self, at: next)
+      let taken = try engine.allocate(for: self, at: next)
+      defer { endPromise(taken) }
+      let run = taken.run
       let start = Int(next.lowerBound - blocks.lowerBound) * blockSize.byteCount
       // Safe: the part from `start` on holds the blocks of `next`, of which the run takes no more than there are.
       let part = unsafe UnsafeRawBufferPointer(
         rebasing: bytes[start..<start + Int(run.count) * blockSize.byteCount])
       let logical = next.lowerBound..<next.lowerBound + run.count
       do throws(ExtentFSError) {
-        _ = try unsafe storeAndPublish(part, at: logical, in: run, ifAsIn: nil)
+        _ = try unsafe storeAndPublish(part, at: logical, changing: bytesOf(logical), in: run, ifAsIn: nil)
       } catch {
         try engine.giveBack(run)
         throw error
@@ -121,9 +116,21 @@ extension DiskVolume {
     }
   }
 
-  /// Writes `bytes` into the block `block`, `skip` bytes behind its start, and keeps the rest of it.
-  private func writePart(_ bytes: UnsafeRawBufferPointer, of block: UInt64, skip: Int) throws(ExtentFSError) {
-    let run = try engine.allocate(for: self, at: block..<block + 1)
+  /// Writes zeroes to `range`, which is a part of the block `block`, and keeps the rest of it.
+  private func zeroPart(_ range: Range<UInt64>, of block: UInt64) throws(ExtentFSError) {
+    try unsafe engine.withScratchBlock { scratch throws(ExtentFSError) in
+      unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0)
+      try unsafe writePart(UnsafeRawBufferPointer(rebasing: scratch[..<Int(range.length)]), at: range, of: block)
+    }
+  }
+
+  /// Writes `bytes` to `range`, which is a part of the block `block`, and keeps the rest of it.
+  private func writePart(
+    _ bytes: UnsafeRawBufferPointer, at range: Range<UInt64>, of block: UInt64
+  ) throws(ExtentFSError) {
+    let skip = Int(range.lowerBound - blockSize.offset(of: block))
+    let taken = try engine.allocate(for: self, at: block..<block + 1)
+    defer { endPromise(taken) }
     do throws(ExtentFSError) {
       try unsafe engine.withScratchBlock { scratch throws(ExtentFSError) in
         while true {
@@ -137,46 +144,68 @@ extension DiskVolume {
           }
           unsafe UnsafeMutableRawBufferPointer(rebasing: scratch[skip...]).copyMemory(from: bytes)
           // Where another write changed the block meanwhile, that one has succeeded, and this one looks again.
-          let bytes = UnsafeRawBufferPointer(scratch)
-          if try unsafe storeAndPublish(bytes, at: block..<block + 1, in: run, ifAsIn: basis) { return }
+          let whole = UnsafeRawBufferPointer(scratch)
+          if try unsafe storeAndPublish(
+            whole, at: block..<block + 1, changing: range, in: taken.run, ifAsIn: basis)
+          {
+            return
+          }
         }
       }
     } catch {
-      try engine.giveBack(run)
+      try engine.giveBack(taken.run)
       throw error
     }
   }
 
+  /// The bytes of whole blocks.
+  private func bytesOf(_ blocks: Range<UInt64>) -> Range<UInt64> {
+    blockSize.offset(of: blocks.lowerBound)..<blockSize.offset(of: blocks.upperBound)
+  }
+
   /// Writes `bytes` into `run` and maps `logical` to it, in the journal and in the view; where a `basis` is given, only if the
-  /// first block is mapped as there.
+  /// first block is mapped as there, and else false. `range`: as for `change`.
   private func storeAndPublish(
-    _ bytes: UnsafeRawBufferPointer, at logical: Range<UInt64>, in run: PhysicalRun, ifAsIn basis: View?
+    _ bytes: UnsafeRawBufferPointer, at logical: Range<UInt64>, changing range: Range<UInt64>, in run: PhysicalRun,
+    ifAsIn basis: View?
   ) throws(ExtentFSError) -> Bool {
     try unsafe engine.withChecksums(of: bytes) { sums throws(ExtentFSError) in
       try unsafe engine.store(bytes, sums, in: run)
-      return try change(logical, to: .physical(run.block), ifAsIn: basis) { () throws(ExtentFSError) in
+      let physical = DeltaTarget.physical(run.block)
+      return try change(logical, changing: range, to: physical, ifAsIn: basis) { () throws(ExtentFSError) in
         try unsafe engine.journal.appendMap(
           inode: inode, logical: logical.lowerBound, physical: run.block, checksums: sums) != nil
       }
     }
   }
 
-  /// Makes `blocks` holes.
-  private func unmap(_ blocks: Range<UInt64>) throws(ExtentFSError) {
-    guard !blocks.isEmpty else { return }
-    _ = try change(blocks, to: .hole, ifAsIn: nil) { () throws(ExtentFSError) in
+  /// Makes `blocks` holes. False, with nothing changed, where not all of their bytes lie in `range` any more, since the volume has
+  /// become larger.
+  private func unmap(_ blocks: Range<UInt64>, in range: Range<UInt64>) throws(ExtentFSError) -> Bool {
+    guard !blocks.isEmpty else { return true }
+    return try change(blocks, changing: range, to: .hole, ifAsIn: nil) { () throws(ExtentFSError) in
       try engine.journal.appendUnmap(inode: inode, logical: blocks) != nil
     }
   }
 
   /// Appends a record and publishes what it says, as one step for all other writers. Waits for a checkpoint where the journal
   /// has no room for the record.
+  ///
+  /// What the caller has decided from an older view is decided again here, under `writers`: a checkpoint, a rollback or a change
+  /// of the size may have come between.
+  ///
+  /// - Parameters:
+  ///   - range: the bytes that the caller was asked to change. They must lie in the volume as it is now.
+  ///   - basis: the view that the rest of the one block was taken from; nil where the blocks are changed whole.
+  /// - Returns: false where nothing was changed: the block is no longer mapped as in `basis`, or without a basis, the blocks hold
+  ///   bytes of the volume that are not in `range`.
   private func change(
-    _ blocks: Range<UInt64>, to target: DeltaTarget, ifAsIn basis: View?,
+    _ blocks: Range<UInt64>, changing range: Range<UInt64>, to target: DeltaTarget, ifAsIn basis: View?,
     _ append: () throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
-    // How many blocks more the volume maps then, at most.
+    // How many blocks more the volume maps then, at most, and the epoch that this is true in; nil for any.
     var charge = target.physicalBlock == nil ? 0 : blocks.length
+    var chargeEpoch: Epoch?
     var quotaAttemptCount = 0
     while true {
       if engine.isEditBudgetUsedUp { try engine.extendEditBudget() }
@@ -185,8 +214,13 @@ extension DiskVolume {
       let outcome = try writers.withLock { writer throws(ExtentFSError) -> Change in
         let now = current.load(ordering: .relaxed)  // Stored only under this lock.
         old = now
-        if let basis, now !== basis, !now.maps(blocks.lowerBound, as: basis) { return .otherBasis }
-        try requireChangeable(blocks, in: now)
+        try requireChangeable(range, in: now)
+        if let basis {
+          if now !== basis, !now.maps(blocks.lowerBound, as: basis) { return .hasChanged }
+        } else if min(blockSize.offset(of: blocks.upperBound), now.byteCount) > range.upperBound {
+          return .hasChanged
+        }
+        if let chargeEpoch, chargeEpoch !== now.epoch { return .chargeIsOld }
         guard writer.allows(charge) else { return .overQuota }
         if now.isJournaled { guard try append() else { return .journalFull } }
         writer.chargedCount = writer.chargedCount &+ charge
@@ -207,25 +241,29 @@ extension DiskVolume {
       }
       withExtendedLifetime(old) {}
       switch outcome {
-      case .done, .otherBasis:
+      case .done, .hasChanged:
         engine.noteChange(deadBlockCount: deadBlockCount)
         return outcome == .done
       case .journalFull: try engine.waitForJournalRoom()
+      case .chargeIsOld: (charge, chargeEpoch) = try exactCharge(blocks)
       case .overQuota:
-        charge = try exactCharge(blocks, attempt: quotaAttemptCount)
+        (charge, chargeEpoch) = try exactCharge(blocks, attempt: quotaAttemptCount)
         quotaAttemptCount += 1
       }
     }
   }
 
   /// What came of an attempt to change a mapping.
-  private enum Change { case done, otherBasis, journalFull, overQuota }
+  private enum Change { case done, hasChanged, journalFull, overQuota, chargeIsOld }
 
-  /// How many of `blocks` the volume does not map, where a quota is not enough for counting all of them. This reads the tree.
+  /// How many of `blocks` the volume does not map, where a quota is not enough for counting all of them, and in which epoch: a
+  /// checkpoint counts what was trimmed since no longer. This reads the tree.
   ///
   /// - Parameter attempt: 0 at first; then a checkpoint finds out how much is really mapped.
   /// - Throws: `.quotaReached` where that has not helped.
-  private func exactCharge(_ blocks: Range<UInt64>, attempt: Int) throws(ExtentFSError) -> UInt64 {
+  private func exactCharge(
+    _ blocks: Range<UInt64>, attempt: Int = 0
+  ) throws(ExtentFSError) -> (count: UInt64, epoch: Epoch?) {
     if attempt > 1 {
       let quota = writers.withLock { $0.quota }
       throw ExtentFSError(
@@ -242,24 +280,25 @@ extension DiskVolume {
       }
       return true
     }
-    return count
+    return (count, view.epoch)
   }
 }
 
 extension DiskVolume {
-  /// - Throws: `.deleted`, `.readOnly`, and `.invalidArgument` where the volume has become smaller since the caller looked.
+  /// - Throws: `.deleted`, `.readOnly`, and `.invalidArgument` where the bytes `range` do not lie in the volume.
   @inline(__always)
-  private func requireChangeable(_ blocks: Range<UInt64>, in view: View) throws(ExtentFSError) {
-    guard view.access == .writable, blockSize.offset(of: blocks.upperBound - 1) < view.byteCount else {
-      throw refusal(of: view)
-    }
+  private func requireChangeable(_ range: Range<UInt64>, in view: View) throws(ExtentFSError) {
+    guard view.access == .writable, range.upperBound <= view.byteCount else { throw refusal(range, view) }
   }
 
-  private func refusal(of view: View) -> ExtentFSError {
+  private func refusal(_ range: Range<UInt64>, _ view: View) -> ExtentFSError {
     switch view.access {
     case .deleted: gone
     case .readOnly: ExtentFSError(.readOnly, "volume '\(name)' is read-only")
-    case .writable: ExtentFSError(.invalidArgument, "volume '\(name)' now ends at \(view.byteCount)")
+    case .writable:
+      ExtentFSError(
+        .invalidArgument,
+        "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
     }
   }
 }
@@ -267,19 +306,25 @@ extension DiskVolume {
 // MARK: Reserving
 
 extension DiskVolume {
-  /// Makes `blocks` reserved zeroes. Without a look at the tree, as long as there is room for all of them.
-  private func reserve(_ blocks: Range<UInt64>) throws(ExtentFSError) {
-    guard !blocks.isEmpty else { return }
+  /// Makes `blocks` reserved zeroes. Without a look at the tree, as long as there is room for all of them. False as for `unmap`.
+  private func reserve(_ blocks: Range<UInt64>, in range: Range<UInt64>) throws(ExtentFSError) -> Bool {
+    guard !blocks.isEmpty else { return true }
     // Nobody is promised space for what is thrown away.
-    guard current.load(ordering: .acquiring).isJournaled else { return try unmap(blocks) }
-    if try reserve(blocks, promising: blocks.length, in: nil) == .done { return }
+    guard current.load(ordering: .acquiring).isJournaled else { return try unmap(blocks, in: range) }
+    switch try reserve(blocks, in: range, promising: blocks.length, ifAsIn: nil) {
+    case .done: return true
+    case .hasChanged: return false
+    case .noRoom: break
+    }
     // Few or none of them may be new, and a checkpoint finds out how many promised ones others were counted for twice.
     try engine.checkpoint()
     while true {
       let basis = current.load(ordering: .acquiring)
-      switch try reserve(blocks, promising: try holeCount(in: blocks, of: basis), in: basis) {
-      case .done: return
-      case .hasChanged: continue
+      defer { withExtendedLifetime(basis) {} }
+      switch try reserve(blocks, in: range, promising: try holeCount(in: blocks, of: basis), ifAsIn: basis) {
+      case .done: return true
+      case .hasChanged:
+        if current.load(ordering: .acquiring) === basis { return false }
       case .noRoom:
         throw ExtentFSError(
           .outOfSpace, "volume '\(name)': the store has no room to promise for \(blocks.length) blocks of zeroes")
@@ -289,13 +334,14 @@ extension DiskVolume {
 
   private enum Reservation { case done, hasChanged, noRoom }
 
-  /// Makes `blocks` reserved zeroes, `count` of which are promised space by that, unless the view is no longer `basis`.
+  /// Makes `blocks` reserved zeroes, `count` of which are promised space by that, unless the view is no longer `basis`, or the
+  /// volume has bytes in the blocks that are not in `range`.
   private func reserve(
-    _ blocks: Range<UInt64>, promising count: UInt64, in basis: View?
+    _ blocks: Range<UInt64>, in range: Range<UInt64>, promising count: UInt64, ifAsIn basis: View?
   ) throws(ExtentFSError) -> Reservation {
     var outcome = Reservation.done
     do throws(ExtentFSError) {
-      _ = try change(blocks, to: .reservedZeroes, ifAsIn: nil) { () throws(ExtentFSError) in
+      let isDone = try change(blocks, changing: range, to: .reservedZeroes, ifAsIn: nil) { () throws(ExtentFSError) in
         if let basis, current.load(ordering: .relaxed) !== basis {
           outcome = .hasChanged
         } else if !engine.space.promise(count) {
@@ -312,6 +358,7 @@ extension DiskVolume {
         }
         throw ExtentFSError(.outOfSpace, "nothing was promised")
       }
+      if !isDone { outcome = .hasChanged }
     } catch {
       if outcome == .done { throw error }
     }
@@ -325,19 +372,6 @@ extension DiskVolume {
       if place == .hole { count += piece.length }
       return true
     }
-    return count
-  }
-
-  /// How many of `blocks`, from the first one on, are reserved zeroes.
-  func reservedCount(startingAt blocks: Range<UInt64>) throws(ExtentFSError) -> UInt64 {
-    var count: UInt64 = 0
-    let view = current.load(ordering: .acquiring)
-    try view.forEachPiece(in: blocks, engine.nodes) { piece, place in
-      guard place == .reservedZeroes else { return false }
-      count += piece.length
-      return true
-    }
-    withExtendedLifetime(view) {}
     return count
   }
 }

@@ -45,6 +45,9 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     /// How many blocks it is promised in all, those included that it maps.
     var reservation: UInt64
 
+    /// The logical blocks of writes that have taken blocks which are promised, and do not map them yet. No two overlap.
+    var promisesInFlight: [Range<UInt64>] = []
+
     /// How many blocks the volume maps, at most.
     var mappedCountMax: UInt64 { treeBlockCount &+ frozenChargedCount &+ chargedCount }
 

@@ -1,7 +1,15 @@
+internal import Atomics
 internal import BlockStores
 internal import Bytes
 internal import Devices
 internal import Glibc
+
+/// Blocks that were taken for a write.
+struct TakenRun {
+  var run: PhysicalRun
+  /// The logical blocks whose promise they were taken from; nil for none.
+  var promise: Range<UInt64>?
+}
 
 extension Engine {
   /// How often a writer that finds the store full looks again, at least.
@@ -14,24 +22,26 @@ extension Engine {
   /// is free is promised, it looks whether to these. Where there are none, it waits for a checkpoint, which frees what was
   /// overwritten, and looks again; more than once, since others take blocks too, and since what is free must first be let go
   /// of by those who are reading it.
-  func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> PhysicalRun {
+  ///
+  /// Whoever gets blocks calls `DiskVolume.endPromise` when they are mapped, or given back.
+  func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> TakenRun {
     try journal.requireUsable()
     let count = min(blocks.length, Self.recordBlocksMax)
     var deadline: ContinuousClock.Instant?
     var attempt = 0
     while true {
       do {
-        return try volume.openRun.take(count)
+        return TakenRun(run: try volume.openRun.take(count))
       } catch {
         guard error.code == .outOfSpace else { throw error }
       }
-      if let run = try takePromised(count, for: volume, at: blocks) { return run }
+      if let taken = try takePromised(count, for: volume, at: blocks) { return taken }
       // What other volumes have taken beforehand is free as well.
       for other in state.withLock({ Array($0.volumes.values) }) { try other.volume.openRun.returnRest() }
       let now = ContinuousClock.now
       let end = deadline ?? now + Self.fullPatience
       deadline = end
-      let isHeld = heldBlockCount.load(ordering: .relaxed) > 0
+      let isHeld = heldBlockCount.load(ordering: .relaxed) > 0 || volume.hasPromisesInFlight
       guard attempt < Self.fullRetryCount || isHeld && now < end else {
         throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
       }
@@ -46,16 +56,19 @@ extension Engine {
   /// This reads the tree, which no other write of whole blocks does; but without it, this one would wait for a checkpoint.
   private func takePromised(
     _ count: UInt64, for volume: DiskVolume<Device>, at blocks: Range<UInt64>
-  ) throws(ExtentFSError) -> PhysicalRun? {
+  ) throws(ExtentFSError) -> TakenRun? {
+    let view = volume.current.load(ordering: .acquiring)
+    defer { withExtendedLifetime(view) {} }
     // What a throwaway has reserved is promised to its origin.
-    guard volume.current.load(ordering: .acquiring).isJournaled else { return nil }
-    let promised = max(
-      try volume.reservedCount(startingAt: blocks.lowerBound..<blocks.lowerBound + count),
-      min(count, volume.writers.withLock { $0.reservation.minusOrZero($0.mappedCountMax) }))
-    guard promised > 0 else { return nil }
+    guard view.isJournaled else { return nil }
+    let start = blocks.lowerBound
+    let reserved = try view.reservedCount(startingAt: start..<start + count, nodes)
+    guard let promise = volume.beginPromise(at: start, count: count, reserved: reserved, asIn: view) else { return nil }
     do throws(ExtentFSError) {
-      return try space.allocate(upTo: promised, near: nil, purpose: .promised)
+      let run = try space.allocate(upTo: promise.length, near: nil, purpose: .promised)
+      return TakenRun(run: run, promise: promise)
     } catch {
+      volume.endPromise(promise)
       guard error.code == .outOfSpace else { throw error }
       return nil
     }

@@ -37,6 +37,19 @@ extension View {
     }
   }
 
+  /// How many of `blocks`, from the first one on, are reserved zeroes.
+  func reservedCount<Device>(
+    startingAt blocks: Range<UInt64>, _ nodes: NodeCache<Device>
+  ) throws(ExtentFSError) -> UInt64 {
+    var count: UInt64 = 0
+    try forEachPiece(in: blocks, nodes) { piece, place throws(ExtentFSError) in
+      guard place == .reservedZeroes else { return false }
+      count += piece.upperBound - piece.lowerBound
+      return true
+    }
+    return count
+  }
+
   /// Where the one block `block` is.
   func place<Device>(of block: UInt64, _ nodes: NodeCache<Device>) throws(ExtentFSError) -> Place {
     var found = Place.hole
