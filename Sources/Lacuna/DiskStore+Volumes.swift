@@ -48,10 +48,14 @@ extension DiskStore {
   /// Opens a snapshot: what never changes, and has no changes that its tree does not have.
   private func openSnapshot(named name: String) throws(LacunaError) -> DiskVolume<FileDevice> {
     try onDisk { () throws(ExtentFSError) in
-      guard let found = try engine.findVolume(named: name), found.record.kind == .snapshot,
+      if let found = try engine.findVolume(named: name), found.record.kind == .snapshot,
         let volume = try engine.openVolume(named: name)
-      else { throw ExtentFSError(.noSuchVolume, "there is no snapshot '\(name.prefix(300))'") }
-      return volume
+      {
+        // A snapshot stays one; what has its name now may be another.
+        if volume.inode == found.inode { return volume }
+        engine.closeVolume(volume)
+      }
+      throw ExtentFSError(.noSuchVolume, "there is no snapshot '\(name.prefix(300))'")
     }
   }
 

@@ -10,6 +10,9 @@ func encoded(_ byteCount: Int, _ encode: (inout MutableRawSpan, Int) -> Void) ->
   return bytes
 }
 
+/// An inode, and what the catalog says of it.
+package typealias CatalogEntry = (inode: UInt64, record: InodeRecord)
+
 /// Looks names and inodes up in the trees of a superblock.
 struct Catalog<Device: BlockDevice> {
   let nodes: NodeCache<Device>

@@ -112,16 +112,6 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
 
   var gone: ExtentFSError { ExtentFSError(.deleted, "volume '\(name)' was deleted") }
 
-  /// Makes the volume smaller for those who write to it from now on, before a checkpoint does so for good.
-  func shrink(to byteCount: UInt64) {
-    let replaced = writers.withLock { _ in
-      let view = current.load(ordering: .relaxed)
-      if view.access != .deleted { publish(view.replacing(byteCount: byteCount)) }
-      return view
-    }
-    withExtendedLifetime(replaced) {}
-  }
-
   /// Publishes `view`. Under `writers` only.
   func publish(_ view: View) {
     // Pairs with the acquiring loads of readers.

@@ -1,3 +1,4 @@
+internal import Bytes
 internal import Devices
 
 /// What is to be different about a volume; nil for what stays.
@@ -8,6 +9,8 @@ package struct VolumeAttributes: Sendable, Hashable {
   package var quotaByteCount: UInt64?
   /// How many bytes the volume is promised, those included that it maps; 0 for none.
   package var reservationByteCount: UInt64?
+  /// Whether the empty name of an export stands for it. Where it does not, false changes nothing.
+  package var isDefault: Bool?
 
   /// Nothing is different.
   package init() {}
@@ -26,20 +29,31 @@ extension Engine {
       guard record.kind == .volume else {
         throw ExtentFSError(.readOnly, "'\(name)' is a snapshot, which never changes")
       }
-      if let isReadOnly = change.isReadOnly {
-        if isReadOnly { try requireUnused(inode, record, force: force) }
-        record.isReadOnly = isReadOnly
-      }
-      if let byteCount = change.quotaByteCount { record.quotaBlocks = blockSize.blocks(toHold: byteCount) }
+      if change.isReadOnly == true, !record.isReadOnly { _ = try hold((inode, record), in: &plan, force: force) }
       let before = record.promisedBlocks
-      if let byteCount = change.reservationByteCount { record.reservationBlocks = blockSize.blocks(toHold: byteCount) }
-      guard record.quotaBlocks == 0 || record.reservationBlocks <= record.quotaBlocks,
-        record.reservationBlocks <= blockSize.blocks(toHold: record.byteCount)
-      else {
-        throw ExtentFSError(.invalidArgument, "'\(name)' cannot reserve more than its size and its quota allow")
-      }
+      try record.set(change, blockSize)
       try plan.catalog.setRecord(record, of: inode)
+      switch change.isDefault {
+      case true?: plan.catalog.superblock.defaultInode = inode
+      case false? where plan.catalog.superblock.defaultInode == inode: plan.catalog.superblock.defaultInode = 0
+      case false?, nil: break
+      }
       if record.promisedBlocks > before { try promise(record.promisedBlocks - before, to: name) }
+    }
+  }
+}
+
+extension InodeRecord {
+  /// Changes what is said in `change`, but for what is not the volume's own.
+  ///
+  /// - Throws: `.invalidArgument` where more would be reserved than the size and the quota allow.
+  mutating func set(_ change: VolumeAttributes, _ blockSize: BlockSize) throws(ExtentFSError) {
+    if let isReadOnly = change.isReadOnly { self.isReadOnly = isReadOnly }
+    if let byteCount = change.quotaByteCount { quotaBlocks = blockSize.blocks(toHold: byteCount) }
+    if let byteCount = change.reservationByteCount { reservationBlocks = blockSize.blocks(toHold: byteCount) }
+    guard quotaBlocks == 0 || reservationBlocks <= quotaBlocks, reservationBlocks <= blockSize.blocks(toHold: byteCount)
+    else {
+      throw ExtentFSError(.invalidArgument, "'\(name)' cannot reserve more than its size and its quota allow")
     }
   }
 }

@@ -44,6 +44,7 @@ extension Engine {
       try journal.requireUsable()
       try requireCheckpointRoom()
       var plan = CheckpointPlan(makeCatalogEditor())
+      defer { letGo(of: plan.held) }
       let result = try prepare(&plan)
       try write(plan)
       return result

@@ -12,11 +12,14 @@ internal import Devices
 /// Thread safety: any thread; they wait for each other, and for checkpoints.
 extension Engine {
   /// Makes an empty volume, with one user. The first one becomes the default.
+  ///
+  /// - Parameter attributes: what is different about it from the start.
   package func createVolume(
-    named name: String, byteCount: UInt64, createdSeconds: UInt64
+    named name: String, byteCount: UInt64, createdSeconds: UInt64, _ attributes: VolumeAttributes = VolumeAttributes()
   ) throws(ExtentFSError) -> DiskVolume<Device> {
     try Self.checkSize(byteCount)
-    let record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
+    var record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
+    try record.set(attributes, blockSize)
     try requireRoom()
     return try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
@@ -25,10 +28,11 @@ extension Engine {
       let plan = CheckpointPlan(makeCatalogEditor())
       let inode = try plan.catalog.enter(record)
       if plan.catalog.superblock.defaultInode == 0 { plan.catalog.superblock.defaultInode = inode }
+      try promise(record.promisedBlocks, to: name)
       try write(plan)
       // Before the next checkpoint begins: nothing can have changed the catalog.
       guard let record = try volumeRecord(of: inode),
-        let volume = adopt(inode, record, asOf: superblock.generation, userCount: 1)
+        case .open(let volume) = adopt(inode, record, asOf: superblock.generation, userCount: 1)
       else { throw ExtentFSError(.damaged, "the volume '\(name)' was made, and is not there") }
       return volume
     }
@@ -125,12 +129,10 @@ extension Engine {
       try VolumeName.check(new, found.record.kind)
       var renamed = [(inode: found.inode, name: new)]
       if found.record.kind == .volume {
-        try plan.catalog.catalog.forEach { inode, record throws(ExtentFSError) in
-          guard record.kind == .snapshot, record.name.hasPrefix(name + "@") else { return true }
+        for (inode, record) in try plan.catalog.catalog.snapshots(of: name) {
           let snapshot = new + record.name.dropFirst(name.count)
           try VolumeName.check(snapshot, .snapshot)
           renamed.append((inode, snapshot))
-          return true
         }
       } else if VolumeName.volume(of: new) != VolumeName.volume(of: name) {
         throw ExtentFSError(.invalidArgument, "the snapshot '\(name)' cannot become one of another volume, '\(new)'")
@@ -141,31 +143,39 @@ extension Engine {
 
   /// Makes a volume larger or smaller. What it has behind the new end is lost.
   ///
-  /// - Parameter force: smaller also where clients use the volume, who then get errors behind its new end.
-  /// - Throws: also `.invalidArgument` where the smaller size is no multiple of the block size.
-  package func resize(_ name: String, to byteCount: UInt64, force: Bool) throws(ExtentFSError) {
+  /// - Parameters:
+  ///   - old: the size that it must have, as far as the caller has decided by that; nil for any.
+  ///   - allowsSmaller: whether it may become smaller.
+  ///   - force: smaller also where clients use the volume, who then get errors behind its new end.
+  /// - Throws: also `.invalidArgument` where it would become smaller and may not, or where the smaller size is no multiple of the
+  ///   block size; `.busy` where it does not have the size `old`.
+  package func resize(
+    _ name: String, to byteCount: UInt64, from old: UInt64? = nil, allowsSmaller: Bool, force: Bool
+  ) throws(ExtentFSError) {
     try Self.checkSize(byteCount)
-    guard let volume = try openVolume(named: name) else { throw VolumeName.missing(name) }
-    defer { closeVolume(volume) }
     try checkpoint { plan throws(ExtentFSError) in
       var (inode, record) = try plan.catalog.find(existing: name)
-      guard inode == volume.inode else { throw ExtentFSError(.busy, "'\(name)' was replaced meanwhile") }
       try requireWritable(record)
-      let isSmaller = byteCount < record.byteCount
-      if isSmaller {
-        guard byteCount & UInt64(blockSize.byteCount - 1) == 0 else {
-          throw ExtentFSError(
-            .invalidArgument,
-            "'\(name)' can be made smaller to a multiple of \(blockSize.byteCount) bytes, not to \(byteCount)")
-        }
-        // This call is one of the users.
-        try requireUnused(inode, record, force: force, except: 1)
+      guard old == nil || old == record.byteCount else {
+        throw ExtentFSError(.busy, "'\(name)' has \(record.byteCount) bytes by now; its size was changed meanwhile")
       }
+      let before = record.byteCount
       record.setSize(byteCount, blockSize)
+      guard byteCount < before else { return try plan.catalog.setRecord(record, of: inode) }
+      guard allowsSmaller else {
+        throw ExtentFSError(
+          .invalidArgument,
+          "'\(name)' has \(before) bytes, of which all behind \(byteCount) would be lost; allow it to shrink, if that is meant"
+        )
+      }
+      guard byteCount & UInt64(blockSize.byteCount - 1) == 0 else {
+        throw ExtentFSError(
+          .invalidArgument,
+          "'\(name)' can be made smaller to a multiple of \(blockSize.byteCount) bytes, not to \(byteCount)")
+      }
+      // Nobody changes what lies behind the end while it is taken away.
+      _ = try hold((inode, record), in: &plan, force: force)
       try plan.catalog.setRecord(record, of: inode)
-      guard isSmaller else { return }
-      // From now on nobody changes what lies behind the end.
-      volume.shrink(to: byteCount)
       let cut = blockSize.blocks(toHold: byteCount)..<ExtentRecord.blockLimit
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
@@ -189,16 +199,20 @@ extension Engine {
 
   /// Takes away names. What they stood for can no longer be opened when this returns, and its space comes back in the background.
   ///
-  /// - Parameter force: also where clients use them, who then get errors.
-  package func delete(_ names: [String], force: Bool) throws(ExtentFSError) {
+  /// - Parameters:
+  ///   - withSnapshots: also the snapshots that the volumes have.
+  ///   - force: also where clients use them, who then get errors.
+  /// - Returns: the names that are gone, each once: those that were given, and behind each those of its snapshots.
+  @discardableResult
+  package func delete(
+    _ names: [String], withSnapshots: Bool = false, force: Bool
+  ) throws(ExtentFSError) -> [String] {
     let gone = try checkpoint { plan throws(ExtentFSError) in
-      var gone: [(inode: UInt64, record: InodeRecord)] = []
-      for name in names {
-        let found = try plan.catalog.find(existing: name)
+      let gone = try plan.catalog.catalog.find(names, withSnapshots: withSnapshots)
+      for found in gone {
         _ = try hold(found, in: &plan, force: force)
         try plan.catalog.remove(nameOf: found.record)
         try plan.catalog.setRecord(found.record.withoutName, of: found.inode)
-        gone.append(found)
         if plan.catalog.superblock.defaultInode == found.inode { plan.catalog.superblock.defaultInode = 0 }
       }
       let catalog = plan.catalog
@@ -208,34 +222,48 @@ extension Engine {
           try catalog.giveUp(record, inode, writer)
         }
       }
-      return gone.map(\.inode)
+      return gone
     }
-    giveBack(gone)
+    giveBack(gone.map(\.inode))
+    return gone.map(\.record.name)
+  }
+
+  /// What `delete` would delete, as of the last checkpoint.
+  package func findDoomed(_ names: [String], withSnapshots: Bool) throws(ExtentFSError) -> [String] {
+    let (catalog, epoch) = currentCatalog()
+    defer { withExtendedLifetime(epoch) {} }
+    return try catalog.find(names, withSnapshots: withSnapshots).map(\.record.name)
   }
 
   // MARK: What they share
 
-  /// Opens what the operation is about, so that others who open it meanwhile have the same, and lets nobody change it until the
-  /// checkpoint has ended.
-  private func hold(
-    _ found: (inode: UInt64, record: InodeRecord), in plan: inout CheckpointPlan<Device>, force: Bool
+  /// Opens what the operation is about, and lets nobody change it, nor open it, until the checkpoint has ended. Whether somebody
+  /// uses it is looked at in the moment from which on nobody can begin to.
+  ///
+  /// - Throws: `.busy` where clients use it, unless forced.
+  func hold(
+    _ found: CatalogEntry, in plan: inout CheckpointPlan<Device>, force: Bool
   ) throws(ExtentFSError) -> DiskVolume<Device> {
-    try requireUnused(found.inode, found.record, force: force)
-    let generation = plan.catalog.catalog.superblock.generation
-    guard let volume = adopt(found.inode, found.record, asOf: generation, userCount: 0) else {
-      throw ExtentFSError(.failed, "the catalog changed during a checkpoint")
+    let (inode, record) = found
+    let volume = try state.withLock { state throws(ExtentFSError) in
+      var open = state.volumes[inode] ?? OpenVolume(volume: makeVolume(inode, record, in: state.epoch))
+      guard force || open.userCount <= 0 else {
+        throw ExtentFSError(
+          .busy, "'\(record.name)' is in use by \(open.userCount) \(open.userCount == 1 ? "client" : "clients")")
+      }
+      open.isHeld = true
+      state.volumes[inode] = open
+      return open.volume
     }
     plan.held.append(volume)
     return volume
   }
 
-  func requireUnused(
-    _ inode: UInt64, _ record: InodeRecord, force: Bool, except count: Int = 0
-  ) throws(ExtentFSError) {
-    let users = userCount(of: inode) - count
-    guard force || users <= 0 else {
-      throw ExtentFSError(
-        .busy, "'\(record.name)' is in use by \(users) \(users == 1 ? "client" : "clients")")
+  /// Ends what `hold` began: the checkpoint has ended, or was refused.
+  func letGo(of held: [DiskVolume<Device>]) {
+    guard !held.isEmpty else { return }
+    state.withLock { state in
+      for volume in held { state.volumes[volume.inode]?.isHeld = false }
     }
   }
 
@@ -278,9 +306,33 @@ extension CheckpointPlan {
   }
 }
 
+extension Catalog {
+  /// The snapshots of the volume `name`, in the order of their inodes.
+  func snapshots(of name: String) throws(ExtentFSError) -> [CatalogEntry] {
+    var found: [CatalogEntry] = []
+    try forEach { inode, record in
+      if record.kind == .snapshot, record.name.hasPrefix(name + "@") { found.append((inode, record)) }
+      return true
+    }
+    return found
+  }
+
+  /// What has these names, each once, and behind each its snapshots, where they are wanted.
+  fileprivate func find(_ names: [String], withSnapshots: Bool) throws(ExtentFSError) -> [CatalogEntry] {
+    var all: [CatalogEntry] = []
+    var seen: Set<UInt64> = []
+    for name in names {
+      guard let found = try find(name).found else { throw VolumeName.missing(name) }
+      let snapshots = withSnapshots && found.record.kind == .volume ? try snapshots(of: name) : []
+      for entry in [found] + snapshots where seen.insert(entry.inode).inserted { all.append(entry) }
+    }
+    return all
+  }
+}
+
 extension CatalogEditor {
   /// The inode that has the name `name`.
-  func find(existing name: String) throws(ExtentFSError) -> (inode: UInt64, record: InodeRecord) {
+  func find(existing name: String) throws(ExtentFSError) -> CatalogEntry {
     guard let found = try find(name).found else { throw VolumeName.missing(name) }
     return found
   }

@@ -5,15 +5,18 @@ internal import Devices
 extension Engine {
   /// Opens the volume or snapshot `name`, for one more user, who calls `closeVolume` in the end; nil where there is none.
   ///
-  /// Waits for no checkpoint.
+  /// Waits for no checkpoint, but for one that rolls it back, deletes it, makes it smaller or read-only: who opens it gets what
+  /// that makes of it.
   package func openVolume(named name: String) throws(ExtentFSError) -> DiskVolume<Device>? {
     while true {
       let (catalog, epoch) = currentCatalog()
       defer { withExtendedLifetime(epoch) {} }
       guard let found = try catalog.find(name).found else { return nil }
+      switch adopt(found.inode, found.record, asOf: catalog.superblock.generation, userCount: 1) {
+      case .open(let volume): return volume
+      case .isHeld: checkpoints.withLock {}
       // A checkpoint that ended meanwhile may have changed what was found.
-      if let volume = adopt(found.inode, found.record, asOf: catalog.superblock.generation, userCount: 1) {
-        return volume
+      case .isOld: continue
       }
     }
   }
@@ -83,22 +86,33 @@ extension Engine {
     return inode == 0 ? nil : inode
   }
 
-  /// The open volume `inode`, which has `userCount` users more; opens it where it is not. Nil where the catalog is no longer the
-  /// one of the superblock with that generation.
+  /// The open volume `inode`, which has `userCount` users more; opens it where it is not.
   func adopt(
     _ inode: UInt64, _ record: InodeRecord, delta: Delta = Delta(), asOf generation: UInt64, userCount: Int
-  ) -> DiskVolume<Device>? {
+  ) -> Adoption<Device> {
     state.withLock { state in
-      guard state.superblock.generation == generation else { return nil }
-      var open =
-        state.volumes[inode]
-        ?? OpenVolume(
-          volume: DiskVolume(
-            inode: inode, record, engine: self,
-            view: View(inode: inode, record, active: delta, epoch: state.epoch)))
+      guard state.superblock.generation == generation else { return .isOld }
+      var open = state.volumes[inode] ?? OpenVolume(volume: makeVolume(inode, record, delta: delta, in: state.epoch))
+      if open.isHeld { return .isHeld }
       open.userCount += userCount
       state.volumes[inode] = open
-      return open.volume
+      return .open(open.volume)
     }
   }
+
+  func makeVolume(
+    _ inode: UInt64, _ record: InodeRecord, delta: Delta = Delta(), in epoch: Epoch
+  ) -> DiskVolume<Device> {
+    DiskVolume(inode: inode, record, engine: self, view: View(inode: inode, record, active: delta, epoch: epoch))
+  }
+}
+
+/// What came of an attempt to open a volume.
+enum Adoption<Device: BlockDevice> {
+  /// It is open.
+  case open(DiskVolume<Device>)
+  /// The catalog is no longer the one that it was found in.
+  case isOld
+  /// A checkpoint is making something else of it.
+  case isHeld
 }

@@ -112,6 +112,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
 struct OpenVolume<Device: BlockDevice> {
   var volume: DiskVolume<Device>
   var userCount = 0
+  /// Whether the running checkpoint makes something else of it, so that nobody may open it until that has ended.
+  var isHeld = false
 }
 
 /// What recovery hands to a new engine.

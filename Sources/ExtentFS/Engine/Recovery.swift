@@ -41,9 +41,17 @@ struct Recovery<Device: BlockDevice> {
     self.nodes = nodes
     spaceRoot = root
     let records = GroupRecords { group throws(ExtentFSError) in
-      let reader = TreeReader(cache: nodes, root: root.withLock { $0 }, kind: .space)
-      return try reader.find(group)?.withValue { value throws(ExtentFSError) in
-        try GroupRecord(decoding: value, at: 0)
+      while true {
+        let tree = root.withLock { $0 }
+        do throws(ExtentFSError) {
+          return try TreeReader(cache: nodes, root: tree, kind: .space).find(group)?.withValue {
+            value throws(ExtentFSError) in
+            try GroupRecord(decoding: value, at: 0)
+          }
+        } catch {
+          // Nobody holds the tree's epoch: a checkpoint that ended meanwhile may have given its nodes to others.
+          guard root.withLock({ $0 }) != tree else { throw error }
+        }
       }
     }
     space = try SpaceMap(
@@ -183,9 +191,9 @@ extension Engine {
     let engine = Engine(try recovery.parts(journalAt: start), options: options)
     for (inode, recovered) in recovery.volumes {
       // Open without a user: the checkpoint closes it.
-      let volume = engine.adopt(
+      let adoption = engine.adopt(
         inode, recovered.record, delta: recovered.delta, asOf: recovery.superblock.generation, userCount: 0)
-      volume?.writers.withLock { $0.superseded = recovered.superseded }
+      if case .open(let volume) = adoption { volume.writers.withLock { $0.superseded = recovered.superseded } }
     }
     if readOnly {
       engine.journal.fail("the store was opened for reading only")

@@ -67,11 +67,4 @@ final class View: AtomicReference, Sendable {
       inode: inode, byteCount: byteCount, access: access, isJournaled: isJournaled, active: active ?? self.active,
       frozen: frozen, base: base, epoch: epoch ?? self.epoch)
   }
-
-  /// This view with another size: a smaller one, before a checkpoint makes it durable.
-  func replacing(byteCount: UInt64) -> View {
-    View(
-      inode: inode, byteCount: byteCount, access: access, isJournaled: isJournaled, active: active, frozen: frozen,
-      base: base, epoch: epoch)
-  }
 }

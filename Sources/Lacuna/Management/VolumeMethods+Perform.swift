@@ -59,20 +59,15 @@ extension CreateVolume {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
+    var attributes = VolumeAttributes()
+    if readOnly { attributes.isReadOnly = true }
+    attributes.quotaByteCount = quota
+    attributes.reservationByteCount = reservation
     try store.changing { engine throws(ExtentFSError) in
-      engine.closeVolume(try engine.createVolume(named: name, byteCount: size, createdSeconds: secondsNow()))
+      engine.closeVolume(
+        try engine.createVolume(named: name, byteCount: size, createdSeconds: secondsNow(), attributes))
     }
-    guard readOnly || quota ?? 0 > 0 || reservation ?? 0 > 0 else {
-      return try store.information(of: name, space: false)
-    }
-    do throws(LacunaError) {
-      let change = SetVolume(name: name, readOnly: readOnly, quota: quota, reservation: reservation)
-      return try change.perform(on: store)
-    } catch {
-      // All or nothing; what is wrong is known already.
-      try? store.changing { engine throws(ExtentFSError) in try engine.delete([name], force: true) }
-      throw error
-    }
+    return try store.information(of: name, space: false)
   }
 }
 
@@ -82,19 +77,14 @@ extension DeleteVolumes {
   ) throws(LacunaError) -> DeletionResult {
     let store = try store.onDisk(for: Self.self)
     guard !names.isEmpty else { throw LacunaError(.invalidParameter, "the names of what is to be deleted are missing") }
-    var doomed: [String] = []
-    var seen: Set<String> = []
-    let catalog = snapshots ? try store.catalog() : nil
-    for name in names {
-      guard try onDisk({ () throws(ExtentFSError) in try store.engine.findVolume(named: name) }) != nil else {
-        throw store.missing(name)
-      }
-      let all = [name] + (catalog?.snapshots(of: name).map(\.record.name) ?? [])
-      for name in all where seen.insert(name).inserted { doomed.append(name) }
-    }
     guard dryRun else {
-      try store.changing { engine throws(ExtentFSError) in try engine.delete(doomed, force: force) }
-      return DeletionResult(deleted: doomed, bytes: nil)
+      let gone = try store.changing { engine throws(ExtentFSError) in
+        try engine.delete(names, withSnapshots: snapshots, force: force)
+      }
+      return DeletionResult(deleted: gone, bytes: nil)
+    }
+    let doomed = try onDisk { () throws(ExtentFSError) in
+      try store.engine.findDoomed(names, withSnapshots: snapshots)
     }
     var blockCount: UInt64 = 0
     for name in doomed {
@@ -120,14 +110,9 @@ extension ResizeVolume {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
-    let before = try store.information(of: name, space: false)
-    guard shrink || size >= before.size else {
-      throw LacunaError(
-        .invalidParameter,
-        "'\(name)' has \(before.size) bytes, of which all behind \(size) would be lost; allow it to shrink, if that is meant"
-      )
+    try store.changing { engine throws(ExtentFSError) in
+      try engine.resize(name, to: size, from: from, allowsSmaller: shrink, force: force)
     }
-    try store.changing { engine throws(ExtentFSError) in try engine.resize(name, to: size, force: force) }
     return try store.information(of: name, space: false)
   }
 }
@@ -136,14 +121,12 @@ extension SetVolume {
   public func perform(
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeInfo {
-    try perform(on: store.onDisk(for: Self.self))
-  }
-
-  fileprivate func perform(on store: DiskStore) throws(LacunaError) -> VolumeInfo {
+    let store = try store.onDisk(for: Self.self)
     var change = VolumeAttributes()
     change.isReadOnly = readOnly
     change.quotaByteCount = quota
     change.reservationByteCount = reservation
+    change.isDefault = isDefault
     try store.changing { engine throws(ExtentFSError) in try engine.setAttributes(of: name, change, force: force) }
     return try store.information(of: name, space: false)
   }

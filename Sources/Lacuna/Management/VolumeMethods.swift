@@ -107,26 +107,29 @@ public struct RenameVolume: StoreMethod {
 /// `volume.resize`: changes the size of a volume. Clients that are connected keep the size that they were told.
 ///
 /// Throws `.noSuchVolume`; `.invalidParameter` for a smaller size, unless allowed; `.busy` for a smaller size while clients
-/// are connected, unless forced.
+/// are connected, unless forced, and where it does not have the size ``from``.
 public struct ResizeVolume: StoreMethod {
   public static let name = "volume.resize"
   public var name: String
   /// The new size in bytes, from 1 to 2^63 - 1.
   public var size: UInt64
+  /// The size that it must have before, for those who have decided by that; nil for any.
+  public var from: UInt64?
   /// Whether it may become smaller: what is behind the new end is lost.
   @Flag public var shrink: Bool
   /// Whether it may become smaller while clients are connected.
   @Flag public var force: Bool
 
-  public init(name: String, size: UInt64, shrink: Bool = false, force: Bool = false) {
+  public init(name: String, size: UInt64, from: UInt64? = nil, shrink: Bool = false, force: Bool = false) {
     self.name = name
     self.size = size
+    self.from = from
     self.shrink = shrink
     self.force = force
   }
 }
 
-/// `volume.set`: changes attributes of a volume. What is nil stays as it is.
+/// `volume.set`: changes attributes of a volume, all in one step. What is nil stays as it is.
 ///
 /// Throws `.noSuchVolume`; `.busy` where clients that may write are connected to what becomes read-only, unless forced;
 /// `.outOfSpace` where there is no room for the reservation.
@@ -138,15 +141,19 @@ public struct SetVolume: StoreMethod {
   public var quota: UInt64?
   /// The bytes that are promised to it; 0 for none.
   public var reservation: UInt64?
+  /// Whether it is the store's default volume. False for one that is not changes nothing.
+  public var isDefault: Bool?
   @Flag public var force: Bool
 
   public init(
-    name: String, readOnly: Bool? = nil, quota: UInt64? = nil, reservation: UInt64? = nil, force: Bool = false
+    name: String, readOnly: Bool? = nil, quota: UInt64? = nil, reservation: UInt64? = nil, isDefault: Bool? = nil,
+    force: Bool = false
   ) {
     self.name = name
     self.readOnly = readOnly
     self.quota = quota
     self.reservation = reservation
+    self.isDefault = isDefault
     self.force = force
   }
 }

@@ -81,6 +81,9 @@ enum SizeChange: Hashable, Sendable {
     }
   }
 
+  /// Whether the size that results depends on the old one.
+  var isRelative: Bool { if case .to = self { false } else { true } }
+
   /// The size that results from `old`; nil where it does not fit 64 bits or would be negative.
   func applied(to old: UInt64) -> UInt64? {
     let (result, overflows) =

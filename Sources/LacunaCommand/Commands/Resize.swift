@@ -44,7 +44,10 @@ struct Resize: Verb {
           "Making \(name) smaller, from \(old) to \(new) bytes, loses its end",
           isGiven: yes)
       }
-      return try store.call(ResizeVolume(name: name, size: new, shrink: new < old, force: force))
+      // What was reckoned from the old size, or asked with it, is not done to another one.
+      let isBound = size.isRelative || new < old
+      return try store.call(
+        ResizeVolume(name: name, size: new, from: isBound ? old : nil, shrink: new < old, force: force))
     }
     try show(info) { "Resized \($0.name.printable) to \(HumanReadable.exactBytes($0.size))\n" }
   }

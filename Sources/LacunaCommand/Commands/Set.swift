@@ -51,16 +51,10 @@ struct SetSettings: Verb {
       guard let name else {
         return try show(store.call(SetStore(defaultVolume: ""))) { _ in "There is no default volume now\n" }
       }
-      if changesVolume {
-        let change = SetVolume(
-          name: name, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes, force: force)
-        _ = try store.call(change)
-      }
-      if let `default` {
-        let isDefault = try store.call(GetVolumeInfo(name: name)).isDefault
-        if `default` != isDefault { _ = try store.call(SetStore(defaultVolume: `default` ? name : "")) }
-      }
-      try show(store.call(GetVolumeInfo(name: name)), \.settings)
+      let change = SetVolume(
+        name: name, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes, isDefault: `default`,
+        force: force)
+      try show(store.call(change), \.settings)
     }
   }
 }

@@ -179,7 +179,7 @@ struct HostileStore: Sendable {
     }
     try tolerant { try engine.rollback("disk1", to: "disk1@a", force: true) }
     try tolerant { try engine.rename("clone", to: "renamed") }
-    try tolerant { try engine.resize("disk2", to: 50 * 1024, force: true) }
+    try tolerant { try engine.resize("disk2", to: 50 * 1024, allowsSmaller: true, force: true) }
     try tolerant { try engine.delete(["disk0@a", "clone@b"], force: true) }
     try tolerant { try engine.delete(["disk1"], force: true) }
     for _ in 0..<20 {

@@ -136,7 +136,9 @@ import Testing
         try Self.tolerant([.noSuchVolume]) { try engine.delete([snapshot], force: true) }
         try engine.delete(["renamed\(round)"], force: true)
         if round >= 3 { try engine.delete(["rolled@\(round - 3)"], force: true) }
-        if generator.oneIn(4) { try engine.resize("rolled", to: UInt64(Self.blockCount) << 10, force: true) }
+        if generator.oneIn(4) {
+          try engine.resize("rolled", to: UInt64(Self.blockCount) << 10, allowsSmaller: true, force: true)
+        }
       }
     }
 

@@ -98,7 +98,7 @@ struct NamespaceModel<Device: BlockDevice> {
       let name = try generator.element(volumes)
       var byteCount = Int(generator.number(below: Self.byteCountMax)) + 1
       if byteCount < (disks[name]?.byteCount ?? 0) { byteCount = max(byteCount / 1024, 1) * 1024 }
-      try engine.resize(name, to: UInt64(byteCount), force: true)
+      try engine.resize(name, to: UInt64(byteCount), allowsSmaller: true, force: true)
       disks[name]?.resize(to: byteCount)
       didSucceed("resize")
     case 19..<20 where !volumes.isEmpty: try rename(try generator.element(volumes))

@@ -73,7 +73,7 @@ struct NamespaceStore<Device: BlockDevice> {
       let volume = any(volumes)
       let count = units < state.disks[volume]?.count ?? 0 ? (units + 1) / 2 * 2 : units
       try ledger.note(.resize(volume, unitCount: count)) {
-        try engine.resize(volume, to: UInt64(count * Self.unit), force: false)
+        try engine.resize(volume, to: UInt64(count * Self.unit), allowsSmaller: true, force: false)
       }
     case 15...16: try tryOut(any(volumes + snapshots), state, ledger, &generator)
     case 17...18: try ledger.note(.barrier) { try engine.checkpoint() }

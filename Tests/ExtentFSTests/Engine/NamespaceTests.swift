@@ -87,13 +87,13 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
     expectError(.invalidArgument) { try store.engine.snapshot([("vm", "vm@a..b")], createdSeconds: 0) }
     expectError(.invalidArgument) { try store.engine.rename("vm", to: "a//b") }
     expectError(.invalidArgument) { try store.engine.rename("vm@a", to: "vn@a") }
-    expectError(.invalidArgument) { try store.engine.resize("vm", to: 1025, force: true) }
-    expectError(.invalidArgument) { try store.engine.resize("vm", to: 0, force: true) }
-    expectError(.readOnly) { try store.engine.resize("vm@a", to: 2048, force: true) }
+    expectError(.invalidArgument) { try store.engine.resize("vm", to: 1025, allowsSmaller: true, force: true) }
+    expectError(.invalidArgument) { try store.engine.resize("vm", to: 0, allowsSmaller: true, force: true) }
+    expectError(.readOnly) { try store.engine.resize("vm@a", to: 2048, allowsSmaller: true, force: true) }
     expectError(.readOnly) { try store.engine.rollback("vm@a", to: "vm", force: true) }
     expectError(.busy) { try store.engine.delete(["vm"], force: false) }
     expectError(.busy) { try store.engine.rollback("vm", to: "vm@a", force: false) }
-    expectError(.busy) { try store.engine.resize("vm", to: 2048, force: false) }
+    expectError(.busy) { try store.engine.resize("vm", to: 2048, allowsSmaller: true, force: false) }
     // None of that has changed anything, and the store still works.
     #expect(try store.engine.volumeRecords().map(\.record.name) == ["vm", "vm@a"])
     store.engine.closeVolume(volume)
@@ -225,7 +225,7 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
     try store.fill(volume, 1)
     try store.snapshot("vm@1")
     let first = try store.contents("vm")
-    try store.engine.resize("vm", to: 500 << 10, force: true)
+    try store.engine.resize("vm", to: 500 << 10, allowsSmaller: true, force: true)
     try store.fill(volume, 2, first: 1)
     try store.snapshot("vm@2")
     let second = try store.contents("vm")
@@ -246,11 +246,11 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
     let store = try Fixture()
     let volume = try store.create("vm")
     try store.fill(volume, 1, step: 1)
-    try store.engine.resize("vm", to: 100 << 10, force: true)
+    try store.engine.resize("vm", to: 100 << 10, allowsSmaller: true, force: true)
     expectError(.invalidArgument) {
       try store.fill(volume, 2, first: 300); try [1].withUnsafeBytes { try volume.write($0, at: 100 << 10) }
     }
-    try store.engine.resize("vm", to: 400 << 10, force: true)
+    try store.engine.resize("vm", to: 400 << 10, allowsSmaller: true, force: true)
     let bytes = try store.contents("vm")
     #expect(bytes[..<(100 << 10)].allSatisfy { $0 == 1 } && bytes[(100 << 10)...].allSatisfy { $0 == 0 })
     #expect(store.dataCount == 100)

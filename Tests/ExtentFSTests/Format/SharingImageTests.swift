@@ -83,7 +83,7 @@ private struct SharingImagePlan {
     try delete(["copy2@gone", "vms/web@tue"])
     while try engine?.dropDeleted() ?? false {}
     arrays["copy2"]?.append(contentsOf: repeatElement(0, count: 1001))
-    try engine?.resize("copy2", to: 400 * 1024 + 1001, force: false)
+    try engine?.resize("copy2", to: 400 * 1024 + 1001, allowsSmaller: true, force: false)
     var attributes = VolumeAttributes()
     (attributes.quotaByteCount, attributes.reservationByteCount) = (300 << 10, 250 << 10)
     try engine?.setAttributes(of: "copy2", attributes, force: false)
