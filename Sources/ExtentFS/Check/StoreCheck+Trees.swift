@@ -199,6 +199,7 @@ extension StoreCheck {
     if record.kind == .volume, record.quotaBlocks > 0, record.mappedBlocks > record.quotaBlocks {
       report.note("\(label): maps \(record.mappedBlocks) blocks, and its quota is \(record.quotaBlocks)")
     }
+    if readsData { try checkEnd(of: record) }
     guard var account else { return }
     (account.mapped, account.reserved) = (sum.mapped, sum.reserved)
     report.totals.exclusiveData += account.exclusiveData

@@ -49,6 +49,9 @@ import Testing
     Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, finding: "no name leads to it"),
     Damage(block: "names 0", offset: entry + 8, change: { 3 - $0 }, finding: "two names lead to it"),
     Damage(block: "names 0", offset: entry + 16, change: { $0 + 1 }, finding: "where it is not looked for"),
+    Damage(
+      block: "inodes 0", offset: entry + 8 + 8, change: { _ in 7500 },
+      finding: "holds bytes behind the volume's end, from byte 332 on"),
     Damage(block: "inodes 0", offset: entry + 8 + 72, change: { $0 + 1 }, finding: "1 reserved blocks, and has"),
     Damage(
       block: "inodes 0", offset: entry + 8 + 64, change: { $0 + 1 }, finding: "mapped and 0 reserved blocks, and has"),

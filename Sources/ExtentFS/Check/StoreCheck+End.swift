@@ -1,0 +1,35 @@
+internal import Bytes
+internal import Devices
+
+extension StoreCheck {
+  /// What a volume's last block holds behind the volume's end must be zeroes: they are seen when the volume grows. To be called while
+  /// the point is held whose trees are walked, so that the block has not been used for anything else.
+  func checkEnd(of record: InodeRecord) throws(ExtentFSError) {
+    let blockSize = geometry.blockSize
+    let used = Int(record.byteCount & UInt64(blockSize.byteCount - 1))
+    guard used > 0, record.kind != .deleted else { return }
+    let last = blockSize.blocks(toHold: record.byteCount) - 1
+    do throws(ExtentFSError) {
+      var block: UInt64?
+      let base = ExtentBase(inline: record.inlineExtents, root: record.extents)
+      _ = try base.forEachPiece(in: last..<last + 1, nodes) { _, place in
+        if case .physical(let physical) = place { block = physical }
+        return true
+      }
+      guard let block, block < device.byteCount >> blockSize.shift else { return }
+      let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 4096)
+      defer { unsafe buffer.deallocate() }
+      do throws(DeviceError) {
+        try unsafe device.read(into: buffer, at: blockSize.offset(of: block))
+      } catch {
+        throw ExtentFSError(error)
+      }
+      // Safe: `used` is less than a block.
+      guard let index = unsafe buffer[used...].firstIndex(where: { $0 != 0 }) else { return }
+      report.note("\(label): block \(block) holds bytes behind the volume's end, from byte \(index) on")
+    } catch {
+      // A node that cannot be read was told of by the walk.
+      guard error.code == .damaged else { throw error }
+    }
+  }
+}
