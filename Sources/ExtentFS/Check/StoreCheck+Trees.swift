@@ -196,9 +196,6 @@ extension StoreCheck {
         "\(label): counts \(record.mappedBlocks) mapped and \(record.reservedBlocks) reserved blocks, and has \(sum.mapped) and \(sum.reserved)"
       )
     }
-    if record.kind == .volume, record.quotaBlocks > 0, record.mappedBlocks > record.quotaBlocks {
-      report.note("\(label): maps \(record.mappedBlocks) blocks, and its quota is \(record.quotaBlocks)")
-    }
     if readsData { try checkEnd(of: record) }
     guard var account else { return }
     (account.mapped, account.reserved) = (sum.mapped, sum.reserved)
