@@ -50,6 +50,10 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   /// The error for a failed call on the device.
   public init(_ error: DeviceError) { self.init(.device(error), "\(error)") }
 
+  /// Whether it says that a part of the store is not what was once written there, or that the device does not give it, though it
+  /// gives others: what does not need that part can go on. A device that gives nothing is another matter.
+  var isUnreadable: Bool { code == .damaged }
+
   /// One line of text.
   public var description: String { facts }
 }

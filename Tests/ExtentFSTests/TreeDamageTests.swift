@@ -41,10 +41,17 @@ import Testing
     expectDamaged { _ = try reader.floor(key) }
     expectDamaged { try reader.forEach { _ in true } }
     expectDamaged { try reader.forEachExtent(in: 0..<1 << 62) { _ in true } }
-    expectDamaged {
+    var found: ExtentFSError?
+    do {
       let edits = [ExtentEdit(key..<key + 1, .physical(77))]
-      _ = try store.merge { try $0.mergeExtents(root: root, owner: 7, edits: edits) }
+      let result = try TreeMerge(cache: store.cache, writer: Nowhere())
+        .mergeExtents(root: root, owner: 7, edits: edits)
+      found = result.damage
+      #expect(result.leftOut == edits)
+    } catch {
+      found = error
     }
+    #expect(found?.code == .damaged)
   }
 
   @Test func `every single bit changed in a node is found`() throws {
@@ -181,4 +188,18 @@ import Testing
       }
     }
   }
+}
+
+/// Takes the nodes of a merge, and puts them nowhere.
+private final class Nowhere: TreeWriter {
+  let generation: UInt64 = 9
+  private var count: UInt64 = 0
+
+  func allocateBlock() throws(ExtentFSError) -> UInt64 {
+    count += 1
+    return 50_000 + count
+  }
+  func write(_ node: Node) throws(ExtentFSError) {}
+  func released(_ block: UInt64) throws(ExtentFSError) {}
+  func replaced(_ run: PhysicalRun) throws(ExtentFSError) {}
 }

@@ -37,17 +37,67 @@ struct Catalog<Device: BlockDevice> {
     ExtentFSError(.damaged, "the catalog names the inode \(inode), which is not there")
   }
 
-  /// The inode of the volume `name`, with its record, or the key under which that name can be entered.
+  /// The inode of the volume `name`, with its record; nil where there is none.
   ///
-  /// Names are found by their hash; where two names have one hash, the later one is under the next key that is free.
-  func find(_ name: String) throws(ExtentFSError) -> (key: UInt64, found: (inode: UInt64, record: InodeRecord)?) {
+  /// Names are found by their hash; where two names have one hash, the later one is under the next key that is free. Where that
+  /// tree cannot be read, all inodes are looked through, which have their names too.
+  func find(_ name: String) throws(ExtentFSError) -> CatalogEntry? {
+    do throws(ExtentFSError) {
+      return try findByKey(name)
+    } catch {
+      guard error.isUnreadable else { throw error }
+      var found: CatalogEntry?
+      var isWhole = true
+      try forEachReadable({ _ in isWhole = false }) { inode, record in
+        guard !record.isTransient, record.name.hasSameBytes(as: name) else { return true }
+        found = (inode, record)
+        return false
+      }
+      // It may be among those that cannot be read.
+      if found == nil, !isWhole { throw error }
+      return found
+    }
+  }
+
+  private func findByKey(_ name: String) throws(ExtentFSError) -> CatalogEntry? {
     var key = nameKey(name)
     while let inode = try inode(atKey: key) {
       guard let record = try record(of: inode) else { throw Self.missing(inode) }
-      if record.name.hasSameBytes(as: name) { return (key, (inode, record)) }
+      if record.name.hasSameBytes(as: name) { return (inode, record) }
       key &+= 1
     }
-    return (key, nil)
+    return nil
+  }
+
+  /// Calls `body` with all inodes that can be read, in order, until it returns false; and `unreadable` with the reason why others
+  /// cannot.
+  func forEachReadable(
+    _ unreadable: (ExtentFSError) -> Void, _ body: (UInt64, InodeRecord) throws(ExtentFSError) -> Bool
+  ) throws(ExtentFSError) {
+    let reader = TreeReader(cache: nodes, root: superblock.inodes, kind: .inodes)
+    var key: UInt64 = 0
+    while true {
+      let (part, keys) = try reader.part(for: key)
+      switch part {
+      case .leaf(let leaf):
+        for index in 0..<leaf.count {
+          let record: InodeRecord
+          do throws(ExtentFSError) {
+            record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
+              try InodeRecord(decoding: value, at: 0)
+            }
+          } catch {
+            unreadable(error)
+            continue
+          }
+          guard try body(leaf.key(at: index), record) else { return }
+        }
+      case .unreadable(let error): unreadable(error)
+      case .none: break
+      }
+      guard keys.upperBound < .max else { return }
+      key = keys.upperBound
+    }
   }
 
   /// Calls `body` with all inodes, in order, until it returns false.

@@ -11,6 +11,8 @@ final class CatalogEditor<Device: BlockDevice> {
   private(set) var inodes: [UInt64: InodeRecord?] = [:]
   /// The changed keys of names; nil for one that is gone.
   private var names: [UInt64: UInt64?] = [:]
+  /// Whether `names` has all of them, since the tree of names cannot be read.
+  private(set) var rebuildsNames = false
   /// By how much the blocks change that volumes are promised.
   private(set) var promisedChange: Int64 = 0
   /// Whether the store gets something that programs without snapshots do not know.
@@ -54,7 +56,29 @@ final class CatalogEditor<Device: BlockDevice> {
 
   private func inode(atKey key: UInt64) throws(ExtentFSError) -> UInt64? {
     if let changed = names[key] { return changed }
-    return try catalog.inode(atKey: key)
+    if rebuildsNames { return nil }
+    do throws(ExtentFSError) {
+      return try catalog.inode(atKey: key)
+    } catch {
+      guard error.isUnreadable else { throw error }
+      try rebuildNames()
+      return names[key] ?? nil
+    }
+  }
+
+  /// Gathers the names from the inodes, which have them too: the checkpoint writes a new tree of names.
+  private func rebuildNames() throws(ExtentFSError) {
+    names = [:]
+    rebuildsNames = true
+    var unnamed = inodes
+    try catalog.forEach { inode, record throws(ExtentFSError) in
+      let current = unnamed.removeValue(forKey: inode) ?? record
+      if let current, current.hasName { try enter(current.name, for: inode) }
+      return true
+    }
+    for (inode, record) in unnamed.sorted(by: { $0.key < $1.key }) {
+      if let record, record.hasName { try enter(record.name, for: inode) }
+    }
   }
 
   /// The inode of `name`, with its record, as it will be, and the key that it is under; else the key for it.
@@ -72,7 +96,11 @@ final class CatalogEditor<Device: BlockDevice> {
   func enter(_ name: String, for inode: UInt64) throws(ExtentFSError) {
     // Not `find`: the record that has the name is the inode's own.
     var key = catalog.nameKey(name)
-    while try self.inode(atKey: key) != nil { key &+= 1 }
+    while let other = try self.inode(atKey: key) {
+      // It is there already where the names were gathered just now.
+      if other == inode { return }
+      key &+= 1
+    }
     names[key] = .some(inode)
   }
 
@@ -104,7 +132,7 @@ final class CatalogEditor<Device: BlockDevice> {
     }
   }
 
-  /// The changes of the tree of names.
+  /// The changes of the tree of names; all of a new one, where that is written anew.
   var nameEdits: [KeyedEdit] {
     names.sorted { $0.key < $1.key }.map { key, inode in
       KeyedEdit(key: key, value: inode.map { inode in encoded(8) { bytes, offset in bytes.store(inode, at: offset) } })
@@ -113,6 +141,9 @@ final class CatalogEditor<Device: BlockDevice> {
 }
 
 extension InodeRecord {
+  /// Whether a name leads to it.
+  fileprivate var hasName: Bool { !isTransient && !name.isEmpty }
+
   /// Whether programs without snapshots could not read the record.
   fileprivate var needsSnapshots: Bool { kind != .volume || isThrowaway || quotaBlocks > 0 || reservationBlocks > 0 }
 

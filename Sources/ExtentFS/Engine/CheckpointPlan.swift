@@ -7,6 +7,8 @@ struct CheckpointPlan<Device: BlockDevice> {
   let catalog: CatalogEditor<Device>
   /// Open volumes that nobody may change until the checkpoint has ended.
   var held: [DiskVolume<Device>] = []
+  /// Inodes that get the contents of another: what was written to them before goes.
+  var replacesContents: Set<UInt64> = []
   /// Runs when what changed is in the trees, and the records in `catalog` say so.
   var finish: (CheckpointWriter<Device>) throws(ExtentFSError) -> Void = { _ in }
 

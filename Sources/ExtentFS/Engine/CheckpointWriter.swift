@@ -21,7 +21,10 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   init(_ engine: Engine<Device>, after superblock: Superblock) {
     self.engine = engine
     generation = superblock.generation + 1
-    references = ReferenceCounts(engine.nodes, root: superblock.shared)
+    let space = engine.space
+    references = ReferenceCounts(engine.nodes, root: superblock.shared) { range, body throws(ExtentFSError) in
+      try space.forEachUsed(in: range, body)
+    }
   }
 
   func allocateBlock() throws(ExtentFSError) -> UInt64 {
@@ -74,7 +77,11 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   /// Gives up the data that nothing leads to any more, and returns the changes of the tree of shared runs. After that only that
   /// tree and the space are written.
   func finishReferences() throws(ExtentFSError) -> [KeyedEdit] {
-    try references.finish { run throws(ExtentFSError) in try giveUp(run) }
+    let edits = try references.finish { run throws(ExtentFSError) in try giveUp(run) }
+    if let error = references.damage {
+      engine.damage.note("the shared runs", error, "blocks whose references they counted are never free again")
+    }
+    return edits
   }
 
   private func giveUpNode(_ run: PhysicalRun) throws(ExtentFSError) {

@@ -23,17 +23,23 @@ extension DiskVolume {
     // The view keeps the blocks that it maps from being used for anything else.
     defer { withExtendedLifetime(view) {} }
     let range = try checkedRange(offset, buffer.count, in: view)
-    try view.forEachPiece(in: blockSize.blocks(touching: range), engine.nodes) { blocks, place throws(ExtentFSError) in
-      let bytes = blockSize.bytes(of: blocks, within: range)
-      // Safe: `bytes` lies in `range`, which is as long as `buffer`.
-      let part = unsafe UnsafeMutableRawBufferPointer(
-        rebasing: buffer[Int(bytes.lowerBound - offset)..<Int(bytes.upperBound - offset)])
-      if case .physical(let block) = place {
-        try unsafe readBlocks(into: part, from: block, bytes, blocks.lowerBound)
-      } else {
-        unsafe part.fillWithZeroes()
+    let blocks = blockSize.blocks(touching: range)
+    do throws(ExtentFSError) {
+      try view.forEachPiece(in: blocks, engine.nodes) { blocks, place throws(ExtentFSError) in
+        let bytes = blockSize.bytes(of: blocks, within: range)
+        // Safe: `bytes` lies in `range`, which is as long as `buffer`.
+        let part = unsafe UnsafeMutableRawBufferPointer(
+          rebasing: buffer[Int(bytes.lowerBound - offset)..<Int(bytes.upperBound - offset)])
+        if case .physical(let block) = place {
+          try unsafe readBlocks(into: part, from: block, bytes, blocks.lowerBound)
+        } else {
+          unsafe part.fillWithZeroes()
+        }
+        return true
       }
-      return true
+    } catch {
+      noteUnreadable(error)
+      throw error
     }
   }
 

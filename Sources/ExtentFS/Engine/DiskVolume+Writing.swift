@@ -224,6 +224,7 @@ extension DiskVolume {
         guard writer.allows(charge) else { return .overQuota }
         if now.isJournaled { guard try append() else { return .journalFull } }
         writer.chargedCount = writer.chargedCount &+ charge
+        writer.hasOnlyCarried = false
         engine.countEdit(blocks.length)
         var active = now.active
         now.active.forEachRun(in: blocks) { run in

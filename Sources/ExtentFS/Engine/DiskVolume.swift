@@ -22,6 +22,8 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
   let openRun: OpenRun<Device>
   /// The name, which a rename changes.
   let names: Locked<String>
+  /// Why something of it can be neither read nor merged; nil where nothing is known of that.
+  private let damage = Locked<ExtentFSError?>(nil)
 
   /// What writers share.
   struct WriterState {
@@ -45,6 +47,8 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     /// How many blocks it is promised in all, those included that it maps.
     var reservation: UInt64
 
+    /// Whether all that waits for a checkpoint is what the last ones could not merge.
+    var hasOnlyCarried = false
     /// The logical blocks of writes that have taken blocks which are promised, and do not map them yet. No two overlap.
     var promisesInFlight: [Range<UInt64>] = []
 
@@ -58,7 +62,7 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
 
     /// A checkpoint begins.
     mutating func startAgain() {
-      (superseded, supersededCount, changedCount) = ([], 0, 0)
+      (superseded, supersededCount, changedCount, hasOnlyCarried) = ([], 0, 0, false)
       (frozenChargedCount, chargedCount) = (frozenChargedCount &+ chargedCount, 0)
     }
 
@@ -109,6 +113,29 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
 
   /// What may be done with it.
   package var access: VolumeAccess { current.load(ordering: .acquiring).access }
+
+  /// Whether something of it can be neither read nor merged: it is read-only then.
+  package var isDamaged: Bool { damage.withLock { $0 != nil } }
+
+  /// Takes note of what the checkpoint that runs has found: nil where it could merge everything.
+  func noteDamage(_ error: ExtentFSError?) {
+    let wasDamaged = damage.withLock { damage in
+      defer { damage = error }
+      return damage != nil
+    }
+    let part = "volume '\(name)'"
+    if let error {
+      engine.damage.note(part, error, "it is read-only, and what lies below is not read")
+    } else if wasDamaged {
+      engine.damage.forget(part)
+    }
+  }
+
+  /// Takes note of what a read has met, unless more is known of the volume.
+  func noteUnreadable(_ error: ExtentFSError) {
+    guard error.isUnreadable, !isDamaged else { return }
+    engine.damage.note("volume '\(name)'", error, "what lies there is not read")
+  }
 
   var gone: ExtentFSError { ExtentFSError(.deleted, "volume '\(name)' was deleted") }
 

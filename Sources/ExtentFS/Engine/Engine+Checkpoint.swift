@@ -58,9 +58,9 @@ extension Engine {
 
   /// Runs a checkpoint, whose failure is final. Under `checkpoints`.
   func write(_ plan: CheckpointPlan<Device>, evenIfUnchanged: Bool = true) throws(ExtentFSError) {
+    guard evenIfUnchanged || hasChanges else { return }
     let (frozen, cut) = freeze(holding: plan.held)
     defer { for volume in plan.held.reversed() { volume.writers.unlock() } }
-    guard evenIfUnchanged || !frozen.isEmpty || state.withLock({ !$0.orphans.isEmpty }) else { return }
     let start = ContinuousClock.now
     do throws(ExtentFSError) {
       try merge(frozen, cut, plan)
@@ -69,6 +69,17 @@ extension Engine {
       journal.fail("a checkpoint failed: \(error)")
       throw error
     }
+  }
+
+  /// Whether there is anything to merge. What is carried along alone is no reason for a checkpoint.
+  private var hasChanges: Bool {
+    let (volumes, hasOrphans) = state.withLock { ($0.volumes.values.map(\.volume), !$0.orphans.isEmpty) }
+    return hasOrphans
+      || volumes.contains { volume in
+        volume.writers.withLock { writer in
+          !volume.current.load(ordering: .relaxed).active.isEmpty && !writer.hasOnlyCarried
+        }
+      }
   }
 
   /// Makes the volumes' active deltas frozen, all at one instant, and cuts the journal there. The locks of the volumes `held`
@@ -120,6 +131,8 @@ extension Engine {
     _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ plan: CheckpointPlan<Device>
   ) throws(ExtentFSError) {
     let catalog = plan.catalog
+    var frozen = frozen
+    try relocate(&frozen)
     let (slot, throwaways, orphans) = state.withLock { ($0.slot, $0.newThrowaways, $0.orphans) }
     guard catalog.superblock.generation < .max else {
       throw ExtentFSError(.damaged, "the superblock has the last generation that there is")
@@ -129,8 +142,11 @@ extension Engine {
       try catalog.setRecord(record, of: inode)
       try writer.retain(record.base)
     }
-    for part in frozen { try merge(part, catalog, writer) }
+    var left: [LeftOut<Device>] = []
+    for part in frozen { if let rest = try merge(part, catalog, writer) { left.append(rest) } }
     try plan.finish(writer)
+    let carried = try carry(left, plan)
+    defer { for volume in carried.locked { volume.writers.unlock() } }
     let superblock = try writeTrees(catalog, writer, cut)
 
     try commits.barrier()
@@ -138,23 +154,40 @@ extension Engine {
     try commits.barrier()
     space.didMergePromises(catalog.promisedChange)
     publish(
-      superblock, slot: 1 - slot, plan, retiring: writer.released + frozen.flatMap(\.superseded) + orphans)
+      superblock, slot: 1 - slot, plan, carried,
+      retiring: writer.released + frozen.flatMap(\.superseded) + orphans + carried.retired)
     updateReserve()
     journal.advanceTail(to: cut)
   }
 
-  /// Merges what changed of one volume into its tree.
+  /// Merges what changed of one volume into its tree. Returns what cannot be merged, since a node of the tree, or the volume's
+  /// record, cannot be read.
   private func merge(
     _ part: FrozenVolume<Device>, _ catalog: CatalogEditor<Device>, _ writer: CheckpointWriter<Device>
-  ) throws(ExtentFSError) {
-    guard var record = try catalog.record(of: part.volume.inode) else {
-      throw ExtentFSError(.damaged, "the open inode \(part.volume.inode) is not in the catalog")
+  ) throws(ExtentFSError) -> LeftOut<Device>? {
+    let volume = part.volume
+    var found: InodeRecord?
+    do throws(ExtentFSError) {
+      found = try catalog.record(of: volume.inode)
+    } catch {
+      guard error.isUnreadable else { throw error }
+      return LeftOut(volume: volume, changes: part.delta, damage: error)
     }
-    let (base, mapped, reserved) = try part.base.merging(part.delta, owner: part.volume.inode, nodes, writer)
-    try commitBlocks(of: part.delta)
-    record.base = base
-    record.count(mapped: mapped, reserved: reserved)
-    try catalog.setRecord(record, of: part.volume.inode)
+    guard var record = found else {
+      throw ExtentFSError(.damaged, "the open inode \(volume.inode) is not in the catalog")
+    }
+    let merged = try part.base.merging(part.delta, owner: volume.inode, nodes, writer)
+    var reached = part.delta
+    for run in merged.leftOut.runs { reached.replace(run.positions, with: nil) }
+    try commitBlocks(of: reached)
+    record.base = merged.base
+    record.count(mapped: merged.mapped, reserved: merged.reserved)
+    try catalog.setRecord(record, of: volume.inode)
+    guard let damage = merged.damage else {
+      volume.noteDamage(nil)
+      return nil
+    }
+    return LeftOut(volume: volume, changes: merged.leftOut, damage: damage)
   }
 
   /// The trees reach the delta's blocks from now on.
@@ -175,9 +208,14 @@ extension Engine {
     var superblock = catalog.superblock
     superblock.generation = writer.generation
     superblock.inodes = try merge.mergeKeyed(root: superblock.inodes, kind: .inodes, edits: catalog.inodeEdits)
+    if catalog.rebuildsNames {
+      try merge.giveUp(superblock.names, kind: .names)
+      superblock.names = .empty
+    }
     superblock.names = try merge.mergeKeyed(root: superblock.names, kind: .names, edits: catalog.nameEdits)
+    let references = try writer.finishReferences()
     superblock.shared = try merge.mergeKeyed(
-      root: superblock.shared, kind: .shared, edits: try writer.finishReferences())
+      root: superblock.shared, kind: .shared, edits: references, unreadable: .replace)
     superblock.space = try writeSpace(superblock.space, writer)
     superblock.blockCount = space.blockCount
     superblock.groupCount = space.groupCount
@@ -209,7 +247,8 @@ extension Engine {
   }
 
   private func publish(
-    _ superblock: Superblock, slot: Int, _ plan: CheckpointPlan<Device>, retiring runs: [PhysicalRun]
+    _ superblock: Superblock, slot: Int, _ plan: CheckpointPlan<Device>, _ carried: Carried<Device>,
+    retiring runs: [PhysicalRun]
   ) {
     spaceRoot.withLock { $0 = superblock.space }
     space.didCommit()
@@ -224,12 +263,12 @@ extension Engine {
       state.epoch = old.end(retiring: runs)
       return (state.volumes.mapValues(\.volume), state.epoch, old)
     }
-    let held = Set(plan.held.map(\.inode))
+    let held = Set((plan.held + carried.locked).map(\.inode))
     for (inode, volume) in volumes {
       let isHeld = held.contains(inode)
       if !isHeld { volume.writers.lock() }
       // Leaves the lock before it goes, since blocks may be set free with it.
-      let replaced = publish(volume, plan.catalog.inodes[inode], epoch)
+      let replaced = publish(volume, plan.catalog.inodes[inode], carried.changes[inode], epoch)
       if !isHeld { volume.writers.unlock() }
       withExtendedLifetime(replaced) {}
     }
@@ -239,12 +278,25 @@ extension Engine {
   /// Publishes what a checkpoint has made of an open volume, under its `writers`, and closes it where nobody needs it. Returns
   /// what it replaced.
   ///
-  /// - Parameter record: the volume's record where that has changed; nil inside where it is gone.
-  private func publish(_ volume: DiskVolume<Device>, _ record: InodeRecord??, _ epoch: Epoch) -> View {
+  /// - Parameters:
+  ///   - record: the volume's record where that has changed; nil inside where it is gone.
+  ///   - carried: what could not be merged of it.
+  private func publish(
+    _ volume: DiskVolume<Device>, _ record: InodeRecord??, _ carried: Delta?, _ epoch: Epoch
+  ) -> View {
     let old = volume.current.load(ordering: .relaxed)
+    let active = (carried ?? Delta()).overlaid(by: old.active)
+    if let carried {
+      volume.writers.assumingLocked { writer in
+        writer.hasOnlyCarried = old.active.isEmpty
+        writer.chargedCount &+= carried.physicalRuns.reduce(0) { $0 &+ $1.count }
+      }
+    }
     guard let changed = record else {
-      volume.publish(old.replacing(frozen: nil, epoch: epoch))
-      close(volume, unlessUsedOr: !old.active.isEmpty)
+      // Where its record cannot be read, it keeps what it has.
+      let access = volume.isDamaged ? VolumeAccess.readOnly : old.access
+      volume.publish(old.replacing(active: active, frozen: nil, access: access, epoch: epoch))
+      close(volume, unlessUsedOr: !active.isEmpty)
       return old
     }
     guard let record = changed, record.kind != .deleted else {
@@ -254,8 +306,9 @@ extension Engine {
     }
     volume.writers.assumingLocked { $0.didMerge(record) }
     volume.names.withLock { $0 = record.name }
-    volume.publish(View(inode: volume.inode, record, active: old.active, epoch: epoch))
-    close(volume, unlessUsedOr: !old.active.isEmpty)
+    let access = volume.isDamaged ? VolumeAccess.readOnly : record.access
+    volume.publish(View(inode: volume.inode, record, access: access, active: active, epoch: epoch))
+    close(volume, unlessUsedOr: !active.isEmpty)
     return old
   }
 

@@ -48,14 +48,12 @@ extension Engine {
       let (superblock, open) = state.withLock { ($0.superblock, Set($0.volumes.keys)) }
       var found = Deletions(isComplete: true)
       if superblock.transientCount > 0 {
-        do throws(ExtentFSError) {
-          try Catalog(nodes: nodes, superblock: superblock).forEach { inode, record in
-            if record.isTransient, !open.contains(inode) { found.inodes.append(inode) }
-            return true
-          }
-        } catch {
-          guard error.code == .damaged else { throw error }
+        try Catalog(nodes: nodes, superblock: superblock).forEachReadable({ error in
+          self.noteUnreadableInodes(error)
           found.damagedCount = 1
+        }) { inode, record in
+          if record.isTransient, !open.contains(inode) { found.inodes.append(inode) }
+          return true
         }
       }
       state.withLock { $0.deletions = found }
@@ -114,7 +112,8 @@ extension Engine {
           _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, &work)
           turn.append((inode, record))
         } catch {
-          guard error.code == .damaged else { throw error }
+          guard error.isUnreadable else { throw error }
+          damage.note("the deleted inode \(inode)", error, "what it has is not given back")
           damaged = inode
         }
       }

@@ -105,6 +105,7 @@ extension Engine {
       try promise(source.record.reservedBlocks, to: volume)
       let catalog = plan.catalog
       let inode = try catalog.makeInode()
+      plan.replacesContents = [target.inode]
       plan.finish = { writer throws(ExtentFSError) in
         guard var record = try catalog.record(of: target.inode), let source = try catalog.record(of: source.inode)
         else { throw Catalog<Device>.missing(target.inode) }
@@ -177,14 +178,17 @@ extension Engine {
       _ = try hold((inode, record), in: &plan, force: force)
       try plan.catalog.setRecord(record, of: inode)
       let cut = blockSize.blocks(toHold: byteCount)..<ExtentRecord.blockLimit
+      // What cannot be read cannot be cut off either.
+      _ = try record.base.forEachPiece(in: cut, nodes) { _, _ in true }
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
         guard var record = try catalog.record(of: inode) else { throw Catalog<Device>.missing(inode) }
         var holes = Delta()
         holes.replace(cut, with: .hole)
-        let (base, mapped, reserved) = try record.base.merging(holes, owner: inode, self.nodes, writer)
-        record.base = base
-        record.count(mapped: mapped, reserved: reserved)
+        let merged = try record.base.merging(holes, owner: inode, self.nodes, writer)
+        if let damage = merged.damage { throw damage }
+        record.base = merged.base
+        record.count(mapped: merged.mapped, reserved: merged.reserved)
         try catalog.setRecord(record, of: inode)
       }
     }
@@ -322,7 +326,7 @@ extension Catalog {
     var all: [CatalogEntry] = []
     var seen: Set<UInt64> = []
     for name in names {
-      guard let found = try find(name).found else { throw VolumeName.missing(name) }
+      guard let found = try find(name) else { throw VolumeName.missing(name) }
       let snapshots = withSnapshots && found.record.kind == .volume ? try snapshots(of: name) : []
       for entry in [found] + snapshots where seen.insert(entry.inode).inserted { all.append(entry) }
     }

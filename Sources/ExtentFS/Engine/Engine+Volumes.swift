@@ -11,7 +11,7 @@ extension Engine {
     while true {
       let (catalog, epoch) = currentCatalog()
       defer { withExtendedLifetime(epoch) {} }
-      guard let found = try catalog.find(name).found else { return nil }
+      guard let found = try catalog.find(name) else { return nil }
       switch adopt(found.inode, found.record, asOf: catalog.superblock.generation, userCount: 1) {
       case .open(let volume): return volume
       case .isHeld: checkpoints.withLock {}
@@ -52,7 +52,7 @@ extension Engine {
   package func findVolume(named name: String) throws(ExtentFSError) -> (inode: UInt64, record: InodeRecord)? {
     let (catalog, epoch) = currentCatalog()
     defer { withExtendedLifetime(epoch) {} }
-    return try catalog.find(name).found
+    return try catalog.find(name)
   }
 
   /// What the catalog says of `inode`; nil where there is none.
@@ -62,16 +62,21 @@ extension Engine {
     return try catalog.record(of: inode)
   }
 
-  /// What the catalog says of all inodes, in order: volumes, snapshots, throwaways, and what is deleted and not yet given back.
+  /// What the catalog says of all inodes that can be read, in order: volumes, snapshots, throwaways, and what is deleted and not yet
+  /// given back.
   package func volumeRecords() throws(ExtentFSError) -> [(inode: UInt64, record: InodeRecord)] {
     let (catalog, epoch) = currentCatalog()
     defer { withExtendedLifetime(epoch) {} }
     var all: [(inode: UInt64, record: InodeRecord)] = []
-    try catalog.forEach { inode, record in
+    try catalog.forEachReadable({ self.noteUnreadableInodes($0) }) { inode, record in
       all.append((inode, record))
       return true
     }
     return all
+  }
+
+  func noteUnreadableInodes(_ error: ExtentFSError) {
+    damage.note("a part of the tree of inodes", error, "the volumes and snapshots that it has cannot be opened")
   }
 
   /// Which store it is.

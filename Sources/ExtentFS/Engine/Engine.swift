@@ -15,6 +15,8 @@ package struct EngineOptions: Sendable {
   package var checkpointSeconds: UInt32 = 60
   /// How many nodes one step of a deletion visits: by default 4 MiB of them. More than a tree is high.
   package var deletionStepNodeCount = 1024
+  /// Hears of each part of the store that cannot be read; see ``DamageRegister``.
+  package var reportsDamage: @Sendable (Damage) -> Void = { _ in }
   /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
   /// trusts what may never have reached the device.
   package var verifiesRecoveredData = true
@@ -49,6 +51,11 @@ package final class Engine<Device: BlockDevice>: Sendable {
   /// `deadBlockCountMax` as of the last checkpoint.
   let deadBlockLimit = ManagedAtomic<UInt64>(.max)
   let state: Locked<State>
+  package let damage: DamageRegister
+  /// What the journal says of inodes whose records cannot be read, by inode.
+  let strayChanges: Locked<[UInt64: Delta]>
+  /// How much of the journal may be taken by what cannot be merged, in bytes.
+  let carryByteCountMax: ManagedAtomic<UInt64>
   /// How many blocks are given up, and kept by someone who reads an older view or catalog.
   let heldBlockCount = ManagedAtomic<UInt64>(0)
   /// How many changes of mappings there were since the store was opened.
@@ -91,6 +98,9 @@ package final class Engine<Device: BlockDevice>: Sendable {
     checksums = parts.checksums
     spaceRoot = parts.spaceRoot
     journal = parts.journal
+    damage = parts.damage
+    strayChanges = Locked(parts.strayChanges)
+    carryByteCountMax = ManagedAtomic(parts.carryByteCountMax)
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space
     let journal = parts.journal
@@ -127,4 +137,7 @@ struct EngineParts<Device: BlockDevice> {
   /// The durable space tree, where the groups' records are looked up.
   var spaceRoot: Locked<TreeRoot>
   var journal: JournalRing<Device>
+  var damage: DamageRegister
+  var strayChanges: [UInt64: Delta]
+  var carryByteCountMax: UInt64
 }

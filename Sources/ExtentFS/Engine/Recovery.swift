@@ -1,10 +1,12 @@
+internal import Atomics
 internal import BlockStores
 internal import Bytes
 internal import Devices
 
 /// What a journal says has changed since the superblock, of one volume.
 struct RecoveredVolume {
-  var record: InodeRecord
+  /// Nil where that cannot be read.
+  var record: InodeRecord?
   var delta = Delta()
   /// Blocks that records mapped and later records superseded.
   var superseded: [PhysicalRun] = []
@@ -24,8 +26,13 @@ struct Recovery<Device: BlockDevice> {
   private(set) var volumes: [UInt64: RecoveredVolume] = [:]
   /// What the user should know: records that were dropped.
   private(set) var warnings: [String] = []
+  let damage: DamageRegister
+  private let readOnly: Bool
 
-  init(_ device: Device, _ options: EngineOptions, readOnly: Bool) throws(ExtentFSError) {
+  init(
+    _ device: Device, _ options: EngineOptions, readOnly: Bool, _ damage: DamageRegister
+  ) throws(ExtentFSError) {
+    (self.damage, self.readOnly) = (damage, readOnly)
     self.device = device
     self.options = options
     (superblock, slot) = try device.newestSuperblock()
@@ -57,8 +64,8 @@ struct Recovery<Device: BlockDevice> {
     space = try SpaceMap(
       device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
       growingUpTo: device.canGrow ? (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift : nil,
-      records: records)
-    checksums = ChecksumTable(space: space, byteBudget: half)
+      records: records, damage: damage)
+    checksums = ChecksumTable(space: space, byteBudget: half, damage: damage)
     // Before the journal is read: that would fill the kernel's memory with large folios of it.
     mapping = readOnly ? nil : device.map(geometry.journalRegion)
   }
@@ -67,22 +74,27 @@ struct Recovery<Device: BlockDevice> {
 
   /// Reads the journal, twice: once to learn what a completed sync had made durable, then to do it again in memory. Records
   /// of later data count only if that data reached the device, which its checksums tell; it was never promised.
-  mutating func replay() throws(ExtentFSError) -> JournalPosition {
+  ///
+  /// - Returns: the journal, and where it ends.
+  mutating func replay() throws(ExtentFSError) -> (journal: JournalReplay<Device>, end: JournalEnd) {
     let journal = try JournalReplay(
       device: device, region: region,
       identity: JournalIdentity(storeTag: superblock.uuid.tag, epoch: superblock.journalEpoch),
       tail: JournalPosition(offset: superblock.journalTailOffset, sequence: superblock.journalTailSequence))
     let end = try journal.forEach { _ throws(ExtentFSError) in }
     if let lost = try journal.lostDurableSequence(after: end) {
-      throw ExtentFSError(
+      let error = ExtentFSError(
         .damaged,
         "the journal ends at record \(end.lastSequence), but record \(lost) was durable: the device lost what it had synced"
       )
+      guard readOnly else { throw error }
+      warnings.append("\(error.facts); what was changed after that is missing")
+      damage.note("the journal", error, "what was changed after that is missing")
     }
     _ = try journal.forEach { record throws(ExtentFSError) in
       try apply(record, isDurable: record.sequence <= end.durableSequence)
     }
-    return journal.nextStart
+    return (journal, end)
   }
 
   private mutating func apply(_ record: JournalRecord, isDurable: Bool) throws(ExtentFSError) {
@@ -111,14 +123,24 @@ struct Recovery<Device: BlockDevice> {
   ) throws(ExtentFSError) {
     if volumes[inode] == nil {
       let catalog = Catalog(nodes: nodes, superblock: superblock)
-      guard let record = try catalog.record(of: inode) else {
-        throw ExtentFSError(.damaged, "the journal changes inode \(inode), which is not there")
+      do throws(ExtentFSError) {
+        guard let record = try catalog.record(of: inode) else {
+          // What is missing is not what cannot be read.
+          throw ExtentFSError(.failed, "the journal changes inode \(inode), which is not there")
+        }
+        volumes[inode] = RecoveredVolume(record: record)
+      } catch {
+        guard error.isUnreadable else {
+          throw ExtentFSError(error.code == .failed ? .damaged : error.code, error.facts)
+        }
+        damage.note("inode \(inode)", error, "it cannot be opened; what was changed of it stays in the journal")
+        volumes[inode] = RecoveredVolume()
       }
-      volumes[inode] = RecoveredVolume(record: record)
     }
     guard var volume = volumes.removeValue(forKey: inode) else { return }
     defer { volumes[inode] = volume }
-    guard blocks.upperBound <= superblock.geometry.blockSize.blocks(toHold: volume.record.byteCount) else {
+    let byteCount = volume.record?.byteCount ?? UInt64(Int64.max)
+    guard blocks.upperBound <= superblock.geometry.blockSize.blocks(toHold: byteCount) else {
       throw ExtentFSError(.damaged, "the journal changes blocks \(blocks) of inode \(inode), which has fewer")
     }
     volume.delta.forEachRun(in: blocks) { run in
@@ -131,7 +153,8 @@ struct Recovery<Device: BlockDevice> {
   }
 
   /// Whether the blocks of `run` hold what has these checksums. Blocks behind the device's end hold nothing: a device that
-  /// grew without a sync may be short again after a power cut.
+  /// grew without a sync may be short again after a power cut. Those that the device does not give count as there: who reads them
+  /// is told.
   private func holds(_ run: PhysicalRun, _ sums: [UInt32]) throws(ExtentFSError) -> Bool {
     let blockSize = superblock.geometry.blockSize
     let end = run.block.addingReportingOverflow(run.count)
@@ -139,10 +162,11 @@ struct Recovery<Device: BlockDevice> {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 4096)
     defer { unsafe buffer.deallocate() }
     for (index, sum) in sums.enumerated() {
-      do throws(DeviceError) {
-        try unsafe device.read(into: buffer, at: blockSize.offset(of: run.block + UInt64(index)))
+      do throws(ExtentFSError) {
+        try unsafe device.readPart(into: buffer, at: blockSize.offset(of: run.block + UInt64(index)))
       } catch {
-        throw ExtentFSError(error)
+        guard error.isUnreadable else { throw error }
+        continue
       }
       if unsafe CRC32C.checksum(UnsafeRawBufferPointer(buffer)) != sum { return false }
     }
@@ -150,12 +174,16 @@ struct Recovery<Device: BlockDevice> {
   }
 
   /// The parts of an engine whose journal begins at `start` in a new epoch.
-  func parts(journalAt start: JournalPosition) throws(ExtentFSError) -> EngineParts<Device> {
+  func parts(
+    journalAt start: JournalPosition, carryByteCountMax: UInt64
+  ) throws(ExtentFSError) -> EngineParts<Device> {
     let identity = JournalIdentity(storeTag: superblock.uuid.tag, epoch: superblock.journalEpoch &+ 1)
     return EngineParts(
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
       spaceRoot: spaceRoot,
-      journal: try JournalRing(device: device, region: region, identity: identity, start: start, mapping: mapping))
+      journal: try JournalRing(device: device, region: region, identity: identity, start: start, mapping: mapping),
+      damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.delta),
+      carryByteCountMax: carryByteCountMax)
   }
 }
 
@@ -173,13 +201,28 @@ extension Engine {
   package static func open(
     _ device: Device, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    var recovery = try Recovery(device, options, readOnly: readOnly)
+    let damage = DamageRegister(report: options.reportsDamage)
+    do throws(ExtentFSError) {
+      return try open(device, options, readOnly: readOnly, damage, carries: false)
+    } catch {
+      guard error == tooMuchToCarry else { throw error }
+      return try open(device, options, readOnly: readOnly, damage, carries: true)
+    }
+  }
+
+  /// Opens the store.
+  ///
+  /// - Parameter carries: whether the journal begins behind what it has, so that what cannot be merged has room in it.
+  private static func open(
+    _ device: Device, _ options: EngineOptions, readOnly: Bool, _ damage: DamageRegister, carries: Bool
+  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
+    var recovery = try Recovery(device, options, readOnly: readOnly, damage)
     if !readOnly, let features = recovery.superblock.featuresAgainstWriting {
       throw ExtentFSError(
         .readOnlyFormat, "the store has features unknown to this program, which may therefore only read it: \(features)"
       )
     }
-    let start = try recovery.replay()
+    let (journal, end) = try recovery.replay()
     if !readOnly {
       // What was read may be in the kernel alone, such as a superblock that a process wrote and died. It has to be durable
       // before anything is written to blocks that are free by it, and in use by the superblock before it (R1).
@@ -188,21 +231,27 @@ extension Engine {
         do { try device.sync() } catch { throw ExtentFSError(error) }
       }
     }
-    let engine = Engine(try recovery.parts(journalAt: start), options: options)
+    let (start, room) = carries ? journal.startBehind(end) : (journal.nextStart, 0)
+    let carryByteCountMax = recovery.superblock.geometry.journalByteCount / 4
+    let engine = Engine(
+      try recovery.parts(journalAt: start, carryByteCountMax: min(room, carryByteCountMax)), options: options)
     for (inode, recovered) in recovery.volumes {
+      guard let record = recovered.record else { continue }
       // Open without a user: the checkpoint closes it.
       let adoption = engine.adopt(
-        inode, recovered.record, delta: recovered.delta, asOf: recovery.superblock.generation, userCount: 0)
+        inode, record, delta: recovered.delta, asOf: recovery.superblock.generation, userCount: 0)
       if case .open(let volume) = adoption { volume.writers.withLock { $0.superseded = recovered.superseded } }
     }
     if readOnly {
       engine.journal.fail("the store was opened for reading only")
     } else {
       do throws(ExtentFSError) {
+        try engine.space.requireReadableGroup()
         try engine.countBlocks()
         let plan = CheckpointPlan(engine.makeCatalogEditor())
         plan.catalog.superblock.journalEpoch &+= 1
         try engine.write(plan)
+        engine.carryByteCountMax.store(carryByteCountMax, ordering: .relaxed)
       } catch {
         engine.letGoOfVolumes()
         throw error

@@ -27,7 +27,7 @@ extension Engine {
     let (catalog, epoch) = currentCatalog()
     // Nobody writes over the nodes meanwhile.
     defer { withExtendedLifetime(epoch) {} }
-    guard let record = try catalog.find(name).found?.record else { throw VolumeName.missing(name) }
+    guard let record = try catalog.find(name)?.record else { throw VolumeName.missing(name) }
     return try spaceAccount(of: record, SharedRuns(nodes, root: catalog.superblock.shared))
   }
 

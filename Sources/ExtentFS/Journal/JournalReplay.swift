@@ -48,6 +48,15 @@ package struct JournalReplay<Device: BlockDevice> {
     JournalPosition(offset: 0, sequence: tail.sequence + ringByteCount / UInt64(JournalFormat.headerByteCount) + 1)
   }
 
+  /// The same, but behind the records that end at `end`, none of which is written over by the first `byteCount` bytes from there on.
+  func startBehind(_ end: JournalEnd) -> (start: JournalPosition, byteCount: UInt64) {
+    let block = JournalFormat.blockByteCount
+    let used = JournalFormat.roundedUp(end.usedByteCount)
+    let start = JournalPosition(offset: (tail.offset + used) % ringByteCount, sequence: nextStart.sequence)
+    // Half, since a record that does not fit the rest of the ring begins at its start.
+    return (start, (ringByteCount - used).minusOrZero(2 * block) / 2)
+  }
+
   /// Hands each record to `body`, in order, and returns where they end. It may be run any number of times.
   ///
   /// - Throws: what `body` throws; `.device` where the ring cannot be read; `.damaged` for a record with a right checksum and

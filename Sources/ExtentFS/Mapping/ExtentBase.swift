@@ -1,6 +1,17 @@
 internal import BlockStores
 internal import Devices
 
+/// What a merge of changes into a mapping led to.
+struct MergedBase {
+  var base: ExtentBase
+  /// By how much the numbers of mapped and reserved blocks changed.
+  var mapped: Int64
+  var reserved: Int64
+  /// What was left out, since the node that it belongs to cannot be read; and why.
+  var leftOut = Delta()
+  var damage: ExtentFSError?
+}
+
 /// A volume's mapping as of a checkpoint: up to four extents in its inode record, or a tree of them.
 struct ExtentBase: Sendable, Hashable {
   /// The extents, in order, where there is no tree.
@@ -34,11 +45,10 @@ struct ExtentBase: Sendable, Hashable {
     return goesOn
   }
 
-  /// This mapping with `delta` merged into it, and by how much the numbers of mapped and reserved blocks changed. What is no
-  /// longer mapped is reported to `writer`.
+  /// This mapping with `delta` merged into it, as far as its nodes can be read. What is no longer mapped is reported to `writer`.
   func merging<Device>(
     _ delta: Delta, owner: UInt64, _ nodes: NodeCache<Device>, _ writer: CheckpointWriter<Device>
-  ) throws(ExtentFSError) -> (base: ExtentBase, mapped: Int64, reserved: Int64) {
+  ) throws(ExtentFSError) -> MergedBase {
     let edits = delta.runs.map { ExtentEdit($0.positions, BlockTarget($0.value)) }
     let merge = TreeMerge(cache: nodes, writer: writer)
     if root.isEmpty, let merged = try merging(edits, writer) { return merged }
@@ -46,13 +56,17 @@ struct ExtentBase: Sendable, Hashable {
     let old = inline.map { ExtentEdit($0.blocks, $0.target) }
     let start = root.isEmpty ? try merge.mergeExtents(root: root, owner: owner, edits: old).root : root
     let result = try merge.mergeExtents(root: start, owner: owner, edits: edits)
-    return (ExtentBase(inline: [], root: result.root), result.mappedBlocks, result.reservedBlocks)
+    var merged = MergedBase(
+      base: ExtentBase(inline: [], root: result.root), mapped: result.mappedBlocks, reserved: result.reservedBlocks)
+    for edit in result.leftOut { merged.leftOut.replace(edit.blocks, with: DeltaTarget(edit.target)) }
+    merged.damage = result.damage
+    return merged
   }
 
   /// The merge within the inode record; nil where the result has no room there.
   private func merging<Device>(
     _ edits: [ExtentEdit], _ writer: CheckpointWriter<Device>
-  ) throws(ExtentFSError) -> (base: ExtentBase, mapped: Int64, reserved: Int64)? {
+  ) throws(ExtentFSError) -> MergedBase? {
     guard edits.count <= 4 * ExtentRecord.inlineEditFactor else { return nil }
     var map = RunMap<BlockTarget>()
     for extent in inline { map.replace(extent.blocks, with: extent.target) }
@@ -80,7 +94,7 @@ struct ExtentBase: Sendable, Hashable {
       })
     let (mappedBefore, reservedBefore) = Self.count(before)
     let (mappedAfter, reservedAfter) = Self.count(map)
-    return (base, mappedAfter - mappedBefore, reservedAfter - reservedBefore)
+    return MergedBase(base: base, mapped: mappedAfter - mappedBefore, reserved: reservedAfter - reservedBefore)
   }
 
   private static func count(_ map: RunMap<BlockTarget>) -> (mapped: Int64, reserved: Int64) {
@@ -96,6 +110,17 @@ struct ExtentBase: Sendable, Hashable {
 extension ExtentRecord {
   /// How many edits per inline extent are tried before a tree is made.
   fileprivate static var inlineEditFactor: Int { 4 }
+}
+
+extension DeltaTarget {
+  /// What makes a tree say so; nil for a hole.
+  fileprivate init(_ target: BlockTarget?) {
+    if let target {
+      self = target.physicalBlock.map { .physical($0) } ?? .reservedZeroes
+    } else {
+      self = .hole
+    }
+  }
 }
 
 extension BlockTarget {

@@ -48,9 +48,11 @@ final class View: AtomicReference, Sendable {
   }
 
   /// The view of an inode without changes since the last checkpoint.
-  convenience init(inode: UInt64, _ record: InodeRecord, active: Delta = Delta(), epoch: Epoch) {
+  convenience init(
+    inode: UInt64, _ record: InodeRecord, access: VolumeAccess? = nil, active: Delta = Delta(), epoch: Epoch
+  ) {
     self.init(
-      inode: inode, byteCount: record.byteCount, access: record.access, isJournaled: !record.isThrowaway,
+      inode: inode, byteCount: record.byteCount, access: access ?? record.access, isJournaled: !record.isThrowaway,
       active: active, frozen: nil, base: record.base, epoch: epoch)
   }
 
@@ -62,9 +64,12 @@ final class View: AtomicReference, Sendable {
   }
 
   /// This view with other deltas, and in another epoch.
-  func replacing(active: Delta? = nil, frozen: Delta?, epoch: Epoch? = nil) -> View {
+  func replacing(
+    active: Delta? = nil, frozen: Delta?, access: VolumeAccess? = nil, epoch: Epoch? = nil
+  ) -> View {
     View(
-      inode: inode, byteCount: byteCount, access: access, isJournaled: isJournaled, active: active ?? self.active,
+      inode: inode, byteCount: byteCount, access: access ?? self.access, isJournaled: isJournaled,
+      active: active ?? self.active,
       frozen: frozen, base: base, epoch: epoch ?? self.epoch)
   }
 }

@@ -12,6 +12,12 @@ extension ChecksumTable {
       } catch {
         // Checkpoints may have moved it, and used its old slot again.
         if try self.place(of: page) != place { continue }
+        if error.isUnreadable {
+          let blocks = blocks(of: page)
+          damage.note(
+            "the checksums of blocks \(blocks.lowerBound) to \(blocks.upperBound - 1)", error,
+            "what volumes had there cannot be verified, and is not read")
+        }
         throw error
       }
       // While the lock is held and the page is not in memory, no checkpoint can move it.
@@ -22,6 +28,25 @@ extension ChecksumTable {
       }
       if isDone { return }
     }
+  }
+
+  /// Brings all pages into memory, whole, in which checksums were set. What the checkpoint that is about to begin commits needs them
+  /// whole.
+  ///
+  /// - Returns: the blocks of those pages that cannot be read. No checksum that was set there can be written.
+  func completeDirty() throws(ExtentFSError) -> [Range<UInt64>] {
+    var pages: [UInt64] = []
+    forEachStripe { pages += $0.dirtyPages() }
+    var unreadable: [Range<UInt64>] = []
+    for page in pages.sorted() where stripe(of: page).withLock({ $0.page(page)?.isComplete == false }) {
+      do throws(ExtentFSError) {
+        try read(page)
+      } catch {
+        guard error.isUnreadable else { throw error }
+        unreadable.append(blocks(of: page))
+      }
+    }
+    return unreadable
   }
 
   /// Writes the checksums that this checkpoint's superblock is to lead to, each checksum block to the slot that the last
@@ -92,7 +117,10 @@ extension ChecksumTable {
     let (group, index) = groupAndIndex(of: page)
     let count = Int(space.geometry.checksumsPerBlock)
     guard let (committed, inUse) = space.bitmaps(ofGroup: group) else {
-      return (Bitmap(count: count), Bitmap(count: count))
+      // A group that cannot be read, of which only the journal says something.
+      var all = Bitmap(count: count)
+      all.insert(0..<count)
+      return (Bitmap(count: count), all)
     }
     let positions = index * count..<(index + 1) * count
     return (committed.slice(positions), inUse.slice(positions))

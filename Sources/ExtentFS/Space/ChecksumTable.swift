@@ -13,6 +13,7 @@ package import Devices
 /// stripe's lock, then the space map's `state`. One thread at a time runs a checkpoint.
 package final class ChecksumTable<Device: BlockDevice>: Sendable {
   let space: SpaceMap<Device>
+  let damage: DamageRegister
   private let stripes: [Locked<ChecksumStripe>]
   /// The first block of group 0.
   private let firstBlock: UInt64
@@ -22,8 +23,11 @@ package final class ChecksumTable<Device: BlockDevice>: Sendable {
   private let shift: UInt64
 
   /// The checksums of the blocks of `space`, of which clean ones take at most about `byteBudget` bytes of memory.
-  package init(space: SpaceMap<Device>, byteBudget: Int) {
+  ///
+  /// - Parameter damage: hears of checksum blocks that cannot be read.
+  package init(space: SpaceMap<Device>, byteBudget: Int, damage: DamageRegister = DamageRegister()) {
     self.space = space
+    self.damage = damage
     let geometry = space.geometry
     firstBlock = geometry.headBlockCount
     shift = geometry.blockSize.shift - 2
@@ -118,6 +122,9 @@ package final class ChecksumTable<Device: BlockDevice>: Sendable {
   private static func outside(_ block: UInt64) -> ExtentFSError {
     ExtentFSError(.damaged, "block \(block) is mapped, and is no block of a store")
   }
+
+  /// The blocks whose checksums the page has.
+  func blocks(of page: UInt64) -> Range<UInt64> { firstBlock + page << shift..<firstBlock + (page + 1) << shift }
 
   /// The page of `block` and the block's index in it.
   @inline(__always)

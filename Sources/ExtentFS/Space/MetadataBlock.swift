@@ -11,18 +11,48 @@ extension BlockDevice {
   ) throws(ExtentFSError) -> Result {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 64)
     defer { unsafe buffer.deallocate() }
-    do throws(DeviceError) {
-      try unsafe read(into: buffer, at: blockSize.offset(of: block))
-    } catch {
-      throw ExtentFSError(error)
-    }
     // Safe: the buffer lives until the function returns.
     let bytes = UnsafeRawBufferPointer(buffer)
-    let found = unsafe MetadataChecksum.checksum(bytes, block: block)
-    guard found == checksum else {
-      throw ExtentFSError(.damaged, "block \(block) has checksum \(found), and its parent says \(checksum)")
+    try withSecondAttempt { () throws(ExtentFSError) in
+      try unsafe readPart(into: buffer, at: blockSize.offset(of: block))
+      let found = unsafe MetadataChecksum.checksum(bytes, block: block)
+      guard found == checksum else {
+        throw ExtentFSError(.damaged, "block \(block) has checksum \(found), and its parent says \(checksum)")
+      }
     }
     return unsafe body(bytes)
+  }
+
+  /// Runs `body` once more where it found damage: what came wrong once may come right, and much depends on what is called damaged.
+  func withSecondAttempt<Result>(
+    _ body: () throws(ExtentFSError) -> Result
+  ) throws(ExtentFSError) -> Result {
+    do throws(ExtentFSError) {
+      return try body()
+    } catch {
+      guard error.isUnreadable else { throw error }
+      return try body()
+    }
+  }
+
+  /// Fills `buffer` with metadata from `offset` on.
+  ///
+  /// - Throws: `ExtentFSError` with `damaged` where the device does not give this part, though it gives its beginning; with `device`
+  ///   where it gives nothing.
+  func readPart(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
+    do throws(DeviceError) {
+      try unsafe read(into: buffer, at: offset)
+    } catch {
+      guard error.errno == EIO else { throw ExtentFSError(error) }
+      do throws(DeviceError) {
+        let probe = UnsafeMutableRawBufferPointer.allocate(byteCount: Superblock.encodedByteCount, alignment: 4096)
+        defer { unsafe probe.deallocate() }
+        try unsafe read(into: probe, at: StoreGeometry.superblockOffset(ofSlot: 0))
+      } catch {
+        throw ExtentFSError(error)
+      }
+      throw ExtentFSError(.damaged, "\(error)")
+    }
   }
 
   /// Writes a block that `fill` makes, and returns its ``MetadataChecksum``.

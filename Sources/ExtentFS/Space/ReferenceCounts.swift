@@ -6,9 +6,17 @@ internal import Devices
 /// Changes for nodes count at once, since who writes a node anew must know whether others have it. Those for data, of which
 /// there may be many, are only noted, and applied in one pass in the order of their blocks.
 ///
+/// What the tree says of a range of blocks may be lost: one of its nodes cannot be read. Then nobody knows how many lead to the
+/// blocks in use there, and each of them has so many references from then on that it is never free again. The checkpoint writes
+/// that in place of the node: were it only thought, and the node read again some day, a reference taken meanwhile would be missing.
+///
 /// One thread uses it. Memory: 32 bytes for each run of data that was retained or released.
 final class ReferenceCounts<Device: BlockDevice> {
   private let table: SharedRuns<Device>
+  /// Calls its second argument with runs that have all blocks of a range that trees led to when the checkpoint began.
+  private let forEachUsed: (Range<UInt64>, (Range<UInt64>) -> Void) throws(ExtentFSError) -> Void
+  /// What could not be read.
+  private(set) var damage: ExtentFSError?
   /// By how much the counts of nodes change.
   private var nodes: [UInt64: Int64] = [:]
   /// The nodes that have no reference left, and had an entry in the table.
@@ -17,7 +25,13 @@ final class ReferenceCounts<Device: BlockDevice> {
   private var steps: [(block: UInt64, change: Int64)] = []
 
   /// Counts as of the tree of shared runs at `root`.
-  init(_ cache: NodeCache<Device>, root: TreeRoot) { table = SharedRuns(cache, root: root) }
+  init(
+    _ cache: NodeCache<Device>, root: TreeRoot,
+    forEachUsed: @escaping (Range<UInt64>, (Range<UInt64>) -> Void) throws(ExtentFSError) -> Void = { _, _ in }
+  ) {
+    table = SharedRuns(cache, root: root)
+    self.forEachUsed = forEachUsed
+  }
 
   /// Whether no block has more than one reference.
   private var isTrivial: Bool { table.isEmpty && nodes.isEmpty && steps.isEmpty }
@@ -25,7 +39,8 @@ final class ReferenceCounts<Device: BlockDevice> {
   // MARK: Nodes
 
   private func count(ofNode block: UInt64) throws(ExtentFSError) -> UInt64 {
-    let (count, overflow) = try table.count(of: block).addingReportingOverflow(signed: nodes[block] ?? 0)
+    let stored = try table.countIfReadable(of: block) ?? UnknownRuns.count
+    let (count, overflow) = stored.addingReportingOverflow(signed: nodes[block] ?? 0)
     guard !overflow else {
       throw ExtentFSError(.damaged, "the node in block \(block) has too many references, or too few")
     }
@@ -101,35 +116,109 @@ final class ReferenceCounts<Device: BlockDevice> {
     }
     guard !steps.isEmpty else { return [] }
     steps.sort { $0.block < $1.block }
-    var pass = ReferencePass(table.makeCursor())
+    var pass = ReferencePass<Device>()
+    var unknown: [UnknownRuns] = []
+    var part = SharedRunPart<Device>.none
     var change: Int64 = 0
     for index in steps.indices {
       change += steps[index].change
-      let block = steps[index].block
-      guard change != 0, index + 1 < steps.count, block < steps[index + 1].block else { continue }
-      try pass.apply(change, to: block..<steps[index + 1].block) { blocks throws(ExtentFSError) in
+      var next = steps[index].block
+      guard change != 0, index + 1 < steps.count else { continue }
+      let end = steps[index + 1].block
+      while next < end {
+        if !part.blocks.contains(next) {
+          part = try table.part(at: next)
+          pass.enter(part)
+          if let error = part.damage {
+            damage = damage ?? error
+            unknown.append(UnknownRuns())
+            try forEachUsed(part.blocks) { unknown[unknown.count - 1].add($0) }
+          }
+        }
+        let blocks = next..<min(end, part.blocks.upperBound)
         // A node's blocks are a piece of their own, and were given up already.
-        if givenUp.contains(blocks.lowerBound) { return }
-        try giveUp(PhysicalRun(block: blocks.lowerBound, count: blocks.length))
+        func giveUpData(_ blocks: Range<UInt64>) throws(ExtentFSError) {
+          if !givenUp.contains(blocks.lowerBound) {
+            try giveUp(PhysicalRun(block: blocks.lowerBound, count: blocks.length))
+          }
+        }
+        if part.damage == nil {
+          try pass.apply(change, to: blocks, giveUpData)
+        } else {
+          try unknown[unknown.count - 1].apply(change, to: blocks, giveUpData)
+        }
+        next = blocks.upperBound
       }
     }
     steps = []
-    return pass.finish()
+    return (pass.finish() + unknown.flatMap(\.edits)).sorted { $0.key < $1.key }
+  }
+}
+
+/// What stands in place of shared runs that cannot be read.
+private struct UnknownRuns {
+  /// How many references a block has of which that is not known.
+  static var count: UInt64 { 1 << 32 }
+
+  private struct Count: RunValue {
+    var count: UInt64
+    func advanced(by count: UInt64) -> Count { self }
+  }
+
+  private var runs = RunMap<Count>()
+
+  /// Blocks that were in use.
+  mutating func add(_ blocks: Range<UInt64>) {
+    runs.replace(blocks, with: Count(count: Self.count))
+  }
+
+  /// Changes the count of each block of `blocks` by `change`; `body` gets those with none left.
+  mutating func apply(
+    _ change: Int64, to blocks: Range<UInt64>, _ body: (Range<UInt64>) throws(ExtentFSError) -> Void
+  ) throws(ExtentFSError) {
+    var pieces: [(blocks: Range<UInt64>, count: UInt64)] = []
+    runs.forEachPiece(in: blocks) { piece, value in
+      pieces.append((piece, value?.count ?? 1))
+      return true
+    }
+    for piece in pieces {
+      let (sum, overflow) = piece.count.addingReportingOverflow(signed: change)
+      guard !overflow else {
+        throw ExtentFSError(
+          .damaged, "blocks \(piece.blocks) have \(piece.count) references, which change by \(change)")
+      }
+      if sum == 0 { try body(piece.blocks) }
+      runs.replace(piece.blocks, with: sum > 1 ? Count(count: sum) : nil)
+    }
+  }
+
+  /// The edits that make the tree so.
+  var edits: [KeyedEdit] {
+    runs.runs.map { run in
+      let record = SharedRecord(length: run.positions.length, count: run.value.count)
+      return KeyedEdit(key: run.positions.lowerBound, value: encoded(SharedRecord.encodedByteCount, record.encode))
+    }
   }
 }
 
 /// Goes through shared runs from left to right, changes counts, and makes the edits of the tree.
 private struct ReferencePass<Device: BlockDevice> {
-  private var cursor: SharedRunCursor<Device>
+  /// The part of the tree that the blocks are in.
+  private var part = SharedRunPart<Device>.none
   /// What is left of the stored run that is being changed.
   private var rest: SharedRun?
   /// The stored runs that were looked at to be changed, and the runs in their place, both in order.
   private var old: [SharedRun] = []
   private var new: [SharedRun] = []
 
-  init(_ cursor: SharedRunCursor<Device>) { self.cursor = cursor }
+  /// Goes on in a part that lies behind the one before.
+  mutating func enter(_ part: SharedRunPart<Device>) {
+    keepRest(before: part.blocks.lowerBound)
+    self.part = part
+  }
 
-  /// Changes the count of each block of `blocks`, which lie behind all before, by `change`; `body` gets those with none left.
+  /// Changes the count of each block of `blocks`, which lie in the part and behind all before, by `change`; `body` gets those with none
+  /// left.
   mutating func apply(
     _ change: Int64, to blocks: Range<UInt64>, _ body: (Range<UInt64>) throws(ExtentFSError) -> Void
   ) throws(ExtentFSError) {
@@ -143,7 +232,7 @@ private struct ReferencePass<Device: BlockDevice> {
         end = min(end, run.blocks.upperBound)
         count = run.count
         rest = end < run.blocks.upperBound ? SharedRun(end..<run.blocks.upperBound, run.count) : nil
-      } else if let behind = try cursor.first(behind: next) {
+      } else if let behind = try part.first(behind: next) {
         end = min(end, behind.blocks.lowerBound)
       }
       let (sum, overflow) = count.addingReportingOverflow(signed: change)
@@ -171,7 +260,7 @@ private struct ReferencePass<Device: BlockDevice> {
 
   /// The last stored run that begins at `block` or before it.
   private mutating func floor(_ block: UInt64) throws(ExtentFSError) -> SharedRun? {
-    let run = try cursor.floor(block)
+    let run = try part.floor(block)
     if let run, let last = old.last, run != last, run.blocks.lowerBound < last.blocks.upperBound {
       throw ExtentFSError(.damaged, "shared runs overlap at block \(run.blocks.lowerBound)")
     }

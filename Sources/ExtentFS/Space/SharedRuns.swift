@@ -20,6 +20,22 @@ struct SharedRuns<Device: BlockDevice> {
     return run.blocks.contains(block) ? run.count : 1
   }
 
+  /// How many references `block` has; nil where the tree cannot be read there.
+  func countIfReadable(of block: UInt64) throws(ExtentFSError) -> UInt64? {
+    do throws(ExtentFSError) {
+      return try count(of: block)
+    } catch {
+      guard error.isUnreadable else { throw error }
+      return nil
+    }
+  }
+
+  /// The part of the tree that `block` belongs to, and its blocks.
+  func part(at block: UInt64) throws(ExtentFSError) -> SharedRunPart<Device> {
+    let (part, keys) = try table.part(for: block)
+    return SharedRunPart(part: part, blocks: keys)
+  }
+
   /// Calls `body` with pieces that cover `run`, in order, and the count of each.
   func forEachPiece(
     of run: PhysicalRun, _ body: (Range<UInt64>, UInt64) throws(ExtentFSError) -> Void
@@ -51,9 +67,6 @@ struct SharedRuns<Device: BlockDevice> {
       return try body(run)
     }
   }
-
-  /// The way through the runs from left to right.
-  func makeCursor() -> SharedRunCursor<Device> { SharedRunCursor(table: table) }
 }
 
 /// Blocks that have equally many references, two at least.
@@ -75,33 +88,30 @@ struct SharedRun: Equatable {
   }
 }
 
-/// Finds shared runs. It stays in one leaf as long as that holds what is looked for.
-struct SharedRunCursor<Device: BlockDevice> {
-  private let table: TreeReader<Device>
-  private var leaf: (node: Node, upper: UInt64?)?
+/// A leaf of the tree of shared runs, or what stands for one. No run of it reaches into another one.
+struct SharedRunPart<Device: BlockDevice> {
+  fileprivate var part: TreeReader<Device>.Part
+  /// The blocks whose runs begin in it.
+  var blocks: Range<UInt64>
 
-  fileprivate init(table: TreeReader<Device>) { self.table = table }
+  /// No run at all.
+  static var none: Self { Self(part: .none, blocks: 0..<0) }
 
-  /// The last run that begins at `block` or before it; nil where there is none.
-  mutating func floor(_ block: UInt64) throws(ExtentFSError) -> SharedRun? {
-    guard let leaf = try leaf(for: block), let index = leaf.node.index(atOrBefore: block) else { return nil }
-    return try SharedRun(TreeReader<Device>.Entry(leaf: leaf.node, index: index))
+  /// Why it cannot be read; nil where it can.
+  var damage: ExtentFSError? { if case .unreadable(let error) = part { error } else { nil } }
+
+  private var leaf: Node? { if case .leaf(let node) = part { node } else { nil } }
+
+  /// The last run that begins at `block` or before it; nil where there is none here.
+  func floor(_ block: UInt64) throws(ExtentFSError) -> SharedRun? {
+    guard let leaf, let index = leaf.index(atOrBefore: block) else { return nil }
+    return try SharedRun(TreeReader<Device>.Entry(leaf: leaf, index: index))
   }
 
-  /// The first run that begins behind `block`; nil where there is none.
-  mutating func first(behind block: UInt64) throws(ExtentFSError) -> SharedRun? {
-    guard var leaf = try leaf(for: block) else { return nil }
-    var index = leaf.node.index(atOrBefore: block).map { $0 + 1 } ?? 0
-    if index == leaf.node.count {
-      guard let upper = leaf.upper, let next = try table.leaf(for: upper) else { return nil }
-      (leaf, index) = (next, 0)
-    }
-    return try SharedRun(TreeReader<Device>.Entry(leaf: leaf.node, index: index))
-  }
-
-  private mutating func leaf(for block: UInt64) throws(ExtentFSError) -> (node: Node, upper: UInt64?)? {
-    if let leaf, leaf.node.key(at: 0) <= block, block < leaf.upper ?? .max { return leaf }
-    leaf = try table.leaf(for: block)
-    return leaf
+  /// The first run that begins behind `block`; nil where there is none here.
+  func first(behind block: UInt64) throws(ExtentFSError) -> SharedRun? {
+    guard let leaf else { return nil }
+    let index = leaf.index(atOrBefore: block).map { $0 + 1 } ?? 0
+    return index < leaf.count ? try SharedRun(TreeReader<Device>.Entry(leaf: leaf, index: index)) : nil
   }
 }

@@ -4,9 +4,9 @@ internal import Devices
 extension SpaceMap {
   /// The next superblock's trees reach these blocks, which were allocated.
   ///
-  /// - Throws: `ExtentFSError` with `damaged` where they were not, or are committed already.
+  /// - Throws: `ExtentFSError` with `damaged` where they were not, or are committed already, or where their group cannot be read.
   package func commit(_ run: PhysicalRun) throws(ExtentFSError) {
-    try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
+    let isDone = try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.isInUse(allOf: positions), !group.committed.containsAny(of: positions) else {
         throw ExtentFSError(.damaged, "blocks \(run.blocks) are mapped, and are free or mapped elsewhere")
       }
@@ -14,9 +14,13 @@ extension SpaceMap {
       group.commit(positions)
       state.usedCount += UInt64(positions.count)
     }
+    guard isDone else {
+      throw ExtentFSError(.damaged, "blocks \(run.blocks) are to be mapped, and their group's bitmap cannot be read")
+    }
   }
 
-  /// The next superblock's trees no longer reach these blocks. They stay in use until `reuse`.
+  /// The next superblock's trees no longer reach these blocks. They stay in use until `reuse`; for good, where their group cannot
+  /// be read.
   ///
   /// - Throws: `ExtentFSError` with `damaged` where they were not committed.
   package func release(_ run: PhysicalRun) throws(ExtentFSError) {

@@ -6,11 +6,13 @@ extension SpaceMap {
   /// Calls `body`, under the lock, with the group of `run` and the run's positions in it; reads the group first where it is
   /// not in memory. A run lies in one group, since each begins with blocks that are in no run.
   ///
+  /// - Returns: false, without a call, where the group cannot be read.
   /// - Throws: `ExtentFSError` with `damaged` where the run is not all blocks for data and nodes, and what `body` throws.
+  @discardableResult
   func withGroup(
     of run: PhysicalRun,
     _ body: (inout SpaceState, SpaceGroup, Range<Int>) throws(ExtentFSError) -> Void
-  ) throws(ExtentFSError) {
+  ) throws(ExtentFSError) -> Bool {
     let (end, overflow) = run.block.addingReportingOverflow(run.count)
     guard !overflow, end <= blockCount, run.count > 0, let number = geometry.group(of: run.block),
       geometry.indexInGroup(of: run.block) >= StoreGeometry.metadataBlocksPerGroup,
@@ -20,9 +22,9 @@ extension SpaceMap {
     }
     let start = Int(geometry.indexInGroup(of: run.block))
     let positions = start..<start + Int(run.count)
-    if try change(number, positions, body) { return }
-    try slowPath.withLock { _ throws(ExtentFSError) in try read(number) }
-    _ = try change(number, positions, body)
+    if try change(number, positions, body) { return true }
+    guard try slowPath.withLock({ _ throws(ExtentFSError) in try read(number) }) else { return false }
+    return try change(number, positions, body)
   }
 
   private func change(
@@ -40,33 +42,113 @@ extension SpaceMap {
   func readNextGroup() throws(ExtentFSError) -> Bool {
     while true {
       let next = state.withLock { state -> UInt64? in
-        while state.nextGroupToRead < state.groupCount, state.groups[state.nextGroupToRead] != nil {
+        while state.nextGroupToRead < state.groupCount,
+          state.groups[state.nextGroupToRead] != nil || state.unreadable.contains(state.nextGroupToRead)
+        {
           state.nextGroupToRead += 1
         }
         return state.nextGroupToRead < state.groupCount ? state.nextGroupToRead : nil
       }
       guard let next else { return false }
-      if let record = try records.record(of: next), record.freeCount == 0 {
+      if let record = try? records.record(of: next), record.freeCount == 0 {
         state.withLock { $0.nextGroupToRead = next + 1 }
         continue
       }
-      try read(next)
-      return true
+      if try read(next) { return true }
     }
   }
 
-  /// Reads a group's bitmap unless it is in memory. Called under `slowPath`.
-  private func read(_ number: UInt64) throws(ExtentFSError) {
-    guard state.withLock({ $0.groups[number] == nil }) else { return }
-    let committed = try readBitmap(number)
-    try state.withLock { state throws(ExtentFSError) in
-      let end = state.usableEnd(ofGroup: number)
-      guard !committed.containsAny(of: end..<committed.count) else {
-        throw ExtentFSError(.damaged, "the bitmap of group \(number) has blocks past the device's end")
+  /// Reads a group's bitmap unless it is in memory; false where it cannot be read. Called under `slowPath`.
+  private func read(_ number: UInt64) throws(ExtentFSError) -> Bool {
+    if let isThere = state.withLock({ state -> Bool? in
+      state.groups[number] != nil ? true : state.unreadable.contains(number) ? false : nil
+    }) {
+      return isThere
+    }
+    do throws(ExtentFSError) {
+      let committed = try readBitmap(number)
+      try state.withLock { state throws(ExtentFSError) in
+        let end = state.usableEnd(ofGroup: number)
+        guard !committed.containsAny(of: end..<committed.count) else {
+          throw ExtentFSError(.damaged, "the bitmap of group \(number) has blocks past the device's end")
+        }
+        state.insert(
+          SpaceGroup(
+            number: number, firstBlock: geometry.firstBlock(ofGroup: number), committed: committed, usableEnd: end))
       }
-      state.insert(
-        SpaceGroup(
-          number: number, firstBlock: geometry.firstBlock(ofGroup: number), committed: committed, usableEnd: end))
+      return true
+    } catch {
+      guard error.isUnreadable else { throw error }
+      try pass(over: number, error)
+      return false
+    }
+  }
+
+  /// Takes a group out of use that cannot be read. What is free is counted anew, without it.
+  private func pass(over number: UInt64, _ error: ExtentFSError) throws(ExtentFSError) {
+    damage.note("group \(number)", error, "none of its blocks is used or given back")
+    _ = state.withLock { $0.unreadable.insert(number) }
+    var unread: UInt64 = 0
+    for group in 0..<groupCount where state.withLock({ $0.groups[group] == nil && !$0.unreadable.contains(group) }) {
+      // One whose record cannot be read will be passed over as well.
+      guard let record = try? records.record(of: group) ?? geometry.freshRecord else { continue }
+      let past = geometry.blocksPerGroup - state.withLock { UInt64($0.usableEnd(ofGroup: group)) }
+      unread += UInt64(record.freeCount).minusOrZero(past)
+    }
+    state.withLock { state in
+      state.freeCount = state.ordered.reduce(unread + state.metadataRun.length) { $0 + UInt64($1.freeCount) }
+    }
+  }
+
+  /// Refuses a store of which no group can be read: nobody knows what is free in it, so that nothing can be written.
+  func requireReadableGroup() throws(ExtentFSError) {
+    if groupCount > 0, state.withLock({ $0.unreadable.isEmpty }) {
+      do throws(ExtentFSError) {
+        _ = try records.record(of: 0)
+        return
+      } catch {
+        guard error.isUnreadable else { throw error }
+      }
+    }
+    try slowPath.withLock { _ throws(ExtentFSError) in
+      while state.withLock({ $0.groups.isEmpty }) {
+        if try readNextGroup() { return }
+        if try grow() { continue }
+        guard let damage = damage.all.first else { return }
+        throw ExtentFSError(.damaged, "nobody knows which blocks are free: \(damage.part): \(damage.facts)")
+      }
+    }
+  }
+
+  /// Whether the blocks of `run` can be committed and released: false where their group cannot be read.
+  func canChange(_ run: PhysicalRun) throws(ExtentFSError) -> Bool {
+    try withGroup(of: run) { _, _, _ in }
+  }
+
+  /// Whether there is a group that cannot be read.
+  var hasUnreadableGroups: Bool { state.withLock { !$0.unreadable.isEmpty } }
+
+  /// Calls `body` with runs in order that have all blocks of `range` which the last durable superblock's trees lead to.
+  func forEachUsed(in range: Range<UInt64>, _ body: (Range<UInt64>) -> Void) throws(ExtentFSError) {
+    let end = min(range.upperBound, blockCount)
+    var next = max(range.lowerBound, geometry.headBlockCount)
+    while next < end, let number = geometry.group(of: next) {
+      let first = geometry.firstBlock(ofGroup: number)
+      let stop = min(end, first + geometry.blocksPerGroup)
+      let isReadable = try slowPath.withLock { _ throws(ExtentFSError) in try read(number) }
+      let used = isReadable ? state.withLock { $0.groups[number].map { $0.durable ?? $0.committed } } : nil
+      let positions = max(Int(next - first), Int(StoreGeometry.metadataBlocksPerGroup))..<Int(stop - first)
+      if let used {
+        var position = positions.lowerBound
+        while position < positions.upperBound, let lower = used.firstSet(from: position, before: positions.upperBound) {
+          let upper = used.firstClear(from: lower, before: positions.upperBound) ?? positions.upperBound
+          body(first + UInt64(lower)..<first + UInt64(upper))
+          position = upper
+        }
+      } else if !positions.isEmpty {
+        body(first + UInt64(positions.lowerBound)..<first + UInt64(positions.upperBound))
+      }
+      next = stop
     }
   }
 
@@ -87,15 +169,14 @@ extension SpaceMap {
   /// 1 MiB and at most 8 MiB, so that a new store is small on its host; or by a sixteenth of all where that is more, up to
   /// 64 MiB. False where it cannot. Called under `slowPath`.
   func grow() throws(ExtentFSError) -> Bool {
-    let old = blockCount
-    guard let limit, limit > old else { return false }
+    guard let limit, let old = try growthStart(), limit > old else { return false }
     let smallest: UInt64 = Swift.max((1 << 20) >> geometry.blockSize.shift, 1)
     let usual = Swift.min(Swift.max(old.minusOrZero(geometry.headBlockCount) / 2, smallest), 8 * smallest)
     var step = min(limit - old, min(Swift.max(usual, old / 16), 64 * smallest))
     while true {
       do throws(DeviceError) {
         try device.grow(to: geometry.blockSize.offset(of: old + step))
-        extend(to: old + step)
+        extend(to: old + step, usableFrom: old)
         return true
       } catch {
         guard error.isLackOfSpace else { throw ExtentFSError(error) }
@@ -105,10 +186,30 @@ extension SpaceMap {
     }
   }
 
-  /// The device has become `blockCount` blocks long.
-  private func extend(to blockCount: UInt64) {
+  /// From which block on the device would grow by blocks that can be used: its end, or that of the last group where that cannot be
+  /// read. Nil where nothing is known of the group that would come then.
+  private func growthStart() throws(ExtentFSError) -> UInt64? {
+    let (blockCount, unreadable) = state.withLock { ($0.blockCount, $0.unreadable) }
+    // Only where something cannot be read does it cost a look.
+    guard !unreadable.isEmpty, var number = geometry.group(of: blockCount) else { return blockCount }
+    var start = blockCount
+    if unreadable.contains(number) {
+      number += 1
+      start = geometry.firstBlock(ofGroup: number)
+    }
+    do throws(ExtentFSError) {
+      _ = try records.record(of: number)
+      return start
+    } catch {
+      guard error.isUnreadable else { throw error }
+      return nil
+    }
+  }
+
+  /// The device has become `blockCount` blocks long, of which those from `start` on can be used.
+  private func extend(to blockCount: UInt64, usableFrom start: UInt64) {
     state.withLock { state in
-      let usable = geometry.usableBlockCount(inDeviceOf: state.blockCount)
+      let usable = geometry.usableBlockCount(inDeviceOf: start)
       state.blockCount = blockCount
       state.noteLength()
       state.freeCount += geometry.usableBlockCount(inDeviceOf: blockCount) - usable
@@ -119,6 +220,16 @@ extension SpaceMap {
         // It was allocated at the host, so that it is worth giving back while nothing needs it.
         if start < last.usableEnd { state.markForTrim(start..<last.usableEnd, of: last) }
       }
+    }
+  }
+
+  /// Takes what is free of `blocks`, which lie in one group, out of use until the store is opened again.
+  func withhold(_ blocks: Range<UInt64>) {
+    state.withLock { state in
+      guard let number = geometry.group(of: blocks.lowerBound), let group = state.groups[number] else { return }
+      let before = group.freeCount
+      group.claim(group.positions(blocks).clamped(to: 0..<group.usableEnd))
+      state.freeCount = state.freeCount.minusOrZero(UInt64(before - group.freeCount))
     }
   }
 }

@@ -26,7 +26,8 @@ package enum SpacePurpose: Sendable {
 ///        returnUnused
 /// ```
 ///
-/// Groups are read when they are first needed. As long as a group in memory has a free block, allocation reads nothing.
+/// Groups are read when they are first needed. As long as a group in memory has a free block, allocation reads nothing. A group
+/// that cannot be read is passed over: none of its blocks is handed out or given back until the store is opened again.
 ///
 /// Rules of the checkpoint thread, of which there is one at a time: `commit` and `release` change what the checkpoint
 /// will say; `writeDirty` writes it; `didCommit` or `didFail` ends it. After `didFail` the committed sets are those of
@@ -42,6 +43,7 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
   let slowPath = Locked(())
   /// The length in blocks that the device is never grown beyond; nil for none.
   let limit: UInt64?
+  let damage: DamageRegister
 
   /// The space of a store on `device`.
   ///
@@ -50,9 +52,10 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
   ///   - usedBlockCount: the superblock's: how many blocks its trees reach.
   ///   - limit: the length in blocks up to which the device is grown; nil to never grow it.
   ///   - records: the groups' records.
+  ///   - damage: hears of groups that cannot be read.
   package init(
     device: Device, geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64, growingUpTo limit: UInt64?,
-    records: GroupRecords
+    records: GroupRecords, damage: DamageRegister = DamageRegister()
   ) throws(ExtentFSError) {
     guard blockCount <= UInt64(Int64.max) >> geometry.blockSize.shift else {
       throw ExtentFSError(.damaged, "a device cannot have \(blockCount) blocks")
@@ -64,6 +67,7 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
     self.device = device
     self.geometry = geometry
     self.records = records
+    self.damage = damage
     self.limit = limit.map { min($0, UInt64(Int64.max) >> geometry.blockSize.shift) }
     state = Locked(
       SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount, limit: self.limit))
@@ -117,6 +121,8 @@ struct SpaceState {
   /// The groups in memory, by number, and in the order of their numbers.
   private(set) var groups: [UInt64: SpaceGroup] = [:]
   private(set) var ordered: ContiguousArray<SpaceGroup> = []
+  /// Groups that cannot be read.
+  var unreadable: Set<UInt64> = []
   /// Groups that the running checkpoint has changed.
   var changed: ContiguousArray<SpaceGroup> = []
 

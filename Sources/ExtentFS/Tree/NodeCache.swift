@@ -107,7 +107,9 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
       }
       return node
     }
-    let node = try read(pointer, kind: kind, level: level, owner: owner)
+    let node = try device.withSecondAttempt { () throws(ExtentFSError) in
+      try read(pointer, kind: kind, level: level, owner: owner)
+    }
     insert(node)
     return node
   }
@@ -119,11 +121,11 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
       throw ExtentFSError(.damaged, "a node of kind \(kind) should be at block \(pointer.block), which there is not")
     }
     let bytes = unsafe Node.allocateBytes(blockSize.byteCount)
-    do throws(DeviceError) {
-      try unsafe device.read(into: bytes, at: blockSize.offset(of: pointer.block))
+    do throws(ExtentFSError) {
+      try unsafe device.readPart(into: bytes, at: blockSize.offset(of: pointer.block))
     } catch {
       unsafe bytes.deallocate()
-      throw ExtentFSError(error)
+      throw error
     }
     return try unsafe Node.decode(
       takingOwnershipOf: bytes, pointer: pointer, kind: kind, level: level, owner: owner)

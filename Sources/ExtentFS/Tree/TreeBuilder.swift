@@ -7,6 +7,7 @@ internal import Devices
 /// Each level has entries that are in no node yet. A node is written when there are enough for it and the least that
 /// the next one needs. Where a subtree stays, what is pending below its level must go into nodes first; where
 /// that is too little for a node, it is joined with the node on its left, else with the one on its right, which then does not stay.
+/// Where neither can be read, the node is less full than others.
 ///
 /// A node on the left is one that stayed, never one written by this builder: what is written leaves enough for the next node, so
 /// that too little is pending only where a subtree stayed just before. So each node is written once.
@@ -104,15 +105,15 @@ struct TreeBuilder<Device: BlockDevice, Writer: TreeWriter> {
     for lower in 0...level {
       let pending = try pending(lower)
       if pending.isEmpty { continue }
-      if pending.isTooFew, try !takeLeft(intoLevel: lower) { return try open(key, pointer, level: level) }
+      if pending.isTooFew, try !takeLeft(intoLevel: lower), try open(key, pointer, level: level) { return }
       try flush(lower)
     }
     try append(key, pointer, toLevel: level + 1)
   }
 
-  /// Gives up the node at `level`, and adds what is in it.
-  private mutating func open(_ key: UInt64, _ pointer: BlockPointer, level: Int) throws(ExtentFSError) {
-    let node = try take(key, pointer, level: level)
+  /// Gives up the node at `level`, and adds what is in it; false where it cannot be read.
+  private mutating func open(_ key: UInt64, _ pointer: BlockPointer, level: Int) throws(ExtentFSError) -> Bool {
+    guard let node = try take(key, pointer, level: level) else { return false }
     for index in 0..<node.count {
       if level == 0 {
         try appendEntry(at: index, of: node)
@@ -120,17 +121,24 @@ struct TreeBuilder<Device: BlockDevice, Writer: TreeWriter> {
         try keep(node.key(at: index), node.child(at: index), level: level - 1)
       }
     }
+    return true
   }
 
-  /// Reads the node at `level` that begins with `key`, and gives it up.
-  private func take(_ key: UInt64, _ pointer: BlockPointer, level: Int) throws(ExtentFSError) -> Node {
-    let node = try cache.node(pointer, kind: kind, level: level, owner: owner)
+  /// Reads the node at `level` that begins with `key`, and gives it up; nil where it cannot be read.
+  private func take(_ key: UInt64, _ pointer: BlockPointer, level: Int) throws(ExtentFSError) -> Node? {
+    let node: Node
+    do throws(ExtentFSError) {
+      node = try cache.node(pointer, kind: kind, level: level, owner: owner)
+    } catch {
+      guard error.isUnreadable else { throw error }
+      return nil
+    }
     guard node.key(at: 0) == key else { throw Self.damaged(key) }
     try giveUp(node)
     return node
   }
 
-  /// Puts the entries of the node on the left before those pending at `level`; false where there is none.
+  /// Puts the entries of the node on the left before those pending at `level`; false where there is none that can be read.
   private mutating func takeLeft(intoLevel level: Int) throws(ExtentFSError) -> Bool {
     guard var above = (level + 1..<max(levels.count, level + 1)).first(where: { !levels[$0].isEmpty }) else {
       return false
@@ -139,9 +147,9 @@ struct TreeBuilder<Device: BlockDevice, Writer: TreeWriter> {
     while above > level {
       let pending = levels[above]
       let (key, pointer) = (pending.key(at: pending.count - 1), pending.pointer(at: pending.count - 1))
+      guard let node = try take(key, pointer, level: above - 1) else { return false }
       pending.removeLast()
       above -= 1
-      let node = try take(key, pointer, level: above)
       let border = levels[above].isEmpty ? nil : node.count
       guard levels[above].prepend(node) else { throw Self.damaged(key) }
       if let border, kind == .extents, above == 0 { levels[0].join(at: border) }

@@ -25,6 +25,25 @@ extension TreeMerge {
     return rest.map { TreeRoot(pointer: $0.pointer, height: root.height) } ?? .empty
   }
 
+  /// Gives up all nodes of the tree of keys at `root` that can be found: what only a node leads to that cannot be read stays.
+  func giveUp(_ root: TreeRoot, kind: NodeKind) throws(ExtentFSError) {
+    guard !root.isEmpty else { return }
+    try giveUp(root.pointer, kind: kind, level: root.height - 1)
+  }
+
+  private func giveUp(_ pointer: BlockPointer, kind: NodeKind, level: Int) throws(ExtentFSError) {
+    try writer.released(pointer.block)
+    guard level > 0 else { return }
+    let node: Node
+    do throws(ExtentFSError) {
+      node = try cache.node(pointer, kind: kind, level: level, owner: 0)
+    } catch {
+      guard error.isUnreadable else { throw error }
+      return
+    }
+    for index in 0..<node.count { try giveUp(node.child(at: index), kind: kind, level: level - 1) }
+  }
+
   /// Gives up the reference to the node at `pointer` where others have it too; else false.
   private func releaseShared(_ pointer: BlockPointer, _ work: inout DropWork) throws(ExtentFSError) -> Bool {
     guard try writer.isShared(pointer.block) else { return false }

@@ -24,6 +24,9 @@ struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>, Device: BlockDevice>: Tr
   private let old: TreeReader<Device>
   private(set) var mappedBlocks: Int64 = 0
   private(set) var reservedBlocks: Int64 = 0
+  /// What was left out, and why the first of it was.
+  private(set) var leftOut: [ExtentEdit] = []
+  private(set) var damage: ExtentFSError?
 
   init(_ edits: Edits, old: TreeReader<Device>) throws(ExtentFSError) {
     rest = edits
@@ -50,9 +53,15 @@ struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>, Device: BlockDevice>: Tr
   private func changesSomething(_ edit: ExtentEdit) throws(ExtentFSError) -> Bool {
     guard edit.target == nil else { return !edit.blocks.isEmpty }
     var isMapped = false
-    try old.forEachExtent(in: edit.blocks) { _ in
-      isMapped = true
-      return false
+    do throws(ExtentFSError) {
+      try old.forEachExtent(in: edit.blocks) { _ in
+        isMapped = true
+        return false
+      }
+    } catch {
+      guard error.isUnreadable else { throw error }
+      // Nobody can say that it changes nothing.
+      return true
     }
     return isMapped
   }
@@ -77,6 +86,17 @@ struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>, Device: BlockDevice>: Tr
       if !old.blocks.isEmpty { try builder.append(old) }
     }
     while let new = try takeCurrent(below: upper ?? .max) { try insert(new, &builder) }
+  }
+
+  mutating func pass<D, Writer>(
+    unreadable error: ExtentFSError, below upper: UInt64?, _ builder: inout TreeBuilder<D, Writer>
+  ) throws(ExtentFSError) -> UnreadableSubtree {
+    guard error.isUnreadable else { throw error }
+    if damage == nil { damage = error }
+    while let piece = try takeCurrent(below: upper ?? .max) {
+      leftOut.append(ExtentEdit(piece.blocks, piece.target))
+    }
+    return .leftOut
   }
 
   /// Takes the part of the current edit that lies below `bound`; nil where it begins there or behind, or there is none.
@@ -124,10 +144,12 @@ struct KeyedEdits<Edits: IteratorProtocol<KeyedEdit>>: TreeEdits {
   private var rest: Edits
   private var current: KeyedEdit?
   private let valueByteCount: Int
+  private let unreadable: UnreadableNodes
 
-  init(_ edits: Edits, valueByteCount: Int) {
+  init(_ edits: Edits, valueByteCount: Int, unreadable: UnreadableNodes) {
     rest = edits
     self.valueByteCount = valueByteCount
+    self.unreadable = unreadable
     advance()
   }
 
@@ -155,6 +177,14 @@ struct KeyedEdits<Edits: IteratorProtocol<KeyedEdit>>: TreeEdits {
       }
     }
     while let edit = current, upper == nil || edit.key < upper ?? .max { try apply(edit, &builder) }
+  }
+
+  mutating func pass<Device, Writer>(
+    unreadable error: ExtentFSError, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
+  ) throws(ExtentFSError) -> UnreadableSubtree {
+    guard unreadable == .replace, error.isUnreadable else { throw error }
+    try apply(to: nil, below: upper, &builder)
+    return .replaced
   }
 
   private mutating func apply<Device, Writer>(

@@ -30,13 +30,26 @@ package struct KeyedEdit: Sendable, Hashable {
 }
 
 /// What a merge of extents led to.
-package struct ExtentMergeResult: Sendable, Hashable {
+package struct ExtentMergeResult: Sendable, Equatable {
   /// The new tree.
   package var root: TreeRoot
   /// By how much the number of logical blocks with a physical block changed.
   package var mappedBlocks: Int64
   /// By how much the number of reserved blocks changed.
   package var reservedBlocks: Int64
+  /// The edits, in order, that were left out, since the leaf that they belong to could not be read. The new tree has that subtree
+  /// as the old one had it.
+  package var leftOut: [ExtentEdit] = []
+  /// Why the first of them was left out.
+  package var damage: ExtentFSError?
+}
+
+/// What a merge of keys does where it would have to read a node that cannot be read.
+package enum UnreadableNodes: Sendable {
+  /// It throws.
+  case fail
+  /// It puts the edits in their place: they say all that is known of those keys.
+  case replace
 }
 
 /// Merges sorted changes into a tree in one pass, and gives the root of the new tree.
@@ -64,7 +77,8 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
   /// Merges `edits`, in order and without overlaps, into the extent tree of the inode `owner`.
   ///
   /// What an edit replaces is cut away, and its physical blocks are reported by `TreeWriter.replaced`. An edit to what is
-  /// already there reports nothing. Holes where nothing is mapped touch no node.
+  /// already there reports nothing. Holes where nothing is mapped touch no node. Edits of what lies below a node that cannot be
+  /// read are left out, all others are merged.
   ///
   /// - Throws: `ExtentFSError`: what the writer threw, `damaged` or `device`. The old tree is then valid as before.
   package func mergeExtents(
@@ -74,18 +88,20 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
     let reader = TreeReader(cache: cache, root: root, kind: .extents, owner: owner)
     var edits = try ExtentEdits(edits.makeIterator(), old: reader)
     let root = try merge(&edits, into: root, &builder)
-    return ExtentMergeResult(root: root, mappedBlocks: edits.mappedBlocks, reservedBlocks: edits.reservedBlocks)
+    return ExtentMergeResult(
+      root: root, mappedBlocks: edits.mappedBlocks, reservedBlocks: edits.reservedBlocks, leftOut: edits.leftOut,
+      damage: edits.damage)
   }
 
   /// Merges `edits`, in order of their keys and one for each, into a tree of `kind`, which is not `extents`.
   ///
   /// - Throws: as `mergeExtents` does.
   package func mergeKeyed(
-    root: TreeRoot, kind: NodeKind, edits: some Sequence<KeyedEdit>
+    root: TreeRoot, kind: NodeKind, edits: some Sequence<KeyedEdit>, unreadable: UnreadableNodes = .fail
   ) throws(ExtentFSError) -> TreeRoot {
     precondition(kind != .extents, "extents are not merged by their keys")
     var builder = TreeBuilder(cache: cache, writer: writer, kind: kind, owner: 0)
-    var edits = KeyedEdits(edits.makeIterator(), valueByteCount: kind.valueByteCount)
+    var edits = KeyedEdits(edits.makeIterator(), valueByteCount: kind.valueByteCount, unreadable: unreadable)
     return try merge(&edits, into: root, &builder)
   }
 
@@ -96,7 +112,14 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
     if root.isEmpty {
       try edits.apply(to: nil, below: nil, &builder)
     } else {
-      let node = try cache.root(root, kind: builder.kind, owner: builder.owner)
+      let node: Node
+      do throws(ExtentFSError) {
+        node = try cache.root(root, kind: builder.kind, owner: builder.owner)
+      } catch {
+        guard try edits.pass(unreadable: error, below: nil, &builder) == .replaced else { return root }
+        try writer.released(root.pointer.block)
+        return try builder.finish()
+      }
       try merge(&edits, into: node, upper: nil, &builder)
     }
     return try builder.finish()
@@ -111,8 +134,17 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
     for index in 0..<node.count {
       let next = index + 1 < node.count ? node.key(at: index + 1) : upper
       if let key = edits.nextKey, key < next ?? .max || next == nil {
-        let (child, upper) = try cache.child(of: node, at: index, upper: upper)
-        try merge(&edits, into: child, upper: upper, &builder)
+        let child: (node: Node, upper: UInt64?)
+        do throws(ExtentFSError) {
+          child = try cache.child(of: node, at: index, upper: upper)
+        } catch {
+          switch try edits.pass(unreadable: error, below: next, &builder) {
+          case .replaced: try writer.released(node.child(at: index).block)
+          case .leftOut: try builder.keep(node.key(at: index), node.child(at: index), level: node.level - 1)
+          }
+          continue
+        }
+        try merge(&edits, into: child.node, upper: child.upper, &builder)
       } else {
         try builder.keep(node.key(at: index), node.child(at: index), level: node.level - 1)
       }
@@ -129,4 +161,19 @@ protocol TreeEdits {
   mutating func apply<Device, Writer>(
     to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
   ) throws(ExtentFSError)
+
+  /// Passes over the edits below `upper`, which belong to a subtree that cannot be read.
+  ///
+  /// - Throws: `error`, the reason why it cannot, where the edits cannot be passed over.
+  mutating func pass<Device, Writer>(
+    unreadable error: ExtentFSError, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
+  ) throws(ExtentFSError) -> UnreadableSubtree
+}
+
+/// What becomes of a subtree that cannot be read.
+enum UnreadableSubtree {
+  /// It stays as it is.
+  case leftOut
+  /// The edits have taken its place.
+  case replaced
 }

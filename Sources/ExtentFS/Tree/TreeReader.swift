@@ -55,6 +55,35 @@ package struct TreeReader<Device: BlockDevice>: Sendable {
     return (node, upper)
   }
 
+  /// What there is for a key: a part of the tree.
+  enum Part {
+    /// A leaf.
+    case leaf(Node)
+    /// A subtree that cannot be read.
+    case unreadable(ExtentFSError)
+    /// An empty tree.
+    case none
+  }
+
+  /// The part that `key` belongs to, and its keys. It throws only what says nothing of the tree.
+  func part(for key: UInt64) throws(ExtentFSError) -> (part: Part, keys: Range<UInt64>) {
+    guard !root.isEmpty else { return (.none, 0..<UInt64.max) }
+    var keys: Range<UInt64> = 0..<UInt64.max
+    do throws(ExtentFSError) {
+      var node = try cache.root(root, kind: kind, owner: owner)
+      while node.level > 0 {
+        guard let index = node.index(atOrBefore: key) else { return (.none, keys.lowerBound..<node.key(at: 0)) }
+        let upper = index + 1 < node.count ? node.key(at: index + 1) : keys.upperBound
+        keys = node.key(at: index)..<max(upper, node.key(at: index))
+        node = try cache.child(of: node, at: index, upper: upper == .max ? nil : upper).node
+      }
+      return (.leaf(node), keys)
+    } catch {
+      guard error.isUnreadable else { throw error }
+      return (.unreadable(error), keys)
+    }
+  }
+
   /// The entry with the greatest key that is not above `key`; nil where there is none.
   package func floor(_ key: UInt64) throws(ExtentFSError) -> Entry? {
     guard let leaf = try leaf(for: key), let index = leaf.node.index(atOrBefore: key) else { return nil }

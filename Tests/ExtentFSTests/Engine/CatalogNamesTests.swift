@@ -57,7 +57,7 @@ import Testing
         catalog.nameKey = Self.hashes[index].key
         for number in 0..<48 {
           try check(
-            try catalog.find("n\(number)").found?.inode == model["n\(number)"], "round \(round): n\(number) was lost")
+            try catalog.find("n\(number)")?.inode == model["n\(number)"], "round \(round): n\(number) was lost")
         }
       }
       #expect(model.count > 4)

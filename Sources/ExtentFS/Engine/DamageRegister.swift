@@ -1,0 +1,46 @@
+internal import Bytes
+
+/// One part of a store that cannot be read, and what that means.
+package struct Damage: Sendable, Hashable {
+  /// Which part: `volume 'vm1'`, `the bitmap of group 3`.
+  package var part: String
+  /// What is wrong with it.
+  package var facts: String
+  /// What that means for users.
+  package var effect: String
+
+  /// One line of text.
+  package var text: String { "\(part): \(facts); \(effect)" }
+}
+
+/// What was found since the store was opened that cannot be read. The rest of the store goes on without it.
+///
+/// Thread safety: any thread.
+package final class DamageRegister: Sendable {
+  private let found = Locked<[Damage]>([])
+  private let report: @Sendable (Damage) -> Void
+
+  /// - Parameter report: hears of each part once, and where it means something else by now, on the thread that found it, which may hold locks: it must not call back.
+  package init(report: @escaping @Sendable (Damage) -> Void = { _ in }) { self.report = report }
+
+  /// All that was found, in that order.
+  package var all: [Damage] { found.withLock { $0 } }
+
+  /// Takes note that `part` cannot be read.
+  func note(_ part: String, _ error: ExtentFSError, _ effect: String) {
+    let damage = Damage(part: part, facts: error.facts, effect: effect)
+    let isNew = found.withLock { found in
+      guard let index = found.firstIndex(where: { $0.part == part }) else {
+        found.append(damage)
+        return true
+      }
+      if found[index].effect == effect { return false }
+      found[index] = damage
+      return true
+    }
+    if isNew { report(damage) }
+  }
+
+  /// Takes note that `part` can be read after all.
+  func forget(_ part: String) { found.withLock { found in found.removeAll { $0.part == part } } }
+}

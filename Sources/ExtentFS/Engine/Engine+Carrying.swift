@@ -1,0 +1,133 @@
+internal import Atomics
+internal import BlockStores
+internal import Bytes
+internal import Devices
+
+/// Changes of a volume that a checkpoint could not merge: they belong to a node that cannot be read.
+struct LeftOut<Device: BlockDevice> {
+  var volume: DiskVolume<Device>
+  var changes: Delta
+  var damage: ExtentFSError
+}
+
+/// What cannot be merged is carried along: it stays in the volume's view and, so that the next opening has it too, each checkpoint
+/// appends it to the journal again, behind its cut. The volume is read-only meanwhile, which keeps it from growing. What the
+/// node had, where the changes say nothing, reads as an error; everything else of the volume, and all others, go on.
+///
+/// Whatever of it does not fit a quarter of the journal ends the engine, whose journal keeps all of it.
+extension Engine {
+  /// Appends what `left` says to the journal, where somebody will want it. Called when the checkpoint has said what becomes of the
+  /// volumes, and before its first sync.
+  ///
+  /// The locks of the writers of volumes that are not `held` stay taken: what they appended from now on could come before what is
+  /// older. `publish` lets go of them.
+  func carry(_ left: [LeftOut<Device>], _ plan: CheckpointPlan<Device>) throws(ExtentFSError) -> Carried<Device> {
+    var carried = Carried<Device>()
+    var byteCount: UInt64 = 0
+    do throws(ExtentFSError) {
+      for item in left {
+        let inode = item.volume.inode
+        let record = plan.catalog.inodes[inode]
+        let isGone = record.map { $0 == nil || $0?.kind == .deleted } ?? false
+        guard !isGone, !plan.replacesContents.contains(inode) else {
+          carried.retired += item.changes.physicalRuns
+          continue
+        }
+        if !plan.held.contains(where: { $0 === item.volume }) {
+          item.volume.writers.lock()
+          carried.locked.append(item.volume)
+        }
+        let view = item.volume.current.load(ordering: .relaxed)
+        var changes = item.changes
+        // What came behind the cut stands in the journal already, and counts.
+        view.active.forEachRun(in: 0..<UInt64.max) { run in
+          changes.replace(run.positions, with: nil)
+          return true
+        }
+        let isJournaled = record.map { $0?.isThrowaway == false } ?? view.isJournaled
+        if isJournaled { try append(changes, of: inode, &byteCount) }
+        carried.changes[inode] = changes
+        item.volume.noteDamage(item.damage)
+      }
+      for (inode, changes) in strayChanges.withLock({ $0 }) { try append(changes, of: inode, &byteCount) }
+    } catch {
+      for volume in carried.locked { volume.writers.unlock() }
+      throw error
+    }
+    return carried
+  }
+
+  private func append(_ changes: Delta, of inode: UInt64, _ byteCount: inout UInt64) throws(ExtentFSError) {
+    for run in changes.runs {
+      var next = run.positions
+      while !next.isEmpty {
+        var part = next
+        let isAppended: Bool
+        if let block = run.value.physicalBlock {
+          part = next.lowerBound..<min(next.upperBound, next.lowerBound + Self.recordBlocksMax)
+          byteCount += UInt64(JournalFormat.mapByteCount(blockCount: Int(part.length)))
+          try requireCarryRoom(byteCount)
+          let first = block + (part.lowerBound - run.positions.lowerBound)
+          isAppended = try appendMap(of: part, at: first, inode)
+        } else {
+          byteCount += UInt64(JournalFormat.mapByteCount(blockCount: 1))
+          try requireCarryRoom(byteCount)
+          isAppended =
+            run.value == .hole
+            ? try journal.appendUnmap(inode: inode, logical: part) != nil
+            : try journal.appendReserve(inode: inode, logical: part) != nil
+        }
+        guard isAppended else { throw Self.tooMuchToCarry }
+        next = part.upperBound..<next.upperBound
+      }
+    }
+  }
+
+  private func appendMap(
+    of logical: Range<UInt64>, at block: UInt64, _ inode: UInt64
+  ) throws(ExtentFSError) -> Bool {
+    let sums = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: Int(logical.length))
+    defer { unsafe sums.deallocate() }
+    try unsafe checksums.getChecksums(of: PhysicalRun(block: block, count: logical.length), into: sums)
+    return try unsafe journal.appendMap(
+      inode: inode, logical: logical.lowerBound, physical: block, checksums: UnsafeBufferPointer(sums)) != nil
+  }
+
+  private func requireCarryRoom(_ byteCount: UInt64) throws(ExtentFSError) {
+    guard byteCount <= carryByteCountMax.load(ordering: .relaxed) else { throw Self.tooMuchToCarry }
+  }
+
+  static var tooMuchToCarry: ExtentFSError {
+    ExtentFSError(.failed, "more was changed below nodes that cannot be read than the journal can keep")
+  }
+}
+
+/// What a checkpoint carries along.
+struct Carried<Device: BlockDevice> {
+  /// By inode.
+  var changes: [UInt64: Delta] = [:]
+  /// The volumes whose writers wait for the checkpoint.
+  var locked: [DiskVolume<Device>] = []
+  /// Blocks of changes that nobody wants any more.
+  var retired: [PhysicalRun] = []
+}
+
+extension Delta {
+  /// The blocks that it maps to.
+  var physicalRuns: [PhysicalRun] {
+    runs.compactMap { run in
+      run.value.physicalBlock.map { PhysicalRun(block: $0, count: run.positions.length) }
+    }
+  }
+
+  /// These changes, and `newer` ones, which count where both say something.
+  func overlaid(by newer: Delta) -> Delta {
+    if isEmpty { return newer }
+    var all = self
+    newer.forEachRun(in: 0..<UInt64.max) { run in
+      all.replace(run.positions, with: run.value)
+      return true
+    }
+    return all
+  }
+}
