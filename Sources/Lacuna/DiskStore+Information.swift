@@ -43,6 +43,13 @@ extension DiskStore {
     CatalogPicture(try onDisk { () throws(ExtentFSError) in try engine.volumeRecords() })
   }
 
+  /// What was found that cannot be read.
+  private var damage: [StoreInfo.Damage] {
+    engine.damage.all.map { StoreInfo.Damage(part: $0.part, text: "\($0.facts); \($0.effect)") }
+  }
+
+  private func damage(of name: String) -> String? { damage.first { $0.part == "volume '\(name)'" }?.text }
+
   /// The store as a whole.
   func information() throws(LacunaError) -> StoreInfo {
     let catalog = try catalog()
@@ -55,7 +62,8 @@ extension DiskStore {
       volumes: UInt64(catalog.stored.count { $0.record.kind == .volume }),
       snapshots: UInt64(catalog.stored.count { $0.record.kind == .snapshot }),
       throwaways: UInt64(throwaways.all.count), deleted: UInt64(catalog.deleted.count), defaultVolume: try defaultName,
-      pid: isServing.withLock { $0 } ? getpid() : nil, readOnly: isReadOnly && !couldBeWritten)
+      pid: isServing.withLock { $0 } ? getpid() : nil, readOnly: isReadOnly && !couldBeWritten,
+      damage: damage.isEmpty ? nil : damage)
   }
 
   /// What is called `name`: a volume, a snapshot, or a throwaway that is open.
@@ -81,7 +89,7 @@ extension DiskStore {
       quota: record.quotaBlocks == 0 ? nil : bytes(record.quotaBlocks),
       reservation: record.reservationBlocks == 0 ? nil : bytes(record.reservationBlocks),
       clients: clients.withLock { $0[inode] ?? 0 }, isDefault: inode == engine.defaultInode,
-      space: space ? try self.space(of: record.name) : nil)
+      space: space ? try self.space(of: record.name) : nil, damage: damage(of: record.name))
   }
 
   /// A throwaway that is open. It is in no catalog before its first checkpoint.
@@ -94,7 +102,7 @@ extension DiskStore {
       mapped: bytes(record?.mappedBlocks ?? 0),
       reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: throwaway.createdSeconds,
       origin: source, quota: nil, reservation: nil, clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
-      space: nil)
+      space: nil, damage: damage(of: throwaway.volume.name))
   }
 
   /// Whose space that of a volume or snapshot is.

@@ -27,6 +27,7 @@ extension DiskStore {
       bytesRead: device.counters.readByteCount,
       bytesWritten: device.counters.writtenByteCount &+ activity.mappedJournalByteCount,
       syncs: device.counters.syncCount)
+    statistics.damagedParts = engine.damage.all.count
     let figures = engine.figures
     statistics.space = StoreStatistics.Space(
       size: figures.deviceByteCount, used: figures.usedByteCount, free: figures.freeByteCount)

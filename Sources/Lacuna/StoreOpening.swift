@@ -31,7 +31,8 @@ struct StoreOpening {
       do throws(LacunaError) {
         return try StoreOpening(at: path, options, refusingWriting: refusal).finish()
       } catch {
-        if error.code == .readOnlyFormat, refusal == nil {
+        // What cannot be written any more may still be read.
+        if error.isReasonToReadOnly, refusal == nil, !options.opensReadOnly {
           refusal = error
           continue
         }
@@ -134,6 +135,7 @@ struct StoreOpening {
     engineOptions.limitByteCount = options.limitByteCount
     engineOptions.detectsZeroes = options.detectsZeroes
     engineOptions.checkpointSeconds = options.checkpointSeconds
+    engineOptions.reportsDamage = { [report = options.reportsDamage] damage in report(damage.text) }
     do throws(ExtentFSError) {
       return try Engine.open(device, engineOptions, readOnly: isReadOnly)
     } catch {
@@ -195,5 +197,15 @@ struct StoreOpening {
     guard error.operation == .lock else { return LacunaError(error) }
     let holder = LockHolder.find(of: path).map { " by process \($0)" } ?? ""
     return LacunaError(.inUse, "\(path) is in use\(holder)")
+  }
+}
+
+extension LacunaError {
+  /// Whether a store that cannot be opened for writing may be opened for reading.
+  fileprivate var isReasonToReadOnly: Bool {
+    switch code {
+    case .readOnlyFormat, .damaged, .deviceFailed(errno: EIO): true
+    default: false
+    }
   }
 }

@@ -48,6 +48,10 @@ public struct StoreOptions: Sendable {
   /// Whether blocks of zeroes that are written become holes.
   public var detectsZeroes = true
 
+  /// Hears, in one line, of each part of a store that is found to be unreadable while it is open. On any thread; it must not call
+  /// the store.
+  public var reportsDamage: @Sendable (String) -> Void = { _ in }
+
   /// The name of the volume that a new store gets where none is given.
   public static let defaultVolumeName = "disk"
   /// The block size of a new store where none is given, in bytes.

@@ -23,7 +23,8 @@ enum Samples {
   private static let volume = VolumeInfo(
     name: "vm1@a", kind: .snapshot, size: .max, mapped: 1, reserved: 2, readOnly: true, created: 3, origin: "vm1",
     quota: 4,
-    reservation: 5, clients: 6, isDefault: true, space: VolumeInfo.Space(exclusive: 7, shared: 8, nodes: 9))
+    reservation: 5, clients: 6, isDefault: true, space: VolumeInfo.Space(exclusive: 7, shared: 8, nodes: 9), damage: "x"
+  )
 
   static func forEachResult(_ body: (any Codable & Hashable) throws -> Void) rethrows {
     try body(Hello.Result(version: 1, server: "x"))
@@ -31,7 +32,8 @@ enum Samples {
       StoreInfo(
         path: "/a/b", uuid: "u", version: "1", protocolVersion: 1, blockSize: 4096, journalSize: 65536, size: .max,
         used: 1, free: 2, limit: 3, created: 4, generation: 5, features: ["snapshots"], volumes: 6, snapshots: 7,
-        throwaways: 8, deleted: 9, defaultVolume: "vm1", pid: 10, readOnly: true))
+        throwaways: 8, deleted: 9, defaultVolume: "vm1", pid: 10, readOnly: true,
+        damage: [StoreInfo.Damage(part: "a", text: "b")]))
     try body(
       CheckResult(
         findings: [CheckResult.Finding(path: "a", text: "b")], volumes: 1, blocks: 2,

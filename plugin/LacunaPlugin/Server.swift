@@ -37,7 +37,8 @@ final class Server: Sendable {
 
   /// Opens the store that the command line asks for, and the socket to manage it by.
   func openStore() throws(PluginError) {
-    let (options, choice) = try options()
+    var (options, choice) = try options()
+    options.reportsDamage = { warn($0) }
     do throws(LacunaError) {
       let store = try Store(options)
       do throws(LacunaError) {

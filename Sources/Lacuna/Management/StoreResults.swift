@@ -38,6 +38,17 @@ public struct StoreInfo: Codable, Sendable, Hashable {
   public var pid: Int32?
   /// Whether nobody can write to it.
   public var readOnly: Bool
+  /// What was found since it was opened that cannot be read, and what that means; nil where nothing was. ``CheckStore`` looks for
+  /// all there is.
+  public var damage: [Damage]?
+
+  /// One part of a store that cannot be read.
+  public struct Damage: Codable, Sendable, Hashable {
+    /// Which part: `volume 'vm1'`, `group 3`.
+    public var part: String
+    /// What is wrong with it, and what that means.
+    public var text: String
+  }
 }
 
 /// What a check found.

@@ -18,6 +18,8 @@ public struct StoreStatistics: Codable, Sendable, Hashable {
   public var journal = Journal()
   public var device = Device()
   public var space = Space()
+  /// How many parts of the store were found to be unreadable; ``StoreInfo/damage`` names them. Nil from a server that does not say.
+  public var damagedParts: Int?
 
   /// Makes what a store that has done nothing would say.
   public init() {}

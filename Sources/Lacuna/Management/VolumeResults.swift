@@ -29,6 +29,8 @@ public struct VolumeInfo: Codable, Sendable, Hashable {
   public var isDefault: Bool
   /// Whose space it is; only where that was asked for.
   public var space: Space?
+  /// What cannot be read of it, and what that means; nil where nothing is known of that.
+  public var damage: String?
 
   /// Whose space a volume's is, in bytes.
   public struct Space: Codable, Sendable, Hashable {

@@ -23,6 +23,7 @@ extension StoreInfo {
     facts.add("version", version)
     facts.add("read-only", readOnly ? "yes" : nil)
     facts.add("served by", pid.map { "process \($0)" })
+    for part in damage ?? [] { facts.add("damaged", "\(part.part.printable): \(part.text.printable)") }
     return facts.text
   }
 }
@@ -48,6 +49,7 @@ extension VolumeInfo {
     facts.add("origin", origin)
     facts.add("clients", "\(clients)")
     facts.add("default", isDefault ? "yes" : "no")
+    facts.add("damaged", damage?.printable)
     return facts.text
   }
 
@@ -73,7 +75,10 @@ extension VolumeList {
     for volume in volumes {
       let space =
         volume.space.map { [HumanReadable.bytes($0.exclusive), HumanReadable.bytes($0.shared)] } ?? ["-", "-"]
-      let flags = [volume.isDefault ? "default" : nil, volume.readOnly && volume.kind != .snapshot ? "read-only" : nil]
+      let flags = [
+        volume.isDefault ? "default" : nil, volume.readOnly && volume.kind != .snapshot ? "read-only" : nil,
+        volume.damage == nil ? nil : "damaged",
+      ]
       table.add(
         [volume.name, HumanReadable.bytes(volume.size), HumanReadable.bytes(volume.mapped)]
           + (withSpace ? space : [])

@@ -62,6 +62,9 @@ struct PrometheusText {
     addOne("size_bytes", "gauge", "The size of the store's file or device.", statistics.space.size)
     addOne("used_bytes", "gauge", "What is in use of it.", statistics.space.used)
     addOne("free_bytes", "gauge", "What can be written before it is full.", statistics.space.free)
+    if let count = statistics.damagedParts {
+      addOne("damaged_parts", "gauge", "Parts of the store that were found to be unreadable.", count)
+    }
     addOne("clients", "gauge", "Connections.", statistics.clients)
     addOne("open_seconds", "gauge", "Time since the store was opened.", statistics.seconds)
   }
