@@ -4,6 +4,7 @@
 
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/memfd.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
@@ -14,9 +15,11 @@ extern int fallocate(int descriptor, int mode, off_t offset, off_t length);
 // renameat2(2), as above. RENAME_NOREPLACE comes from <linux/fs.h>.
 extern int renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags);
 
-// madvise(2), since Linux 5.14: makes pages present for reading or writing, with an error where a fault would raise a signal.
-static const int lacuna_MADV_POPULATE_READ = 22;
-static const int lacuna_MADV_POPULATE_WRITE = 23;
+// memfd_create(2), as above. MFD_CLOEXEC comes from <linux/memfd.h>.
+extern int memfd_create(const char *name, unsigned int flags);
+
+// memfd_create(2), since Linux 6.3: a file that can never be executed.
+static const unsigned int lacuna_MFD_NOEXEC_SEAL = 8;
 
 // fcntl(2): an open file description lock, which belongs to the opening rather than to the process.
 static const int lacuna_F_OFD_SETLK = 37;

@@ -40,8 +40,8 @@ public protocol BlockDevice: Sendable {
   ///   fixed.
   func grow(to byteCount: UInt64) throws(DeviceError)
 
-  /// Maps `range`, whole and at a multiple of the page size, so that it can be written without calls: what is stored there
-  /// is as good as written, and a `sync` covers it. Until it goes, the range is not discarded.
+  /// Maps `range`, whole and at a multiple of the page size, so that it can be written without waiting for other
+  /// writes: what is stored there is as good as written, and a `sync` covers it. Until it goes, the range is not discarded.
   ///
   /// - Returns: nil where the device cannot, and then `write` does.
   func map(_ range: Range<UInt64>) -> MappedRange?

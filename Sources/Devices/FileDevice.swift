@@ -206,7 +206,7 @@ public final class FileDevice: BlockDevice {
     }
   }
 
-  /// Maps `range` of a regular file; nil for a block device, and where kernel or file system are not known to do it safely.
+  /// Maps `range` of a regular file; nil for a block device, and where the kernel cannot or the file system is not known to be fit for it.
   public func map(_ range: Range<UInt64>) -> MappedRange? {
     guard access == .readWrite, !isBlockDevice, range.upperBound <= byteCount else { return nil }
     return try? MappedRange(descriptor, range)

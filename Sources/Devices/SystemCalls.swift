@@ -133,8 +133,8 @@ extension SystemCalls {
     try open(FilePath("/proc/self/fd/\(descriptor.rawValue)"), .readWrite, options: [.closeOnExec])
   }
 
-  /// Whether the file's system overwrites written blocks where they are, so that an overwrite never lacks space: ext4, XFS
-  /// and tmpfs do. See statfs(2).
+  /// Whether the file's system overwrites written blocks where they are, so that an overwrite needs no space: ext4, XFS and
+  /// tmpfs do; XFS not while a block is shared with a copy of the file. See statfs(2).
   static func overwritesInPlace(_ descriptor: FileDescriptor) throws(Errno) -> Bool {
     var status = CLinux.statfs()
     // Safe: the call fills in `status`, which has the type it expects.
@@ -160,12 +160,18 @@ extension SystemCalls {
     return unsafe start
   }
 
-  /// Says how mapped memory will be used, or makes it present. See madvise(2).
-  static func advise(
-    _ start: UnsafeMutableRawPointer, byteCount: Int, _ advice: Int32
-  ) throws(Errno) {
-    // Safe: the caller's memory is mapped.
-    try check { unsafe madvise(start, byteCount, advice) }
+  /// Makes an empty file that has no name and lives in memory. `label` is for people who look. See memfd_create(2).
+  static func makeMemoryFile(_ label: String) throws(Errno) -> FileDescriptor {
+    func make(_ flags: UInt32) throws(Errno) -> FileDescriptor {
+      // Safe: the string lives as long as the closure.
+      FileDescriptor(rawValue: try check { unsafe label.withCString { unsafe memfd_create($0, flags) } })
+    }
+    do throws(Errno) {
+      // Newer kernels complain in their log, or refuse, where it could be executed.
+      return try make(MFD_CLOEXEC | lacuna_MFD_NOEXEC_SEAL)
+    } catch .invalidArgument {
+      return try make(MFD_CLOEXEC)
+    }
   }
 }
 

@@ -58,7 +58,9 @@ struct CommandFailure: Error {
 }
 
 /// Runs a command and returns what it printed, without white space at the end.
-func output(_ command: String...) throws -> String {
+func output(_ command: String...) throws -> String { try output(command) }
+
+func output(_ command: [String]) throws -> String {
   let process = Process()
   let pipe = Pipe()
   process.executableURL = URL(fileURLWithPath: "/usr/bin/env")

@@ -160,8 +160,27 @@ enum SmallFileSystem {
   }
 
   static func withExt4(byteCount: UInt64, _ body: (FilePath) throws -> Void) throws {
+    try withLoop(byteCount: byteCount, "mkfs.ext4", "-q", body: body)
+  }
+
+  /// Whether this user may mount XFS, and this machine can.
+  static let isXFSPossible: Bool = {
+    do {
+      try withXFS { _ in }
+      return true
+    } catch {
+      return false
+    }
+  }()
+
+  /// One of about the smallest size that there is, whose files can share blocks.
+  static func withXFS(_ body: (FilePath) throws -> Void) throws {
+    try withLoop(byteCount: 320 << 20, "mkfs.xfs", "-q", "-m", "reflink=1", body: body)
+  }
+
+  private static func withLoop(byteCount: UInt64, _ make: String..., body: (FilePath) throws -> Void) throws {
     try LoopDevice.with(byteCount: byteCount) { device in
-      _ = try output("mkfs.ext4", "-q", device.string)
+      _ = try output(make + [device.string])
       try withTemporaryDirectory { directory in
         _ = try output("mount", device.string, directory.string)
         defer { _ = try? output("umount", directory.string) }

@@ -9,7 +9,8 @@ package import Devices
 /// 1. When `append` returns a number, the record is in the kernel's hands, and so is every record with a lower number.
 /// 2. A block of 4096 bytes that held a record when a sync began is not written again while that record is live.
 /// 3. Nothing from the tail on is overwritten.
-/// 4. After a failed write nothing more is written: what the ring holds behind the last record is not known then.
+/// 4. After a failed write nothing more is written: what the ring holds behind the last record is not known then. A store in
+///    the mapping that failed is none yet: all of the record is then written to the same place, which decides.
 ///
 /// Locks: one, for the state and for the buffer that records are built in. It is held during the device's write, so that
 /// records reach the kernel in the order of their numbers; that write is a copy into memory which the kernel has. Where
@@ -81,7 +82,7 @@ package import Devices
   /// The length of the ring in bytes.
   package var byteCount: UInt64 { region.upperBound - region.lowerBound }
 
-  /// How many bytes were written since it was opened, and how many of them were stored in a mapping, without a call.
+  /// How many bytes were written since it was opened, and how many of them were stored in a mapping.
   var writtenByteCounts: (all: UInt64, mapped: UInt64) {
     state.withLock { ($0.writtenByteCount, $0.mappedByteCount) }
   }
@@ -182,7 +183,7 @@ extension JournalRing {
       as: UInt8.self, repeating: 0, count: place.writtenByteCount - recordByteCount)
     let bytes = unsafe UnsafeRawBufferPointer(start: image, count: place.writtenByteCount)
     state.writtenByteCount &+= UInt64(bytes.count)
-    if state.usesMapping, let mapping, unsafe store(bytes, in: mapping, at: Int(place.offset)) {
+    if state.usesMapping, let mapping, unsafe mapping.store(bytes, at: Int(place.offset)) {
       state.mappedByteCount &+= UInt64(bytes.count)
       return
     }
@@ -193,18 +194,6 @@ extension JournalRing {
       fail("writing the journal failed earlier: \(error)", &state)
       throw ExtentFSError(error)
     }
-  }
-
-  /// Stores `bytes` in the mapping; false where that is refused.
-  @inline(__always)
-  private func store(_ bytes: UnsafeRawBufferPointer, in mapping: MappedRange, at offset: Int) -> Bool {
-    // Where a record begins a block or goes on into the next one, a page is stored to for the first time.
-    let block = Int(JournalFormat.blockByteCount)
-    if offset % block + bytes.count >= block || offset % block == 0 {
-      guard mapping.prepare(offset..<offset + bytes.count) else { return false }
-    }
-    unsafe mapping.store(bytes, at: offset)
-    return true
   }
 }
 
