@@ -10,7 +10,7 @@ from .clients import Connection, Lost, read_snapshot
 from .failure import Failed
 from .library import AFTER, BEFORE, SYNC, WRITE, Rule
 from .registers import Event, now
-from .server import serious
+from .server import lines
 from .volumes import BLOCKS_MAX, CELLS_PER_BLOCK, ZEROES, Snapshot, Volume
 from .world import World
 
@@ -460,7 +460,7 @@ class Administrator:
 
     def check(self) -> None:
         result = self._call("store.check", (), [], data=self.source.random() < 0.5)
-        findings = serious((result or {"findings": []})["findings"])
+        findings = lines((result or {"findings": []})["findings"])
         if findings:
             raise Failed("\n".join(["the check of the served store has findings:", *findings[:20]]))
 

@@ -49,10 +49,14 @@ package struct JournalReplay<Device: BlockDevice> {
   }
 
   /// The same, but behind the records that end at `end`, none of which is written over by the first `byteCount` bytes from there on.
+  ///
+  /// Records are to be written there before a superblock says that there are any. An opening that died after that may have left
+  /// others of the same epoch, so that the numbers must be its own.
   func startBehind(_ end: JournalEnd) -> (start: JournalPosition, byteCount: UInt64) {
     let block = JournalFormat.blockByteCount
     let used = JournalFormat.roundedUp(end.usedByteCount)
-    let start = JournalPosition(offset: (tail.offset + used) % ringByteCount, sequence: nextStart.sequence)
+    let start = JournalPosition(
+      offset: (tail.offset + used) % ringByteCount, sequence: nextStart.sequence + .random(in: 1..<1 << 31))
     // Half, since a record that does not fit the rest of the ring begins at its start.
     return (start, (ringByteCount - used).minusOrZero(2 * block) / 2)
   }
