@@ -40,6 +40,9 @@ public protocol BlockDevice: Sendable {
   ///   fixed.
   func grow(to byteCount: UInt64) throws(DeviceError)
 
+  /// Drops what the system keeps of `range` in memory, as far as it is on the medium, so that the next read asks that.
+  func forgetCached(_ range: Range<UInt64>)
+
   /// Maps `range`, whole and at a multiple of the page size, so that it can be written without waiting for other
   /// writes: what is stored there is as good as written, and a `sync` covers it. Until it goes, the range is not discarded.
   ///
@@ -48,6 +51,9 @@ public protocol BlockDevice: Sendable {
 }
 
 extension BlockDevice {
+  /// Nothing is kept.
+  public func forgetCached(_ range: Range<UInt64>) {}
+
   /// Nothing can be mapped.
   public func map(_ range: Range<UInt64>) -> MappedRange? { nil }
 }

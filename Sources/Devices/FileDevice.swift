@@ -206,6 +206,13 @@ public final class FileDevice: BlockDevice {
     }
   }
 
+  /// Drops what the kernel has of `range` in memory. It is a wish: what is being used or written stays.
+  public func forgetCached(_ range: Range<UInt64>) {
+    try? SystemCalls.advise(
+      descriptor, offset: Int64(range.lowerBound), byteCount: Int64(range.upperBound - range.lowerBound),
+      POSIX_FADV_DONTNEED)
+  }
+
   /// Maps `range` of a regular file; nil for a block device, and where the kernel cannot or the file system is not known to be fit for it.
   public func map(_ range: Range<UInt64>) -> MappedRange? {
     guard access == .readWrite, !isBlockDevice, range.upperBound <= byteCount else { return nil }

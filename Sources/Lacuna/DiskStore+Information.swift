@@ -82,6 +82,14 @@ extension DiskStore {
     of entry: CatalogPicture.Entry, origin: String?, space: Bool
   ) throws(LacunaError) -> VolumeInfo {
     let (inode, record) = entry
+    var (account, damage) = (VolumeInfo.Space?.none, damage(of: record.name))
+    do throws(LacunaError) {
+      if space { account = try self.space(of: record.name) }
+    } catch {
+      // All else can be said.
+      guard error.code == .damaged else { throw error }
+      damage = damage ?? error.description
+    }
     return VolumeInfo(
       name: record.name, kind: record.kind == .snapshot ? .snapshot : .volume, size: record.byteCount,
       mapped: bytes(record.mappedBlocks), reserved: bytes(record.reservedBlocks),
@@ -89,7 +97,7 @@ extension DiskStore {
       quota: record.quotaBlocks == 0 ? nil : bytes(record.quotaBlocks),
       reservation: record.reservationBlocks == 0 ? nil : bytes(record.reservationBlocks),
       clients: clients.withLock { $0[inode] ?? 0 }, isDefault: inode == engine.defaultInode,
-      space: space ? try self.space(of: record.name) : nil, damage: damage(of: record.name))
+      space: account, damage: damage)
   }
 
   /// A throwaway that is open. It is in no catalog before its first checkpoint.

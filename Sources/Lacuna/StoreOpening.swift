@@ -29,22 +29,27 @@ struct StoreOpening {
     while true {
       attemptCount += 1
       do throws(LacunaError) {
-        return try StoreOpening(at: path, options, refusingWriting: refusal).finish()
-      } catch {
-        // What cannot be written any more may still be read.
-        if error.isReasonToReadOnly, refusal == nil, !options.opensReadOnly {
+        let opening = try StoreOpening(at: path, options, refusingWriting: refusal)
+        let (engine, warnings): (Engine<FileDevice>, [String])
+        do throws(LacunaError) {
+          (engine, warnings) = try opening.openEngine()
+        } catch {
+          opening.device.abandon()
+          // What cannot be written any more may still be read.
+          guard error.isReasonToReadOnly, !opening.isReadOnly else { throw error }
           refusal = error
           continue
         }
+        return try opening.finish(engine, warnings)
+      } catch {
         // Another process that made the same store at the same time was first: its store is there, and is opened.
         guard error.code == .deviceFailed(errno: EEXIST), attemptCount < 10 else { throw error }
       }
     }
   }
 
-  private func finish() throws(LacunaError) -> OpenedStore {
+  private func finish(_ engine: Engine<FileDevice>, _ warnings: [String]) throws(LacunaError) -> OpenedStore {
     do throws(LacunaError) {
-      let (engine, warnings) = try openEngine()
       do throws(LacunaError) {
         try checkShape(of: engine)
         if options.makesVolume { try findOrMakeVolume(in: engine) }
@@ -204,7 +209,7 @@ extension LacunaError {
   /// Whether a store that cannot be opened for writing may be opened for reading.
   fileprivate var isReasonToReadOnly: Bool {
     switch code {
-    case .readOnlyFormat, .damaged, .deviceFailed(errno: EIO): true
+    case .readOnlyFormat, .damaged, .failed, .outOfSpace, .deviceFailed(errno: EIO): true
     default: false
     }
   }

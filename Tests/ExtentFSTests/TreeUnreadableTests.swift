@@ -113,9 +113,13 @@ import Testing
         }
         // Once it can be read again, what was left out can be merged.
         for (block, bytes) in damaged { try bytes.withUnsafeBytes { try store.device.write($0, at: block << 10) } }
-        let again = try store.merge { try $0.mergeExtents(root: result.root, owner: 7, edits: result.leftOut) }
+        let cache = NodeCache(device: store.device, blockSize: store.cache.blockSize, byteLimit: 1 << 20)
+        let again = try store.merge { _ in
+          try TreeMerge(cache: cache, writer: store)
+            .mergeExtents(root: result.root, owner: 7, edits: result.leftOut)
+        }
         try check(again.damage == nil && again.leftOut.isEmpty, "round \(round): something is left out again")
-        let whole = store.cache.reader(again.root, .extents, owner: 7)
+        let whole = cache.reader(again.root, .extents, owner: 7)
         for cell in cells.indices {
           let extent = try whole.extent(holding: UInt64(cell))
           let found = extent.map { $0.target.advanced(by: UInt64(cell) - $0.logical) }
@@ -164,7 +168,8 @@ import Testing
       references.retain(run(new))
       let edits = try references.finish { run throws(ExtentFSError) in gone.formUnion(run.blocks) }
       #expect(references.damage?.code == .damaged)
-      return try merge.mergeKeyed(root: root, kind: .shared, edits: edits, unreadable: .replace)
+      return try merge.mergeKeyed(
+        root: root, kind: .shared, edits: edits, unreadable: .replace(references.unknownParts))
     }
     #expect(gone == [outside])
     let counts = SharedRuns(store.cache, root: root)

@@ -75,28 +75,22 @@ struct Catalog<Device: BlockDevice> {
     _ unreadable: (ExtentFSError) -> Void, _ body: (UInt64, InodeRecord) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     let reader = TreeReader(cache: nodes, root: superblock.inodes, kind: .inodes)
-    var key: UInt64 = 0
-    while true {
-      let (part, keys) = try reader.part(for: key)
-      switch part {
-      case .leaf(let leaf):
-        for index in 0..<leaf.count {
-          let record: InodeRecord
-          do throws(ExtentFSError) {
-            record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
-              try InodeRecord(decoding: value, at: 0)
-            }
-          } catch {
-            unreadable(error)
-            continue
+    try reader.forEachPart { part, _ throws(ExtentFSError) in
+      if case .unreadable(let error) = part { unreadable(error) }
+      guard case .leaf(let leaf) = part else { return true }
+      for index in 0..<leaf.count {
+        let record: InodeRecord
+        do throws(ExtentFSError) {
+          record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
+            try InodeRecord(decoding: value, at: 0)
           }
-          guard try body(leaf.key(at: index), record) else { return }
+        } catch {
+          unreadable(error)
+          continue
         }
-      case .unreadable(let error): unreadable(error)
-      case .none: break
+        guard try body(leaf.key(at: index), record) else { return false }
       }
-      guard keys.upperBound < .max else { return }
-      key = keys.upperBound
+      return true
     }
   }
 

@@ -18,8 +18,12 @@ final class CatalogEditor<Device: BlockDevice> {
   /// Whether the store gets something that programs without snapshots do not know.
   private(set) var needsSnapshots = false
 
-  init(_ catalog: Catalog<Device>) {
+  /// Inodes of which the journal has changes that nobody has, since their records could not be read when it was.
+  private let incomplete: Set<UInt64>
+
+  init(_ catalog: Catalog<Device>, incomplete: Set<UInt64> = []) {
     self.catalog = catalog
+    self.incomplete = incomplete
     superblock = catalog.superblock
   }
 
@@ -29,6 +33,15 @@ final class CatalogEditor<Device: BlockDevice> {
   func record(of inode: UInt64) throws(ExtentFSError) -> InodeRecord? {
     if let changed = inodes[inode] { return changed }
     return try catalog.record(of: inode)
+  }
+
+  /// Refuses what must not be done to an inode of which changes are missing.
+  func requireComplete(_ inode: UInt64, _ record: InodeRecord) throws(ExtentFSError) {
+    guard incomplete.contains(inode) else { return }
+    throw ExtentFSError(
+      .damaged,
+      "'\(record.name)' could not be read when the store was opened, and what the journal has of it is missing; open the store anew"
+    )
   }
 
   /// Sets the record of `inode`; nil to remove it.
@@ -120,6 +133,15 @@ final class CatalogEditor<Device: BlockDevice> {
         hole = key
       }
       key &+= 1
+    }
+  }
+
+  /// Takes back that `inodes` were entered.
+  func withdraw(_ inodes: [UInt64]) throws(ExtentFSError) {
+    for inode in inodes {
+      guard let record = try record(of: inode) else { continue }
+      try remove(nameOf: record)
+      try setRecord(nil, of: inode)
     }
   }
 

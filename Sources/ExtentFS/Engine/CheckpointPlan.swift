@@ -9,6 +9,8 @@ struct CheckpointPlan<Device: BlockDevice> {
   var held: [DiskVolume<Device>] = []
   /// Inodes that get the contents of another: what was written to them before goes.
   var replacesContents: Set<UInt64> = []
+  /// What is to get the contents of others. Where those have changes that cannot be merged, nothing comes of it.
+  var copies: [Copy] = []
   /// Runs when what changed is in the trees, and the records in `catalog` say so.
   var finish: (CheckpointWriter<Device>) throws(ExtentFSError) -> Void = { _ in }
 

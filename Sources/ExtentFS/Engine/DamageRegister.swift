@@ -17,30 +17,31 @@ package struct Damage: Sendable, Hashable {
 ///
 /// Thread safety: any thread.
 package final class DamageRegister: Sendable {
-  private let found = Locked<[Damage]>([])
+  private let found = Locked<[(key: String, damage: Damage)]>([])
   private let report: @Sendable (Damage) -> Void
 
   /// - Parameter report: hears of each part once, and where it means something else by now, on the thread that found it, which may hold locks: it must not call back.
   package init(report: @escaping @Sendable (Damage) -> Void = { _ in }) { self.report = report }
 
   /// All that was found, in that order.
-  package var all: [Damage] { found.withLock { $0 } }
+  package var all: [Damage] { found.withLock { $0.map(\.damage) } }
 
   /// Takes note that `part` cannot be read.
-  func note(_ part: String, _ error: ExtentFSError, _ effect: String) {
+  ///
+  /// - Parameter key: what it is called here, where its name may change; nil for `part`.
+  func note(_ part: String, key: String? = nil, _ error: ExtentFSError, _ effect: String) {
     let damage = Damage(part: part, facts: error.facts, effect: effect)
     let isNew = found.withLock { found in
-      guard let index = found.firstIndex(where: { $0.part == part }) else {
-        found.append(damage)
+      guard let index = found.firstIndex(where: { $0.key == key ?? part }) else {
+        found.append((key ?? part, damage))
         return true
       }
-      if found[index].effect == effect { return false }
-      found[index] = damage
-      return true
+      defer { found[index].damage = damage }
+      return found[index].damage.effect != effect
     }
     if isNew { report(damage) }
   }
 
-  /// Takes note that `part` can be read after all.
-  func forget(_ part: String) { found.withLock { found in found.removeAll { $0.part == part } } }
+  /// Takes note that what was noted under `key` is gone, or can be read after all.
+  func forget(_ key: String) { found.withLock { found in found.removeAll { $0.key == key } } }
 }

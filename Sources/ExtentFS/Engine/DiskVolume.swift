@@ -123,18 +123,32 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
       defer { damage = error }
       return damage != nil
     }
-    let part = "volume '\(name)'"
     if let error {
-      engine.damage.note(part, error, "it is read-only, and what lies below is not read")
+      engine.damage.note(
+        "volume '\(name)'", key: damageKey, error, "it is read-only, and what lies below is not read")
     } else if wasDamaged {
-      engine.damage.forget(part)
+      engine.damage.forget(damageKey)
     }
   }
 
   /// Takes note of what a read has met, unless more is known of the volume.
   func noteUnreadable(_ error: ExtentFSError) {
     guard error.isUnreadable, !isDamaged else { return }
-    engine.damage.note("volume '\(name)'", error, "what lies there is not read")
+    engine.damage.note("volume '\(name)'", key: damageKey, error, "what lies there is not read")
+  }
+
+  /// Under what damage to it is noted, whatever its name is.
+  private var damageKey: String { "inode \(inode)" }
+
+  /// It is gone, and with it all that is known of its damage.
+  func forgetDamage() { engine.damage.forget(damageKey) }
+
+  /// Why it cannot be copied or compared.
+  var incomplete: ExtentFSError {
+    ExtentFSError(
+      .damaged,
+      "volume '\(name)' has changes that cannot be merged, since a part of its tree cannot be read: it can be neither copied nor compared"
+    )
   }
 
   var gone: ExtentFSError { ExtentFSError(.deleted, "volume '\(name)' was deleted") }

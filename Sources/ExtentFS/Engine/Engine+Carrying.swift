@@ -14,7 +14,7 @@ struct LeftOut<Device: BlockDevice> {
 /// appends it to the journal again, behind its cut. The volume is read-only meanwhile, which keeps it from growing. What the
 /// node had, where the changes say nothing, reads as an error; everything else of the volume, and all others, go on.
 ///
-/// Whatever of it does not fit a quarter of the journal ends the engine, whose journal keeps all of it.
+/// It may take an eighth of the journal. What is more ends the engine, whose journal keeps all of it.
 extension Engine {
   /// Appends what `left` says to the journal, where somebody will want it. Called when the checkpoint has said what becomes of the
   /// volumes, and before its first sync.
@@ -31,6 +31,7 @@ extension Engine {
         let isGone = record.map { $0 == nil || $0?.kind == .deleted } ?? false
         guard !isGone, !plan.replacesContents.contains(inode) else {
           carried.retired += item.changes.physicalRuns
+          item.volume.noteDamage(nil)
           continue
         }
         if !plan.held.contains(where: { $0 === item.volume }) {
@@ -41,6 +42,12 @@ extension Engine {
         var changes = item.changes
         // What came behind the cut stands in the journal already, and counts.
         view.active.forEachRun(in: 0..<UInt64.max) { run in
+          item.changes.forEachRun(in: run.positions) { old in
+            if let block = old.value.physicalBlock {
+              carried.retired.append(PhysicalRun(block: block, count: old.positions.length))
+            }
+            return true
+          }
           changes.replace(run.positions, with: nil)
           return true
         }
@@ -49,7 +56,7 @@ extension Engine {
         carried.changes[inode] = changes
         item.volume.noteDamage(item.damage)
       }
-      for (inode, changes) in strayChanges.withLock({ $0 }) { try append(changes, of: inode, &byteCount) }
+      for (inode, changes) in strayChanges { try append(changes, of: inode, &byteCount) }
     } catch {
       for volume in carried.locked { volume.writers.unlock() }
       throw error
@@ -74,8 +81,8 @@ extension Engine {
           try requireCarryRoom(byteCount)
           isAppended =
             run.value == .hole
-            ? try journal.appendUnmap(inode: inode, logical: part) != nil
-            : try journal.appendReserve(inode: inode, logical: part) != nil
+            ? try journal.appendUnmap(inode: inode, logical: part, isCarried: true) != nil
+            : try journal.appendReserve(inode: inode, logical: part, isCarried: true) != nil
         }
         guard isAppended else { throw Self.tooMuchToCarry }
         next = part.upperBound..<next.upperBound
@@ -90,7 +97,8 @@ extension Engine {
     defer { unsafe sums.deallocate() }
     try unsafe checksums.getChecksums(of: PhysicalRun(block: block, count: logical.length), into: sums)
     return try unsafe journal.appendMap(
-      inode: inode, logical: logical.lowerBound, physical: block, checksums: UnsafeBufferPointer(sums)) != nil
+      inode: inode, logical: logical.lowerBound, physical: block, checksums: UnsafeBufferPointer(sums),
+      isCarried: true) != nil
   }
 
   private func requireCarryRoom(_ byteCount: UInt64) throws(ExtentFSError) {

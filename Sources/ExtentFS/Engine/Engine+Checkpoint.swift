@@ -53,7 +53,8 @@ extension Engine {
 
   /// The catalog as of the last checkpoint, to be changed by the next. Under `checkpoints`.
   func makeCatalogEditor() -> CatalogEditor<Device> {
-    CatalogEditor(Catalog(nodes: nodes, superblock: state.withLock { $0.superblock }))
+    CatalogEditor(
+      Catalog(nodes: nodes, superblock: state.withLock { $0.superblock }), incomplete: Set(strayChanges.keys))
   }
 
   /// Runs a checkpoint, whose failure is final. Under `checkpoints`.
@@ -62,13 +63,15 @@ extension Engine {
     let (frozen, cut) = freeze(holding: plan.held)
     defer { for volume in plan.held.reversed() { volume.writers.unlock() } }
     let start = ContinuousClock.now
+    let refusal: ExtentFSError?
     do throws(ExtentFSError) {
-      try merge(frozen, cut, plan)
+      refusal = try merge(frozen, cut, plan)
       checkpointTimes.withLock { $0.note(ContinuousClock.now - start) }
     } catch {
       journal.fail("a checkpoint failed: \(error)")
       throw error
     }
+    if let refusal { throw refusal }
   }
 
   /// Whether there is anything to merge. What is carried along alone is no reason for a checkpoint.
@@ -127,9 +130,12 @@ extension Engine {
   }
 
   /// Writes a new superblock that has the frozen deltas and what is planned in its trees, and publishes it.
+  ///
+  /// - Returns: why nothing came of the plan, though the checkpoint is done: a volume that was to be copied has changes which cannot
+  ///   be merged, so that the copy would be older than it.
   private func merge(
     _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ plan: CheckpointPlan<Device>
-  ) throws(ExtentFSError) {
+  ) throws(ExtentFSError) -> ExtentFSError? {
     let catalog = plan.catalog
     var frozen = frozen
     try relocate(&frozen)
@@ -144,7 +150,8 @@ extension Engine {
     }
     var left: [LeftOut<Device>] = []
     for part in frozen { if let rest = try merge(part, catalog, writer) { left.append(rest) } }
-    try plan.finish(writer)
+    let uncopied = left.first { item in plan.copies.contains { $0.from == item.volume.inode } }
+    if uncopied == nil { try plan.finish(writer) } else { try catalog.withdraw(plan.copies.map(\.to)) }
     let carried = try carry(left, plan)
     defer { for volume in carried.locked { volume.writers.unlock() } }
     let superblock = try writeTrees(catalog, writer, cut)
@@ -158,6 +165,7 @@ extension Engine {
       retiring: writer.released + frozen.flatMap(\.superseded) + orphans + carried.retired)
     updateReserve()
     journal.advanceTail(to: cut)
+    return uncopied.map { $0.volume.incomplete }
   }
 
   /// Merges what changed of one volume into its tree. Returns what cannot be merged, since a node of the tree, or the volume's
@@ -215,7 +223,7 @@ extension Engine {
     superblock.names = try merge.mergeKeyed(root: superblock.names, kind: .names, edits: catalog.nameEdits)
     let references = try writer.finishReferences()
     superblock.shared = try merge.mergeKeyed(
-      root: superblock.shared, kind: .shared, edits: references, unreadable: .replace)
+      root: superblock.shared, kind: .shared, edits: references, unreadable: .replace(writer.references.unknownParts))
     superblock.space = try writeSpace(superblock.space, writer)
     superblock.blockCount = space.blockCount
     superblock.groupCount = space.groupCount
@@ -301,6 +309,7 @@ extension Engine {
     }
     guard let record = changed, record.kind != .deleted else {
       volume.publish(.deleted(inode: volume.inode))
+      volume.forgetDamage()
       state.withLock { _ = $0.volumes.removeValue(forKey: volume.inode) }
       return old
     }

@@ -5,6 +5,9 @@ extension Engine {
   /// Makes everything durable that completed before this call, on all volumes: at most one sync of the device.
   package func commit() throws(ExtentFSError) { try commits.commit() }
 
+  /// - Throws: `.failed` where the store refuses changes until it is opened again.
+  package func requireUsable() throws(ExtentFSError) { try journal.requireUsable() }
+
   /// Waits until the journal has room: runs a checkpoint, unless one that another thread ran has made room meanwhile.
   func waitForJournalRoom() throws(ExtentFSError) {
     try checkpoint { self.journal.usedByteCount > self.journal.byteCount / 2 }

@@ -20,6 +20,8 @@ extension Engine {
     defer { withExtendedLifetime((before, after)) {} }
     if before.access == .deleted { throw old.gone }
     if after.access == .deleted { throw new.gone }
+    // What cannot be merged would look as if it had not changed.
+    for volume in [old, new] where volume.isDamaged { throw volume.incomplete }
     let range = range.clamped(to: 0..<after.byteCount)
     try TreeDiff.forEachDifference(
       from: before.base, to: after.base, in: blockSize.blocks(touching: range), nodes

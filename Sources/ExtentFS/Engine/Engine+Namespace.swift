@@ -249,6 +249,7 @@ extension Engine {
     _ found: CatalogEntry, in plan: inout CheckpointPlan<Device>, force: Bool
   ) throws(ExtentFSError) -> DiskVolume<Device> {
     let (inode, record) = found
+    try plan.catalog.requireComplete(inode, record)
     let volume = try state.withLock { state throws(ExtentFSError) in
       var open = state.volumes[inode] ?? OpenVolume(volume: makeVolume(inode, record, in: state.epoch))
       guard force || open.userCount <= 0 else {
@@ -294,6 +295,7 @@ struct Copy {
 extension CheckpointPlan {
   /// Gives each inode of `copies` what the other one has when all that changed is merged.
   mutating func share(_ copies: [Copy]) {
+    self.copies = copies
     let catalog = self.catalog
     finish = { writer throws(ExtentFSError) in
       for copy in copies {
@@ -338,6 +340,7 @@ extension CatalogEditor {
   /// The inode that has the name `name`.
   func find(existing name: String) throws(ExtentFSError) -> CatalogEntry {
     guard let found = try find(name).found else { throw VolumeName.missing(name) }
+    try requireComplete(found.inode, found.record)
     return found
   }
 

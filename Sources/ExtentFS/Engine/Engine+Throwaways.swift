@@ -21,6 +21,7 @@ extension Engine {
         try requireCheckpointRoom()
         try write(CheckpointPlan(makeCatalogEditor()))
       }
+      if let volume = state.withLock({ $0.volumes[inode]?.volume }), volume.isDamaged { throw volume.incomplete }
       let catalog = makeCatalogEditor()
       let (_, source) = try catalog.find(existing: name)
       var record = source

@@ -12,6 +12,7 @@ extension Engine {
       let (catalog, epoch) = currentCatalog()
       defer { withExtendedLifetime(epoch) {} }
       guard let found = try catalog.find(name) else { return nil }
+      try makeCatalogEditor().requireComplete(found.inode, found.record)
       switch adopt(found.inode, found.record, asOf: catalog.superblock.generation, userCount: 1) {
       case .open(let volume): return volume
       case .isHeld: checkpoints.withLock {}

@@ -53,7 +53,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let state: Locked<State>
   package let damage: DamageRegister
   /// What the journal says of inodes whose records cannot be read, by inode.
-  let strayChanges: Locked<[UInt64: Delta]>
+  let strayChanges: [UInt64: Delta]
   /// How much of the journal may be taken by what cannot be merged, in bytes.
   let carryByteCountMax: ManagedAtomic<UInt64>
   /// How many blocks are given up, and kept by someone who reads an older view or catalog.
@@ -99,7 +99,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
     spaceRoot = parts.spaceRoot
     journal = parts.journal
     damage = parts.damage
-    strayChanges = Locked(parts.strayChanges)
+    strayChanges = parts.strayChanges
     carryByteCountMax = ManagedAtomic(parts.carryByteCountMax)
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space

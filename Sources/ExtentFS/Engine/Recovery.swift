@@ -47,20 +47,35 @@ struct Recovery<Device: BlockDevice> {
     let root = Locked(superblock.space)
     self.nodes = nodes
     spaceRoot = root
-    let records = GroupRecords { group throws(ExtentFSError) in
-      while true {
-        let tree = root.withLock { $0 }
-        do throws(ExtentFSError) {
-          return try TreeReader(cache: nodes, root: tree, kind: .space).find(group)?.withValue {
-            value throws(ExtentFSError) in
-            try GroupRecord(decoding: value, at: 0)
+    let records = GroupRecords(
+      source: { group throws(ExtentFSError) in
+        while true {
+          let tree = root.withLock { $0 }
+          do throws(ExtentFSError) {
+            return try TreeReader(cache: nodes, root: tree, kind: .space).find(group)?.withValue {
+              value throws(ExtentFSError) in
+              try GroupRecord(decoding: value, at: 0)
+            }
+          } catch {
+            // Nobody holds the tree's epoch: a checkpoint that ended meanwhile may have given its nodes to others.
+            guard root.withLock({ $0 }) != tree else { throw error }
           }
-        } catch {
-          // Nobody holds the tree's epoch: a checkpoint that ended meanwhile may have given its nodes to others.
-          guard root.withLock({ $0 }) != tree else { throw error }
         }
-      }
-    }
+      },
+      survey: { body, unreadable throws(ExtentFSError) in
+        let tree = TreeReader(cache: nodes, root: root.withLock { $0 }, kind: .space)
+        try tree.forEachPart { part, keys throws(ExtentFSError) in
+          if case .unreadable(let error) = part { unreadable(keys, error) }
+          guard case .leaf(let leaf) = part else { return true }
+          for index in 0..<leaf.count {
+            let record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
+              try GroupRecord(decoding: value, at: 0)
+            }
+            body(leaf.key(at: index), record)
+          }
+          return true
+        }
+      })
     space = try SpaceMap(
       device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
       growingUpTo: device.canGrow ? (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift : nil,
@@ -82,7 +97,13 @@ struct Recovery<Device: BlockDevice> {
       identity: JournalIdentity(storeTag: superblock.uuid.tag, epoch: superblock.journalEpoch),
       tail: JournalPosition(offset: superblock.journalTailOffset, sequence: superblock.journalTailSequence))
     let end = try journal.forEach { _ throws(ExtentFSError) in }
-    if let lost = try journal.lostDurableSequence(after: end) {
+    if let error = end.damage {
+      // The next record may stand there, acknowledged or even flushed.
+      guard readOnly else { throw error }
+      warnings.append(
+        "the journal cannot be read behind record \(end.lastSequence); what was changed after that is missing")
+      damage.note("the journal", error, "what was changed after record \(end.lastSequence) is missing")
+    } else if let lost = try journal.lostDurableSequence(after: end) {
       let error = ExtentFSError(
         .damaged,
         "the journal ends at record \(end.lastSequence), but record \(lost) was durable: the device lost what it had synced"
@@ -144,6 +165,8 @@ struct Recovery<Device: BlockDevice> {
       throw ExtentFSError(.damaged, "the journal changes blocks \(blocks) of inode \(inode), which has fewer")
     }
     volume.delta.forEachRun(in: blocks) { run in
+      // What was carried along is said twice, once before the cut of a checkpoint that never ended, and once behind it.
+      if run.value == target.advanced(by: run.positions.lowerBound - blocks.lowerBound) { return true }
       if let block = run.value.physicalBlock {
         volume.superseded.append(PhysicalRun(block: block, count: run.positions.length))
       }
@@ -173,15 +196,17 @@ struct Recovery<Device: BlockDevice> {
     return true
   }
 
-  /// The parts of an engine whose journal begins at `start` in a new epoch.
+  /// The parts of an engine whose journal begins at `start`, in the new epoch `epoch`.
   func parts(
-    journalAt start: JournalPosition, carryByteCountMax: UInt64
+    journalAt start: JournalPosition, epoch: UInt64, carryByteCountMax: UInt64
   ) throws(ExtentFSError) -> EngineParts<Device> {
-    let identity = JournalIdentity(storeTag: superblock.uuid.tag, epoch: superblock.journalEpoch &+ 1)
+    let identity = JournalIdentity(storeTag: superblock.uuid.tag, epoch: epoch)
     return EngineParts(
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
       spaceRoot: spaceRoot,
-      journal: try JournalRing(device: device, region: region, identity: identity, start: start, mapping: mapping),
+      journal: try JournalRing(
+        device: device, region: region, identity: identity, start: start, mapping: mapping,
+        keptByteCount: superblock.geometry.keptJournalByteCount),
       damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.delta),
       carryByteCountMax: carryByteCountMax)
   }
@@ -232,9 +257,12 @@ extension Engine {
       }
     }
     let (start, room) = carries ? journal.startBehind(end) : (journal.nextStart, 0)
-    let carryByteCountMax = recovery.superblock.geometry.journalByteCount / 4
+    // One that carries writes records before its superblock, and others may have died after that: so its epoch is its own.
+    let epoch = recovery.superblock.journalEpoch &+ (carries ? .random(in: 2...1 << 32) : 1)
+    let carryByteCountMax = recovery.superblock.geometry.keptJournalByteCount / 2
     let engine = Engine(
-      try recovery.parts(journalAt: start, carryByteCountMax: min(room, carryByteCountMax)), options: options)
+      try recovery.parts(journalAt: start, epoch: epoch, carryByteCountMax: min(room, carryByteCountMax)),
+      options: options)
     for (inode, recovered) in recovery.volumes {
       guard let record = recovered.record else { continue }
       // Open without a user: the checkpoint closes it.
@@ -249,7 +277,7 @@ extension Engine {
         try engine.space.requireReadableGroup()
         try engine.countBlocks()
         let plan = CheckpointPlan(engine.makeCatalogEditor())
-        plan.catalog.superblock.journalEpoch &+= 1
+        plan.catalog.superblock.journalEpoch = epoch
         try engine.write(plan)
         engine.carryByteCountMax.store(carryByteCountMax, ordering: .relaxed)
       } catch {

@@ -55,6 +55,10 @@ package struct StoreGeometry: Sendable, Hashable {
   /// The bytes that the journal takes.
   package var journalRegion: Range<UInt64> { Self.journalOffset..<Self.journalOffset + journalByteCount }
 
+  /// How much of the journal is kept for changes that cannot be merged, in bytes: twice what they may take, since an opening needs as
+  /// much room again (`JournalReplay.startBehind`).
+  var keptJournalByteCount: UInt64 { journalByteCount / 4 }
+
   /// H: the number of blocks before the first group.
   package var headBlockCount: UInt64 { (Self.journalOffset + journalByteCount) >> blockSize.shift }
 

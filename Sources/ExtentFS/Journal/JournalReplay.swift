@@ -10,6 +10,8 @@ package struct JournalEnd: Sendable, Equatable {
   package var durableSequence: UInt64
   /// How many bytes of the ring the records take, from the tail on.
   package var usedByteCount: UInt64
+  /// Why there may be more: the ring cannot be read where the next record may stand. Nil where it can.
+  package var damage: ExtentFSError?
 
   package init(lastSequence: UInt64, durableSequence: UInt64, usedByteCount: UInt64) {
     self.lastSequence = lastSequence
@@ -49,14 +51,11 @@ package struct JournalReplay<Device: BlockDevice> {
   }
 
   /// The same, but behind the records that end at `end`, none of which is written over by the first `byteCount` bytes from there on.
-  ///
-  /// Records are to be written there before a superblock says that there are any. An opening that died after that may have left
-  /// others of the same epoch, so that the numbers must be its own.
+  /// To be used with an epoch that no other opening can have used: records are written there before a superblock says so.
   func startBehind(_ end: JournalEnd) -> (start: JournalPosition, byteCount: UInt64) {
     let block = JournalFormat.blockByteCount
     let used = JournalFormat.roundedUp(end.usedByteCount)
-    let start = JournalPosition(
-      offset: (tail.offset + used) % ringByteCount, sequence: nextStart.sequence + .random(in: 1..<1 << 31))
+    let start = JournalPosition(offset: (tail.offset + used) % ringByteCount, sequence: nextStart.sequence)
     // Half, since a record that does not fit the rest of the ring begins at its start.
     return (start, (ringByteCount - used).minusOrZero(2 * block) / 2)
   }
@@ -78,6 +77,7 @@ package struct JournalReplay<Device: BlockDevice> {
       end.usedByteCount = start + UInt64(checked.byteCount)
       try body(record)
     }
+    end.damage = damage(behind: end, window)
     return end
   }
 
@@ -115,6 +115,16 @@ package struct JournalReplay<Device: BlockDevice> {
     return try record(at: ringStart, after: end, window).map { (ringStart, $0) }
   }
 
+  /// Why the ring cannot be read where the record behind `end` may stand, in its block or in a fresh one.
+  private func damage(behind end: JournalEnd, _ window: JournalWindow<Device>) -> ExtentFSError? {
+    let longest = UInt64(JournalFormat.recordByteCountMax)
+    let start = offset(end.usedByteCount)
+    let rest = ringByteCount - start
+    if let error = window.damage(in: start..<start + min(longest + JournalFormat.blockByteCount, rest)) { return error }
+    // It goes to the ring's start only where it might not fit the rest.
+    return rest < longest + JournalFormat.blockByteCount ? window.damage(in: 0..<longest) : nil
+  }
+
   private func record(
     at distance: UInt64, after end: JournalEnd, _ window: JournalWindow<Device>
   ) throws(ExtentFSError) -> CheckedJournalRecord? {
@@ -140,6 +150,8 @@ package struct JournalReplay<Device: BlockDevice> {
   private static var byteCount: UInt64 { 1 << 18 }
   /// What of the ring is in `bytes`.
   private var held: Range<UInt64> = 0..<0
+  /// The blocks of the ring, by their first bytes, that could not be read, and why. They are taken for zeroes.
+  private var unreadable: [UInt64: ExtentFSError] = [:]
 
   init(device: Device, region: Range<UInt64>) {
     self.device = device
@@ -167,14 +179,43 @@ package struct JournalReplay<Device: BlockDevice> {
     let ringByteCount = region.upperBound - region.lowerBound
     let range = offset..<min(offset + Self.byteCount, ringByteCount)
     held = 0..<0
-    do throws(DeviceError) {
-      // Safe: the range is no longer than the buffer.
-      try unsafe device.read(
-        into: UnsafeMutableRawBufferPointer(rebasing: bytes[..<Int(range.upperBound - range.lowerBound)]),
-        at: region.lowerBound + range.lowerBound)
+    do throws(ExtentFSError) {
+      try read(range, from: offset)
     } catch {
-      throw ExtentFSError(error)
+      guard error.isUnreadable else { throw error }
+      // Block by block: one that cannot be read says nothing of the others.
+      var next = range.lowerBound
+      while next < range.upperBound {
+        let block = next / JournalFormat.blockByteCount * JournalFormat.blockByteCount
+        let part = next..<min(block + JournalFormat.blockByteCount, range.upperBound)
+        do throws(ExtentFSError) {
+          try read(part, from: offset)
+        } catch {
+          guard error.isUnreadable else { throw error }
+          unreadable[block] = error
+          // Safe: as in `read`.
+          unsafe UnsafeMutableRawBufferPointer(
+            rebasing: bytes[Int(part.lowerBound - offset)..<Int(part.upperBound - offset)]
+          ).initializeMemory(as: UInt8.self, repeating: 0)
+        }
+        next = part.upperBound
+      }
     }
     held = range
+  }
+
+  /// Reads a part of the ring into its place among the bytes that begin with those at `offset`.
+  private func read(_ part: Range<UInt64>, from offset: UInt64) throws(ExtentFSError) {
+    // Safe: what is read at once is no longer than the buffer.
+    try unsafe device.readPart(
+      into: UnsafeMutableRawBufferPointer(
+        rebasing: bytes[Int(part.lowerBound - offset)..<Int(part.upperBound - offset)]),
+      at: region.lowerBound + part.lowerBound)
+  }
+
+  /// Why a block of the ring that has some of the bytes `range` could not be read; nil where all that were looked at could.
+  func damage(in range: Range<UInt64>) -> ExtentFSError? {
+    unreadable.filter { $0.key < range.upperBound && $0.key + JournalFormat.blockByteCount > range.lowerBound }
+      .min { $0.key < $1.key }?.value
   }
 }

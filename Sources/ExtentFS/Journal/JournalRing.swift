@@ -22,6 +22,8 @@ package import Devices
   private let identity: JournalIdentity
   private let image: UnsafeMutableRawPointer
   private let mapping: MappedRange?
+  /// How many blocks are kept for records that are carried along.
+  private let keptBlockCount: UInt64
   private let state: Locked<State>
   private let publishedUsedByteCount: ManagedAtomic<UInt64>
   /// Whether the state has a failure, for those who look without the lock.
@@ -53,13 +55,16 @@ package import Devices
   ///
   /// A superblock with `identity` and `start` must be durable, and no record with this identity may ever have been written.
   ///
-  /// - Parameter mapping: the region as memory, where the device has that; records are then stored there.
+  /// - Parameters:
+  ///   - mapping: the region as memory, where the device has that; records are then stored there.
+  ///   - keptByteCount: how much of it is kept for records that are carried along.
   /// - Throws: `.damaged` where region or start are none.
   package init(
     device: Device, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition,
-    mapping: MappedRange? = nil
+    mapping: MappedRange? = nil, keptByteCount: UInt64 = 0
   ) throws(ExtentFSError) {
     try Self.check(region: region, start: start, on: device)
+    keptBlockCount = keptByteCount / JournalFormat.blockByteCount
     self.device = device
     self.region = region
     self.identity = identity
@@ -105,27 +110,33 @@ package import Devices
 extension JournalRing {
   /// Appends: the blocks from `logical` on are those from `physical` on, whose bytes are in the kernel's hands.
   ///
-  /// - Parameter checksums: the CRC-32C of each block; at most `JournalFormat.mapBlockCountMax`, at least one.
+  /// - Parameters:
+  ///   - checksums: the CRC-32C of each block; at most `JournalFormat.mapBlockCountMax`, at least one.
+  ///   - isCarried: whether it may take the room that is kept for what is carried along.
   /// - Returns: the record's number; nil where the ring is full, and then a checkpoint makes room.
   /// - Throws: `.device` where the device failed just now, `.failed` ever after.
   package func appendMap(
-    inode: UInt64, logical: UInt64, physical: UInt64, checksums: UnsafeBufferPointer<UInt32>
+    inode: UInt64, logical: UInt64, physical: UInt64, checksums: UnsafeBufferPointer<UInt32>, isCarried: Bool = false
   ) throws(ExtentFSError) -> UInt64? {
     precondition((1...JournalFormat.mapBlockCountMax).contains(checksums.count), "a map record of so many blocks")
-    return try append(.map, JournalFormat.mapByteCount(blockCount: checksums.count)) { builder in
+    return try append(.map, JournalFormat.mapByteCount(blockCount: checksums.count), isCarried: isCarried) { builder in
       // Safe: the caller's buffer lives as long as the call.
       unsafe builder.putMap(inode: inode, logical: logical, physical: physical, checksums: checksums)
     }
   }
 
   /// Appends: `logical` became a hole. Results and errors as for `appendMap`.
-  package func appendUnmap(inode: UInt64, logical: Range<UInt64>) throws(ExtentFSError) -> UInt64? {
-    try appendRange(.unmap, inode, logical)
+  package func appendUnmap(
+    inode: UInt64, logical: Range<UInt64>, isCarried: Bool = false
+  ) throws(ExtentFSError) -> UInt64? {
+    try appendRange(.unmap, inode, logical, isCarried)
   }
 
   /// Appends: `logical` became reserved zeroes. Results and errors as for `appendMap`.
-  package func appendReserve(inode: UInt64, logical: Range<UInt64>) throws(ExtentFSError) -> UInt64? {
-    try appendRange(.reserve, inode, logical)
+  package func appendReserve(
+    inode: UInt64, logical: Range<UInt64>, isCarried: Bool = false
+  ) throws(ExtentFSError) -> UInt64? {
+    try appendRange(.reserve, inode, logical, isCarried)
   }
 
   /// Whether a sync has made live records durable, and no record says so yet: recovery would take their data for data that
@@ -139,24 +150,26 @@ extension JournalRing {
 
   /// Appends a record that says no more than what is durable. It has a little room that no other record may take.
   package func appendCommitMarker() throws(ExtentFSError) -> UInt64? {
-    try append(.commitMarker, JournalFormat.headerByteCount) { _ in }
+    try append(.commitMarker, JournalFormat.headerByteCount, isCarried: false) { _ in }
   }
 
   private func appendRange(
-    _ kind: JournalFormat.Kind, _ inode: UInt64, _ logical: Range<UInt64>
+    _ kind: JournalFormat.Kind, _ inode: UInt64, _ logical: Range<UInt64>, _ isCarried: Bool
   ) throws(ExtentFSError) -> UInt64? {
     precondition(!logical.isEmpty, "a record of no blocks")
-    return try append(kind, JournalFormat.rangeByteCount) { $0.putRange(inode: inode, logical: logical) }
+    return try append(kind, JournalFormat.rangeByteCount, isCarried: isCarried) {
+      $0.putRange(inode: inode, logical: logical)
+    }
   }
 
   @inline(__always)
   private func append(
-    _ kind: JournalFormat.Kind, _ recordByteCount: Int, _ putBody: (JournalRecordBuilder) -> Void
+    _ kind: JournalFormat.Kind, _ recordByteCount: Int, isCarried: Bool, _ putBody: (JournalRecordBuilder) -> Void
   ) throws(ExtentFSError) -> UInt64? {
     try state.withLock { state throws(ExtentFSError) in
       if let failure = state.failure { throw ExtentFSError(.failed, failure) }
-      let leaving = 1 + (kind == .commitMarker ? 0 : Self.markerBlockCount)
-      guard let place = state.space.place(recordByteCount, leaving: leaving) else { return nil }
+      let kept = kind == .commitMarker ? 0 : Self.markerBlockCount + (isCarried ? 0 : keptBlockCount)
+      guard let place = state.space.place(recordByteCount, leaving: 1 + kept) else { return nil }
       let sequence = state.nextSequence
       // Safe: the record and its zeroes fit the image, which is this thread's while the lock is held.
       let builder = unsafe JournalRecordBuilder(

@@ -9,6 +9,12 @@ internal import Bytes
 package final class GroupRecords: Sendable {
   /// Finds the record of a group in the space tree of the last durable superblock; nil where the tree has none.
   package typealias Source = @Sendable (_ group: UInt64) throws(ExtentFSError) -> GroupRecord?
+  /// Goes through the space tree of the last durable superblock: hands out each record, and each range of groups of which the
+  /// records cannot be read, with the reason.
+  package typealias Survey =
+    @Sendable (
+      _ body: (_ group: UInt64, GroupRecord) -> Void, _ unreadable: (Range<UInt64>, ExtentFSError) -> Void
+    ) throws(ExtentFSError) -> Void
 
   private struct State {
     /// What the last durable superblock leads to, as far as it was asked for; nil inside for "the tree has none".
@@ -20,10 +26,21 @@ package final class GroupRecords: Sendable {
   }
 
   private let source: Source
+  private let survey: Survey
   private let state = Locked(State())
 
-  /// Records that `source` finds.
-  package init(source: @escaping Source) { self.source = source }
+  /// Records that `source` finds; `survey` finds all of them.
+  package init(source: @escaping Source, survey: @escaping Survey = { _, _ in }) {
+    self.source = source
+    self.survey = survey
+  }
+
+  /// Goes through all records; see ``Survey``.
+  func forEach(
+    _ body: (UInt64, GroupRecord) -> Void, unreadable: (Range<UInt64>, ExtentFSError) -> Void
+  ) throws(ExtentFSError) {
+    try survey(body, unreadable)
+  }
 
   /// The durable record of `group`, nil where it was never used.
   func record(of group: UInt64) throws(ExtentFSError) -> GroupRecord? {

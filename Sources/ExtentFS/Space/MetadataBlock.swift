@@ -13,7 +13,7 @@ extension BlockDevice {
     defer { unsafe buffer.deallocate() }
     // Safe: the buffer lives until the function returns.
     let bytes = UnsafeRawBufferPointer(buffer)
-    try withSecondAttempt { () throws(ExtentFSError) in
+    try withSecondAttempt(blockSize.offset(of: block)..<blockSize.offset(of: block + 1)) { () throws(ExtentFSError) in
       try unsafe readPart(into: buffer, at: blockSize.offset(of: block))
       let found = unsafe MetadataChecksum.checksum(bytes, block: block)
       guard found == checksum else {
@@ -23,14 +23,16 @@ extension BlockDevice {
     return unsafe body(bytes)
   }
 
-  /// Runs `body` once more where it found damage: what came wrong once may come right, and much depends on what is called damaged.
+  /// Runs `body`, which reads `range`, once more where it found damage: what came wrong once may come right from the medium, and much
+  /// depends on what is called damaged.
   func withSecondAttempt<Result>(
-    _ body: () throws(ExtentFSError) -> Result
+    _ range: Range<UInt64>, _ body: () throws(ExtentFSError) -> Result
   ) throws(ExtentFSError) -> Result {
     do throws(ExtentFSError) {
       return try body()
     } catch {
       guard error.isUnreadable else { throw error }
+      forgetCached(range)
       return try body()
     }
   }
@@ -47,7 +49,11 @@ extension BlockDevice {
       do throws(DeviceError) {
         let probe = UnsafeMutableRawBufferPointer.allocate(byteCount: Superblock.encodedByteCount, alignment: 4096)
         defer { unsafe probe.deallocate() }
-        try unsafe read(into: probe, at: StoreGeometry.superblockOffset(ofSlot: 0))
+        for slot in 0..<StoreGeometry.superblockSlotCount {
+          let start = StoreGeometry.superblockOffset(ofSlot: slot)
+          forgetCached(start..<start + UInt64(probe.count))
+          try unsafe read(into: probe, at: start)
+        }
       } catch {
         throw ExtentFSError(error)
       }

@@ -15,8 +15,9 @@ final class ReferenceCounts<Device: BlockDevice> {
   private let table: SharedRuns<Device>
   /// Calls its second argument with runs that have all blocks of a range that trees led to when the checkpoint began.
   private let forEachUsed: (Range<UInt64>, (Range<UInt64>) -> Void) throws(ExtentFSError) -> Void
-  /// What could not be read.
+  /// What could not be read, and the blocks that this part of the tree is for: the edits have all there is to know of them.
   private(set) var damage: ExtentFSError?
+  private(set) var unknownParts: [Range<UInt64>] = []
   /// By how much the counts of nodes change.
   private var nodes: [UInt64: Int64] = [:]
   /// The nodes that have no reference left, and had an entry in the table.
@@ -128,9 +129,10 @@ final class ReferenceCounts<Device: BlockDevice> {
       while next < end {
         if !part.blocks.contains(next) {
           part = try table.part(at: next)
-          pass.enter(part)
+          try pass.enter(part)
           if let error = part.damage {
             damage = damage ?? error
+            unknownParts.append(part.blocks)
             unknown.append(UnknownRuns())
             try forEachUsed(part.blocks) { unknown[unknown.count - 1].add($0) }
           }
@@ -212,8 +214,12 @@ private struct ReferencePass<Device: BlockDevice> {
   private var new: [SharedRun] = []
 
   /// Goes on in a part that lies behind the one before.
-  mutating func enter(_ part: SharedRunPart<Device>) {
+  mutating func enter(_ part: SharedRunPart<Device>) throws(ExtentFSError) {
     keepRest(before: part.blocks.lowerBound)
+    guard rest == nil else {
+      throw ExtentFSError(
+        .damaged, "a shared run reaches over block \(part.blocks.lowerBound), where another node begins")
+    }
     self.part = part
   }
 

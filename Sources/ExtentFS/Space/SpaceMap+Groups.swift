@@ -43,7 +43,7 @@ extension SpaceMap {
     while true {
       let next = state.withLock { state -> UInt64? in
         while state.nextGroupToRead < state.groupCount,
-          state.groups[state.nextGroupToRead] != nil || state.unreadable.contains(state.nextGroupToRead)
+          state.groups[state.nextGroupToRead] != nil || state.isUnreadable(state.nextGroupToRead)
         {
           state.nextGroupToRead += 1
         }
@@ -61,7 +61,7 @@ extension SpaceMap {
   /// Reads a group's bitmap unless it is in memory; false where it cannot be read. Called under `slowPath`.
   private func read(_ number: UInt64) throws(ExtentFSError) -> Bool {
     if let isThere = state.withLock({ state -> Bool? in
-      state.groups[number] != nil ? true : state.unreadable.contains(number) ? false : nil
+      state.groups[number] != nil ? true : state.isUnreadable(number) ? false : nil
     }) {
       return isThere
     }
@@ -84,25 +84,31 @@ extension SpaceMap {
     }
   }
 
-  /// Takes a group out of use that cannot be read. What is free is counted anew, without it.
+  /// Takes a group out of use that cannot be read, and all others of which the records are in the same place. What is free is counted
+  /// anew, without them. Called under `slowPath`.
   private func pass(over number: UInt64, _ error: ExtentFSError) throws(ExtentFSError) {
-    damage.note("group \(number)", error, "none of its blocks is used or given back")
-    _ = state.withLock { $0.unreadable.insert(number) }
-    var unread: UInt64 = 0
-    for group in 0..<groupCount where state.withLock({ $0.groups[group] == nil && !$0.unreadable.contains(group) }) {
-      // One whose record cannot be read will be passed over as well.
-      guard let record = try? records.record(of: group) ?? geometry.freshRecord else { continue }
-      let past = geometry.blocksPerGroup - state.withLock { UInt64($0.usableEnd(ofGroup: group)) }
-      unread += UInt64(record.freeCount).minusOrZero(past)
-    }
-    state.withLock { state in
-      state.freeCount = state.ordered.reduce(unread + state.metadataRun.length) { $0 + UInt64($1.freeCount) }
-    }
+    var unreadable = state.withLock { $0.unreadable }
+    unreadable.append(number..<number + 1)
+    var recorded: [(group: UInt64, freeCount: UInt64)] = []
+    let groupCount = self.groupCount
+    try records.forEach(
+      { group, record in
+        if group < groupCount { recorded.append((group, UInt64(record.freeCount))) }
+      },
+      unreadable: { groups, _ in
+        if groups.contains(number) { unreadable.append(groups.clamped(to: 0..<groupCount)) }
+      })
+    let others = unreadable.reduce(0) { $0 &+ $1.length } &- 1
+    damage.note(
+      "group \(number)" + (others > 0 ? " and \(others) more" : ""), key: "group \(number)", error,
+      "none of the blocks there is used or given back")
+    state.withLock { $0.pass(over: unreadable, recorded) }
   }
 
   /// Refuses a store of which no group can be read: nobody knows what is free in it, so that nothing can be written.
   func requireReadableGroup() throws(ExtentFSError) {
-    if groupCount > 0, state.withLock({ $0.unreadable.isEmpty }) {
+    if state.withLock({ $0.unreadable.isEmpty }) {
+      guard groupCount > 0 else { return }
       do throws(ExtentFSError) {
         _ = try records.record(of: 0)
         return
@@ -189,14 +195,9 @@ extension SpaceMap {
   /// From which block on the device would grow by blocks that can be used: its end, or that of the last group where that cannot be
   /// read. Nil where nothing is known of the group that would come then.
   private func growthStart() throws(ExtentFSError) -> UInt64? {
-    let (blockCount, unreadable) = state.withLock { ($0.blockCount, $0.unreadable) }
+    let (blockCount, start, isSound) = state.withLock { ($0.blockCount, $0.growthStart, $0.unreadable.isEmpty) }
     // Only where something cannot be read does it cost a look.
-    guard !unreadable.isEmpty, var number = geometry.group(of: blockCount) else { return blockCount }
-    var start = blockCount
-    if unreadable.contains(number) {
-      number += 1
-      start = geometry.firstBlock(ofGroup: number)
-    }
+    guard !isSound, let number = geometry.group(of: start) else { return blockCount }
     do throws(ExtentFSError) {
       _ = try records.record(of: number)
       return start

@@ -121,8 +121,8 @@ struct SpaceState {
   /// The groups in memory, by number, and in the order of their numbers.
   private(set) var groups: [UInt64: SpaceGroup] = [:]
   private(set) var ordered: ContiguousArray<SpaceGroup> = []
-  /// Groups that cannot be read.
-  var unreadable: Set<UInt64> = []
+  /// Groups that cannot be read; they may overlap.
+  private(set) var unreadable: [Range<UInt64>] = []
   /// Groups that the running checkpoint has changed.
   var changed: ContiguousArray<SpaceGroup> = []
 
@@ -150,8 +150,47 @@ struct SpaceState {
 
   /// To be called where `blockCount` has changed.
   mutating func noteLength() {
-    let grown = Swift.max(limit, blockCount)
-    growableCount = geometry.usableBlockCount(inDeviceOf: grown) - geometry.usableBlockCount(inDeviceOf: blockCount)
+    let start = growthStart
+    let grown = Swift.max(limit, start)
+    growableCount = geometry.usableBlockCount(inDeviceOf: grown) - geometry.usableBlockCount(inDeviceOf: start)
+  }
+
+  /// From which block on the device would grow by blocks that can be used: its end, or that of the last group where that cannot be
+  /// read.
+  var growthStart: UInt64 {
+    guard !unreadable.isEmpty, let number = geometry.group(of: blockCount), isUnreadable(number) else {
+      return blockCount
+    }
+    return geometry.firstBlock(ofGroup: number + 1)
+  }
+
+  func isUnreadable(_ group: UInt64) -> Bool { unreadable.contains { $0.contains(group) } }
+
+  /// Passes over groups that cannot be read, and counts what is free: `recorded` are the groups that have records, with what these say.
+  mutating func pass(over groups: [Range<UInt64>], _ recorded: [(group: UInt64, freeCount: UInt64)]) {
+    unreadable = groups
+    func usable(_ group: UInt64) -> UInt64 {
+      UInt64(usableEnd(ofGroup: group)).minusOrZero(StoreGeometry.metadataBlocksPerGroup)
+    }
+    // What no record says anything of was never used.
+    var fresh = geometry.usableBlockCount(inDeviceOf: blockCount)
+    var free = metadataRun.length
+    for group in ordered {
+      free += UInt64(group.freeCount)
+      fresh = fresh.minusOrZero(usable(group.number))
+    }
+    for (group, freeCount) in recorded where self.groups[group] == nil && !isUnreadable(group) {
+      free += freeCount.minusOrZero(geometry.blocksPerGroup - UInt64(usableEnd(ofGroup: group)))
+      fresh = fresh.minusOrZero(usable(group))
+    }
+    for range in groups.merged {
+      let first = min(blockCount, geometry.firstBlock(ofGroup: range.lowerBound))
+      let end = min(blockCount, geometry.firstBlock(ofGroup: range.upperBound))
+      fresh = fresh.minusOrZero(
+        geometry.usableBlockCount(inDeviceOf: end).minusOrZero(geometry.usableBlockCount(inDeviceOf: first)))
+    }
+    freeCount = free + fresh
+    noteLength()
   }
 
   var groupCount: UInt64 { geometry.groupCount(inDeviceOf: blockCount) }
@@ -165,6 +204,16 @@ struct SpaceState {
     groups[group.number] = group
     let index = ordered.index(ofGroup: group.number)
     ordered.insert(group, at: index)
+  }
+}
+
+extension [Range<UInt64>] {
+  /// The same numbers, in order and without overlaps.
+  fileprivate var merged: [Range<UInt64>] {
+    sorted { $0.lowerBound < $1.lowerBound }.reduce(into: []) { all, range in
+      guard let last = all.last, range.lowerBound <= last.upperBound else { return all.append(range) }
+      all[all.count - 1] = last.lowerBound..<Swift.max(last.upperBound, range.upperBound)
+    }
   }
 }
 

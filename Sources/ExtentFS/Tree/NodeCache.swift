@@ -16,6 +16,9 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
 
   private let stripes: [Locked<Stripe>]
   private let setCount: Int
+  /// The nodes that cannot be read. They stay so, whatever the device gives later: who acts on that acts on it once.
+  private let unreadable = Locked<[BlockPointer: ExtentFSError]>([:])
+  private static var unreadableCountMax: Int { 4096 }
 
   private struct Slot {
     var node: Node?
@@ -107,8 +110,18 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
       }
       return node
     }
-    let node = try device.withSecondAttempt { () throws(ExtentFSError) in
-      try read(pointer, kind: kind, level: level, owner: owner)
+    if let error = unreadable.withLock({ $0[pointer] }) { throw error }
+    let node: Node
+    do throws(ExtentFSError) {
+      let start = blockSize.offset(of: min(pointer.block, device.byteCount >> blockSize.shift))
+      node = try device.withSecondAttempt(start..<start + UInt64(blockSize.byteCount)) { () throws(ExtentFSError) in
+        try read(pointer, kind: kind, level: level, owner: owner)
+      }
+    } catch {
+      if error.isUnreadable {
+        unreadable.withLock { if $0.count < Self.unreadableCountMax { $0[pointer] = error } }
+      }
+      throw error
     }
     insert(node)
     return node

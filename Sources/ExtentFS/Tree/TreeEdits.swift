@@ -88,15 +88,14 @@ struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>, Device: BlockDevice>: Tr
     while let new = try takeCurrent(below: upper ?? .max) { try insert(new, &builder) }
   }
 
-  mutating func pass<D, Writer>(
-    unreadable error: ExtentFSError, below upper: UInt64?, _ builder: inout TreeBuilder<D, Writer>
-  ) throws(ExtentFSError) -> UnreadableSubtree {
+  func replaces(_ keys: Range<UInt64>) -> Bool { false }
+
+  mutating func leaveOut(below upper: UInt64?, since error: ExtentFSError) throws(ExtentFSError) {
     guard error.isUnreadable else { throw error }
     if damage == nil { damage = error }
     while let piece = try takeCurrent(below: upper ?? .max) {
       leftOut.append(ExtentEdit(piece.blocks, piece.target))
     }
-    return .leftOut
   }
 
   /// Takes the part of the current edit that lies below `bound`; nil where it begins there or behind, or there is none.
@@ -179,13 +178,11 @@ struct KeyedEdits<Edits: IteratorProtocol<KeyedEdit>>: TreeEdits {
     while let edit = current, upper == nil || edit.key < upper ?? .max { try apply(edit, &builder) }
   }
 
-  mutating func pass<Device, Writer>(
-    unreadable error: ExtentFSError, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
-  ) throws(ExtentFSError) -> UnreadableSubtree {
-    guard unreadable == .replace, error.isUnreadable else { throw error }
-    try apply(to: nil, below: upper, &builder)
-    return .replaced
+  func replaces(_ keys: Range<UInt64>) -> Bool {
+    if case .replace(let parts) = unreadable { parts.contains(keys) } else { false }
   }
+
+  mutating func leaveOut(below upper: UInt64?, since error: ExtentFSError) throws(ExtentFSError) { throw error }
 
   private mutating func apply<Device, Writer>(
     _ edit: KeyedEdit, _ builder: inout TreeBuilder<Device, Writer>

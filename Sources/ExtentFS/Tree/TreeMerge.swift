@@ -48,8 +48,9 @@ package struct ExtentMergeResult: Sendable, Equatable {
 package enum UnreadableNodes: Sendable {
   /// It throws.
   case fail
-  /// It puts the edits in their place: they say all that is known of those keys.
-  case replace
+  /// It puts the edits in place of the subtrees that are for just these keys, read or unread: the edits say all that is known of
+  /// them. It throws for others.
+  case replace([Range<UInt64>])
 }
 
 /// Merges sorted changes into a tree in one pass, and gives the root of the new tree.
@@ -111,14 +112,16 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
     guard edits.nextKey != nil else { return root }
     if root.isEmpty {
       try edits.apply(to: nil, below: nil, &builder)
+    } else if edits.replaces(0..<UInt64.max) {
+      try writer.released(root.pointer.block)
+      try edits.apply(to: nil, below: nil, &builder)
     } else {
       let node: Node
       do throws(ExtentFSError) {
         node = try cache.root(root, kind: builder.kind, owner: builder.owner)
       } catch {
-        guard try edits.pass(unreadable: error, below: nil, &builder) == .replaced else { return root }
-        try writer.released(root.pointer.block)
-        return try builder.finish()
+        try edits.leaveOut(below: nil, since: error)
+        return root
       }
       try merge(&edits, into: node, upper: nil, &builder)
     }
@@ -134,14 +137,17 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
     for index in 0..<node.count {
       let next = index + 1 < node.count ? node.key(at: index + 1) : upper
       if let key = edits.nextKey, key < next ?? .max || next == nil {
+        if edits.replaces(node.key(at: index)..<max(next ?? .max, node.key(at: index))) {
+          try writer.released(node.child(at: index).block)
+          try edits.apply(to: nil, below: next, &builder)
+          continue
+        }
         let child: (node: Node, upper: UInt64?)
         do throws(ExtentFSError) {
           child = try cache.child(of: node, at: index, upper: upper)
         } catch {
-          switch try edits.pass(unreadable: error, below: next, &builder) {
-          case .replaced: try writer.released(node.child(at: index).block)
-          case .leftOut: try builder.keep(node.key(at: index), node.child(at: index), level: node.level - 1)
-          }
+          try edits.leaveOut(below: next, since: error)
+          try builder.keep(node.key(at: index), node.child(at: index), level: node.level - 1)
           continue
         }
         try merge(&edits, into: child.node, upper: child.upper, &builder)
@@ -162,18 +168,11 @@ protocol TreeEdits {
     to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
   ) throws(ExtentFSError)
 
+  /// Whether the edits take the place of the subtree that is for just these keys.
+  func replaces(_ keys: Range<UInt64>) -> Bool
+
   /// Passes over the edits below `upper`, which belong to a subtree that cannot be read.
   ///
   /// - Throws: `error`, the reason why it cannot, where the edits cannot be passed over.
-  mutating func pass<Device, Writer>(
-    unreadable error: ExtentFSError, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
-  ) throws(ExtentFSError) -> UnreadableSubtree
-}
-
-/// What becomes of a subtree that cannot be read.
-enum UnreadableSubtree {
-  /// It stays as it is.
-  case leftOut
-  /// The edits have taken its place.
-  case replaced
+  mutating func leaveOut(below upper: UInt64?, since error: ExtentFSError) throws(ExtentFSError)
 }

@@ -84,6 +84,19 @@ package struct TreeReader<Device: BlockDevice>: Sendable {
     }
   }
 
+  /// Calls `body` with all parts in order, and their keys, until it returns false.
+  func forEachPart(
+    _ body: (Part, Range<UInt64>) throws(ExtentFSError) -> Bool
+  ) throws(ExtentFSError) {
+    var key: UInt64 = 0
+    while true {
+      let (part, keys) = try part(for: key)
+      // Ends: each part begins where the one before ends.
+      guard try body(part, keys), keys.upperBound < .max else { return }
+      key = keys.upperBound
+    }
+  }
+
   /// The entry with the greatest key that is not above `key`; nil where there is none.
   package func floor(_ key: UInt64) throws(ExtentFSError) -> Entry? {
     guard let leaf = try leaf(for: key), let index = leaf.node.index(atOrBefore: key) else { return nil }

@@ -36,10 +36,14 @@ extension GetDeletions {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> Deletions {
     let store = try store.onDisk(for: Self.self)
+    // Nothing is given back any more where the store has failed.
+    if !store.isReadOnly { try onDisk { () throws(ExtentFSError) in try store.engine.requireUsable() } }
+    let backlog = try onDisk { () throws(ExtentFSError) in try store.engine.deletionBacklog() }
     let deleted = try store.catalog().deleted
     // What a damaged store counts may be too much for a sum.
     return Deletions(
-      volumes: UInt64(deleted.count), mappedLeft: store.bytes(deleted.reduce(0) { $0 &+ $1.record.mappedBlocks }))
+      volumes: UInt64(deleted.count), mappedLeft: store.bytes(deleted.reduce(0) { $0 &+ $1.record.mappedBlocks }),
+      damaged: min(UInt64(backlog.damagedCount), UInt64(deleted.count)))
   }
 }
 

@@ -106,4 +106,6 @@ public struct Deletions: Codable, Sendable, Hashable {
   public var volumes: UInt64
   /// The bytes that they still map, shared ones included.
   public var mappedLeft: UInt64
+  /// How many of them keep what they have, since their trees cannot be read; nil from a server that does not say.
+  public var damaged: UInt64?
 }

@@ -70,7 +70,9 @@ extension DeletionResult {
 }
 
 extension StoreAccess {
-  /// Returns when no deleted volume holds space any more.
+  /// Returns when no deleted volume holds space any more that can be given back.
+  ///
+  /// - Throws: where some keep theirs, since they are damaged.
   fileprivate func waitForDeletions(showing style: ProgressStyle) throws {
     var display = ProgressDisplay(style)
     defer { display.finish() }
@@ -79,7 +81,14 @@ extension StoreAccess {
       let left = try call(GetDeletions())
       most = max(most, left.mappedLeft)
       let work = WorkDone(phase: "giving back space", done: most - left.mappedLeft, total: most, unit: "bytes")
-      guard left.volumes > 0 else { return display.finish(work) }
+      let damaged = left.damaged ?? 0
+      guard left.volumes > damaged else {
+        display.finish(work)
+        guard damaged > 0 else { return }
+        throw Failure(
+          "deleted; but \(HumanReadable.count(Int(damaged), "deleted volume")) cannot be read, and what they have, up to "
+            + "\(HumanReadable.bytes(left.mappedLeft)), stays in use; 'lacuna info' and 'lacuna check' say more")
+      }
       display.show(work)
       usleep(20_000)
     }

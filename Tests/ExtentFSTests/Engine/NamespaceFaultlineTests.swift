@@ -106,7 +106,7 @@ private struct Fixture: Sendable {
     change.quotaByteCount = 8192
     try store.engine.setAttributes(of: "a", change, force: false)
     var block = 0
-    while store.engine.journal.usedByteCount <= 65536 - 8192 - 112 {
+    while store.engine.journal.usedByteCount <= 65536 - 16384 - 8192 - 112 {
       try store.write(b, 1, block % 400)
       block += 1
     }

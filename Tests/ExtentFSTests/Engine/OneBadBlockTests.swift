@@ -7,12 +7,12 @@ import Testing
 
 /// One block of metadata cannot be read: what does not need it goes on.
 @Suite struct OneBadBlockTests {
-  private static let volumeCount = 5
-  private static let blockCount = 400
-  private static let limit: UInt64 = 12 << 20
+  static let volumeCount = 5
+  static let blockCount = 400
+  static let limit: UInt64 = 12 << 20
 
   /// What five volumes hold, by block: a byte, or nothing.
-  private struct Contents {
+  struct Contents {
     var bytes: [[UInt8]]
 
     init() {
@@ -22,7 +22,7 @@ import Testing
   }
 
   /// A store with five volumes, of which each has a tree of its own, and two a snapshot.
-  private struct Made {
+  struct Made {
     var image: MediumImage
     var contents: Contents
     /// The blocks of each volume that the journal says something of.
@@ -30,16 +30,16 @@ import Testing
     var seals: Seals
   }
 
-  private static func options() -> EngineOptions {
+  static func options() -> EngineOptions {
     var options = EngineOptions()
     options.limitByteCount = limit
     options.cacheByteCount = 64 << 10
     return options
   }
 
-  private static func name(_ volume: Int) -> String { "v\(volume)" }
+  static func name(_ volume: Int) -> String { "v\(volume)" }
 
-  private static func write<Device: BlockDevice>(
+  static func write<Device: BlockDevice>(
     _ engine: Engine<Device>, _ volume: DiskVolume<Device>, _ index: Int, _ block: Int, _ byte: UInt8,
     _ contents: inout Contents
   ) throws {
@@ -48,7 +48,7 @@ import Testing
   }
 
   /// - Parameter isLive: with a journal that has changes of all volumes.
-  private static func make(isLive: Bool) throws -> Made {
+  static func make(isLive: Bool) throws -> Made {
     let device = CrashDevice(byteCount: 0, maximumByteCount: limit)
     var format = FormatOptions()
     format.blockByteCount = 1024
@@ -95,7 +95,7 @@ import Testing
   }
 
   /// What can be done with one volume.
-  private struct Outcome {
+  struct Outcome {
     var isOpen = false
     var unreadable: Set<Int> = []
     var unreadableCount: Int { unreadable.count }
@@ -104,7 +104,7 @@ import Testing
   }
 
   /// Reads all of a volume: what comes is right, or it is an error.
-  private static func read<Device: BlockDevice>(
+  static func read<Device: BlockDevice>(
     _ volume: DiskVolume<Device>, _ index: Int, _ contents: Contents, _ outcome: inout Outcome
   ) throws {
     outcome.unreadable = []
@@ -171,7 +171,7 @@ import Testing
     }
   }
 
-  private static func damaged(_ block: Seals.Block, of made: Made, records: Bool) throws -> CrashDevice {
+  static func damaged(_ block: Seals.Block, of made: Made, records: Bool) throws -> CrashDevice {
     let device = CrashDevice(made.image, maximumByteCount: limit, records: false)
     var bytes = device.image.bytes(block.block << 10..<(block.block + 1) << 10)
     bytes[200] ^= 4
