@@ -1,3 +1,4 @@
+import Atomics
 import Bytes
 import Devices
 import Glibc
@@ -98,6 +99,14 @@ import Testing
         crashed = CrashDevice(Self.image(device.log, at: point), maximumByteCount: Store.limit, records: false)
         try carrier.mend(crashed)
         engine = try Engine.open(crashed, Store.options()).engine
+      }
+      let carried = try Self.open(carrier.index, engine).current.load(ordering: .relaxed).active.physicalRuns
+      try check(carried.isEmpty == isMended, "point \(point): \(carried) are carried")
+      for run in carried {
+        let group = try #require(engine.geometry.group(of: run.block))
+        let inUse = try #require(engine.space.bitmaps(ofGroup: group)).inUse
+        let isHeld = run.blocks.allSatisfy { inUse.contains(Int(engine.geometry.indexInGroup(of: $0))) }
+        try check(isHeld, "point \(point): \(run) is carried and free")
       }
       // Others take all that is free, several times over.
       let other = try Self.open(carrier.other, engine)
