@@ -86,7 +86,7 @@ import Testing
           #expect(error?.code == EIO)
           #expect(throws: NBDError.self) { try bad.write([3], at: 0) }
           let info = try store.control.call(GetVolumeInfo(name: "bad"))
-          #expect(info.damage?.contains("read-only") == true, "\(String(describing: info.damage))")
+          #expect(info.damage?.contains("read-only") == true && info.readOnly, "\(info)")
           let parts = try store.control.call(GetStoreInfo()).damage ?? []
           #expect(parts.contains { $0.part == "volume 'bad'" }, "\(parts)")
           #expect(try store.control.call(GetStatistics()).damagedParts ?? 0 > 0)
@@ -100,6 +100,9 @@ import Testing
       // It can be deleted, and is then no more.
       try ServedStore.run(path) { store in
         _ = try store.control.call(DeleteVolumes(names: ["bad"]))
+        // What it had is not given back, and nobody waits for that.
+        let isTold = try Deadline(secondsFromNow: 30).wait { try store.control.call(GetDeletions()).damaged == 1 }
+        #expect(isTold)
         let good = try store.open("good")
         for round in 0..<3 as Range<UInt8> { #expect(try good.read(1, at: UInt64(round) << 12) == [10 + round]) }
         try good.write([5], at: 0)

@@ -27,4 +27,4 @@ run_delays() {
 }
 
 run_delays "the directed cases" 240 directed
-run_delays "the rounds of the model" 240 model --seconds 75 --round-seconds 5
+run_delays "the rounds of the model" 240 model --seconds 110 --round-seconds 5

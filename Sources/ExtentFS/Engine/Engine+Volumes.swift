@@ -35,6 +35,9 @@ extension Engine {
     }
   }
 
+  /// Whether the inode is open, and read-only since something of it can be neither read nor merged.
+  package func isDamaged(_ inode: UInt64) -> Bool { state.withLock { $0.volumes[inode]?.volume }?.isDamaged ?? false }
+
   /// How many use the inode.
   func userCount(of inode: UInt64) -> Int { state.withLock { $0.volumes[inode]?.userCount ?? 0 } }
 

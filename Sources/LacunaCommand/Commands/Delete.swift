@@ -86,8 +86,8 @@ extension StoreAccess {
         display.finish(work)
         guard damaged > 0 else { return }
         throw Failure(
-          "deleted; but \(HumanReadable.count(Int(damaged), "deleted volume")) cannot be read, and what they have, up to "
-            + "\(HumanReadable.bytes(left.mappedLeft)), stays in use; 'lacuna info' and 'lacuna check' say more")
+          "deleted; but a part of \(HumanReadable.count(damaged, "deleted volume")) cannot be read, so that up to "
+            + "\(HumanReadable.bytes(left.mappedLeft)) stay in use; 'lacuna check' says more")
       }
       display.show(work)
       usleep(20_000)
