@@ -93,7 +93,8 @@ extension DiskStore {
     return VolumeInfo(
       name: record.name, kind: record.kind == .snapshot ? .snapshot : .volume, size: record.byteCount,
       mapped: bytes(record.mappedBlocks), reserved: bytes(record.reservedBlocks),
-      readOnly: isReadOnly && !couldBeWritten || record.isReadOnly || engine.isDamaged(inode), created: record.createdSeconds, origin: origin,
+      readOnly: isReadOnly && !couldBeWritten || record.isReadOnly || engine.isDamaged(inode),
+      created: record.createdSeconds, origin: origin,
       quota: record.quotaBlocks == 0 ? nil : bytes(record.quotaBlocks),
       reservation: record.reservationBlocks == 0 ? nil : bytes(record.reservationBlocks),
       clients: clients.withLock { $0[inode] ?? 0 }, isDefault: inode == engine.defaultInode,

@@ -17,8 +17,16 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
   private let stripes: [Locked<Stripe>]
   private let setCount: Int
   /// The nodes that cannot be read. They stay so, whatever the device gives later: who acts on that acts on it once.
-  private let unreadable = Locked<[BlockPointer: ExtentFSError]>([:])
+  private let unreadable = Locked<[Wanted: ExtentFSError]>([:])
   private static var unreadableCountMax: Int { 4096 }
+
+  /// A node that is asked for.
+  private struct Wanted: Hashable {
+    var pointer: BlockPointer
+    var kind: NodeKind
+    var level: Int
+    var owner: UInt64
+  }
 
   private struct Slot {
     var node: Node?
@@ -110,7 +118,8 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
       }
       return node
     }
-    if let error = unreadable.withLock({ $0[pointer] }) { throw error }
+    let wanted = Wanted(pointer: pointer, kind: kind, level: level, owner: kind == .extents ? 0 : owner)
+    if let error = unreadable.withLock({ $0[wanted] }) { throw error }
     let node: Node
     do throws(ExtentFSError) {
       let start = blockSize.offset(of: min(pointer.block, device.byteCount >> blockSize.shift))
@@ -119,7 +128,7 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
       }
     } catch {
       if error.isUnreadable {
-        unreadable.withLock { if $0.count < Self.unreadableCountMax { $0[pointer] = error } }
+        unreadable.withLock { if $0.count < Self.unreadableCountMax { $0[wanted] = error } }
       }
       throw error
     }
