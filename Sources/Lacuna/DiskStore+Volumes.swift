@@ -75,9 +75,12 @@ extension DiskStore {
     clients.withLock { $0[inode, default: 0] += 1 }
     return Volume(description, contents, counters: counters) { [self] () throws(LacunaError) in
       operations.close(counters)
-      clients.withLock { clients in
-        let left = (clients[inode] ?? 0) - 1
-        clients[inode] = left > 0 ? left : nil
+      // Last: who is told that nobody is connected may do what only then may be done.
+      defer {
+        clients.withLock { clients in
+          let left = (clients[inode] ?? 0) - 1
+          clients[inode] = left > 0 ? left : nil
+        }
       }
       try close()
     }

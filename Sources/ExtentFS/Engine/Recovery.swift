@@ -68,10 +68,15 @@ struct Recovery<Device: BlockDevice> {
           if case .unreadable(let error) = part { unreadable(keys, error) }
           guard case .leaf(let leaf) = part else { return true }
           for index in 0..<leaf.count {
-            let record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
-              try GroupRecord(decoding: value, at: 0)
+            let group = leaf.key(at: index)
+            do throws(ExtentFSError) {
+              let record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
+                try GroupRecord(decoding: value, at: 0)
+              }
+              body(group, record)
+            } catch {
+              if group < .max { unreadable(group..<group + 1, error) }
             }
-            body(leaf.key(at: index), record)
           }
           return true
         }

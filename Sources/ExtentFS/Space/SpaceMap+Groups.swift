@@ -134,27 +134,37 @@ extension SpaceMap {
   /// Whether there is a group that cannot be read.
   var hasUnreadableGroups: Bool { state.withLock { !$0.unreadable.isEmpty } }
 
-  /// Calls `body` with runs in order that have all blocks of `range` which the last durable superblock's trees lead to.
+  /// Calls `body` with runs, in no order, that have all blocks of `range` which the last durable superblock's trees lead to. Of groups
+  /// that cannot be read they have all blocks.
   func forEachUsed(in range: Range<UInt64>, _ body: (Range<UInt64>) -> Void) throws(ExtentFSError) {
-    let end = min(range.upperBound, blockCount)
-    var next = max(range.lowerBound, geometry.headBlockCount)
-    while next < end, let number = geometry.group(of: next) {
-      let first = geometry.firstBlock(ofGroup: number)
-      let stop = min(end, first + geometry.blocksPerGroup)
-      let isReadable = try slowPath.withLock { _ throws(ExtentFSError) in try read(number) }
-      let used = isReadable ? state.withLock { $0.groups[number].map { $0.durable ?? $0.committed } } : nil
-      let positions = max(Int(next - first), Int(StoreGeometry.metadataBlocksPerGroup))..<Int(stop - first)
-      if let used {
-        var position = positions.lowerBound
-        while position < positions.upperBound, let lower = used.firstSet(from: position, before: positions.upperBound) {
-          let upper = used.firstClear(from: lower, before: positions.upperBound) ?? positions.upperBound
-          body(first + UInt64(lower)..<first + UInt64(upper))
-          position = upper
-        }
-      } else if !positions.isEmpty {
-        body(first + UInt64(positions.lowerBound)..<first + UInt64(positions.upperBound))
+    let range = range.clamped(to: geometry.headBlockCount..<max(blockCount, geometry.headBlockCount))
+    let groups = 0..<groupCount
+    // What has no record was never used.
+    var used: [UInt64] = []
+    var lost: [Range<UInt64>] = []
+    try records.forEach(
+      { group, _ in if groups.contains(group) { used.append(group) } },
+      unreadable: { unreadable, _ in lost.append(unreadable.clamped(to: groups)) })
+    for group in used {
+      let first = geometry.firstBlock(ofGroup: group)
+      let blocks = (first..<first + geometry.blocksPerGroup).clamped(to: range)
+      guard !blocks.isEmpty else { continue }
+      guard try slowPath.withLock({ _ throws(ExtentFSError) in try read(group) }) else {
+        lost.append(group..<group + 1)
+        continue
       }
-      next = stop
+      let bitmap = state.withLock { $0.groups[group].map { $0.durable ?? $0.committed } }
+      let end = Int(blocks.upperBound - first)
+      var position = max(Int(blocks.lowerBound - first), Int(StoreGeometry.metadataBlocksPerGroup))
+      while let lower = bitmap?.firstSet(from: position, before: end) {
+        position = bitmap?.firstClear(from: lower, before: end) ?? end
+        body(first + UInt64(lower)..<first + UInt64(position))
+      }
+    }
+    for groups in lost where !groups.isEmpty {
+      let blocks = geometry.firstBlock(ofGroup: groups.lowerBound)..<geometry.firstBlock(ofGroup: groups.upperBound)
+      let lostBlocks = blocks.clamped(to: range)
+      if !lostBlocks.isEmpty { body(lostBlocks) }
     }
   }
 
