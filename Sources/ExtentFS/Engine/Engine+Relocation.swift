@@ -8,7 +8,7 @@ internal import Devices
 extension Engine {
   /// Moves the data of what is about to be merged away from places that cannot be written down.
   func relocate(_ frozen: inout [FrozenVolume<Device>]) throws(ExtentFSError) {
-    // What was moved may have come to another such place; but not to one that is known.
+    // What was moved may have come to another such place.
     while true {
       let lost = try checksums.completeDirty()
       for blocks in lost { space.withhold(blocks) }
