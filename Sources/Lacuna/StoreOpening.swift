@@ -187,8 +187,13 @@ struct StoreOpening {
           "there is no volume '\(name)' in \(path)"
             + (options.createsMissing && !isReadOnly ? "; to make it, say how large it is to be, with size=" : ""))
       }
+      var attributes = VolumeAttributes()
+      if options.volumeIsReadOnly { attributes.isReadOnly = true }
+      attributes.quotaByteCount = options.quotaByteCount
+      attributes.reservationByteCount = options.reservationByteCount
       engine.closeVolume(
-        try engine.createVolume(named: name, byteCount: byteCount, createdSeconds: UInt64(max(time(nil), 0))))
+        try engine.createVolume(
+          named: name, byteCount: byteCount, createdSeconds: UInt64(max(time(nil), 0)), attributes))
     } catch let error as LacunaError {
       throw error
     } catch let error as ExtentFSError {

@@ -32,6 +32,11 @@ public struct StoreOptions: Sendable {
   /// The volume's size in bytes, from 1 to 2^63 - 1: what a volume that is not there yet gets, and what one that is there
   /// must have.
   public var byteCount: UInt64?
+  /// What the volume is to be besides its size where it is made: nobody can write to it; the most bytes that it may map, and the
+  /// bytes that are promised to it, nil or 0 for none.
+  public var volumeIsReadOnly = false
+  public var quotaByteCount: UInt64?
+  public var reservationByteCount: UInt64?
   /// Whether a store or a volume that is not there is made.
   public var createsMissing = true
   /// The size of a block in bytes, a power of two from 4096 to 65536: what a new store gets, and what one that is there must

@@ -77,30 +77,19 @@ struct Create: Verb {
     options.blockByteCount = blockSize?.bytes
     options.journalByteCount = journal?.bytes
     options.limitByteCount = limit?.bytes
+    options.volumeIsReadOnly = readOnly
+    options.quotaByteCount = quota?.bytes
+    options.reservationByteCount = reservation?.bytes
     let store: Store
     do { store = try Store(options) } catch { throw error.explained(store: target.store) }
     let name = volume ?? StoreOptions.defaultVolumeName
     do {
-      let info = try settled(try store.call(GetVolumeInfo(name: name)), in: store)
+      let info = try store.call(GetVolumeInfo(name: name))
       try store.close()
       return info
     } catch {
       try? store.close()
       throw error
-    }
-  }
-
-  /// Gives the first volume of a new store what was asked for besides its size.
-  private func settled(_ info: VolumeInfo, in store: Store) throws(LacunaError) -> VolumeInfo {
-    guard readOnly || quota != nil || reservation != nil else { return info }
-    do throws(LacunaError) {
-      return try store.call(
-        SetVolume(name: info.name, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes))
-    } catch {
-      throw LacunaError(
-        error.code,
-        "the store \(target.store) was made with its volume '\(info.name)', but without its settings: "
-          + "\(error.description); 'lacuna set' can try again")
     }
   }
 }
