@@ -160,7 +160,8 @@ extension SystemCalls {
     return unsafe start
   }
 
-  /// Makes an empty file that has no name and lives in memory. `label` is for people who look. See memfd_create(2).
+  /// Makes an empty file that has no name and lives in memory. `label` is the name that
+  /// `/proc/self/fd` and `/proc/self/maps` show for it. See memfd_create(2).
   static func makeMemoryFile(_ label: String) throws(Errno) -> FileDescriptor {
     func make(_ flags: UInt32) throws(Errno) -> FileDescriptor {
       // Safe: the string lives as long as the closure.

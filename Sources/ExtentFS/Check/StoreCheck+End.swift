@@ -2,8 +2,8 @@ internal import Bytes
 internal import Devices
 
 extension StoreCheck {
-  /// What a volume's last block holds behind the volume's end must be zeroes: they are seen when the volume grows. To be called while
-  /// the point is held whose trees are walked, so that the block has not been used for anything else.
+  /// Checks that the rest of a volume's last block, from the volume's last byte on, is zeroes: clients read it once the volume
+  /// grows. The caller holds the point in time whose trees it walks, so that the block is not used for anything else meanwhile.
   func checkEnd(of record: InodeRecord) throws(ExtentFSError) {
     let blockSize = geometry.blockSize
     let used = Int(record.byteCount & UInt64(blockSize.byteCount - 1))

@@ -37,7 +37,7 @@ struct Catalog<Device: BlockDevice> {
     ExtentFSError(.damaged, "the catalog names the inode \(inode), which is not there")
   }
 
-  /// The inode of the volume `name`, with its record; nil where there is none.
+  /// The inode number and the record of the volume `name`; nil where there is no such volume.
   ///
   /// Names are found by their hash; where two names have one hash, the later one is under the next key that is free. Where that
   /// tree cannot be read, all inodes are looked through, which have their names too.

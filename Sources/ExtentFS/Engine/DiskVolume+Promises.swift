@@ -13,7 +13,7 @@ extension DiskVolume {
   func beginPromise(at start: UInt64, count: UInt64, reserved: UInt64, asIn view: View) -> Range<UInt64>? {
     writers.withLock { writer in
       let reserved = stillReserved(start..<start + reserved, since: view)
-      // Who writes to a block at the same time has taken what it is promised.
+      // A promise counts once: where another write to the same block is under way, that one has it.
       var free = count
       for taken in writer.promisesInFlight where taken.upperBound > start {
         free = min(free, taken.lowerBound.minusOrZero(start))

@@ -23,7 +23,7 @@ extension Engine {
   /// overwritten, and looks again; more than once, since others take blocks too, and since what is free must first be let go
   /// of by those who are reading it.
   ///
-  /// Whoever gets blocks calls `DiskVolume.endPromise` when they are mapped, or given back.
+  /// The caller calls `DiskVolume.endPromise` when it has mapped the blocks, or has given them back.
   func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> TakenRun {
     try journal.requireUsable()
     let count = min(blocks.length, Self.recordBlocksMax)
