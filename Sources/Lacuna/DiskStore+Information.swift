@@ -45,10 +45,13 @@ extension DiskStore {
 
   /// What was found that cannot be read.
   private var damage: [StoreInfo.Damage] {
-    engine.damage.all.map { StoreInfo.Damage(part: $0.part, text: "\($0.facts); \($0.effect)") }
+    engine.damage.all.map { StoreInfo.Damage(part: $0.part, text: text(of: $0)) }
   }
 
-  private func damage(of name: String) -> String? { damage.first { $0.part == "volume '\(name)'" }?.text }
+  /// What was found of the volume `inode` that cannot be read, whatever its name was then.
+  private func damage(of inode: UInt64) -> String? { engine.damage.damage(ofInode: inode).map(text) }
+
+  private func text(of damage: Damage) -> String { "\(damage.facts); \(damage.effect)" }
 
   /// The store as a whole.
   func information() throws(LacunaError) -> StoreInfo {
@@ -82,7 +85,7 @@ extension DiskStore {
     of entry: CatalogPicture.Entry, origin: String?, space: Bool
   ) throws(LacunaError) -> VolumeInfo {
     let (inode, record) = entry
-    var (account, damage) = (VolumeInfo.Space?.none, damage(of: record.name))
+    var (account, damage) = (VolumeInfo.Space?.none, damage(of: inode))
     do throws(LacunaError) {
       if space { account = try self.space(of: record.name) }
     } catch {
@@ -111,7 +114,7 @@ extension DiskStore {
       mapped: bytes(record?.mappedBlocks ?? 0),
       reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: throwaway.createdSeconds,
       origin: source, quota: nil, reservation: nil, clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
-      space: nil, damage: damage(of: throwaway.volume.name))
+      space: nil, damage: damage(of: inode))
   }
 
   /// Whose space that of a volume or snapshot is.

@@ -62,6 +62,20 @@ import Testing
       let file = try bytes(of: path)
       let firstBlock = (0..<8).reduce(0 as UInt64) { $0 | UInt64(file[leaf.offset + 64 + $1]) << (8 * UInt64($1)) }
 
+      // What a read has met is known of the volume, and not of who has its name next.
+      try ServedStore.run(path) { store in
+        let bad = try store.open("bad")
+        let error = #expect(throws: NBDError.self) { _ = try bad.read(4096, at: firstBlock << 12) }
+        #expect(error?.code == EIO)
+        try bad.disconnect()
+        _ = try store.control.call(RenameVolume(name: "bad", to: "worse"))
+        _ = try store.control.call(CreateVolume(name: "bad", size: 1 << 20))
+        #expect(try store.control.call(GetVolumeInfo(name: "worse")).damage != nil)
+        #expect(try store.control.call(GetVolumeInfo(name: "bad")).damage == nil)
+        _ = try store.control.call(DeleteVolumes(names: ["bad"]))
+        _ = try store.control.call(RenameVolume(name: "worse", to: "bad"))
+      }
+
       for round in 0..<3 as Range<UInt8> {
         try ServedStore.run(path) { store in
           let good = try store.open("good")

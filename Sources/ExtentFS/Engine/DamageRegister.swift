@@ -26,6 +26,15 @@ package final class DamageRegister: Sendable {
   /// All that was found, in that order.
   package var all: [Damage] { found.withLock { $0.map(\.damage) } }
 
+  /// Under what damage to a volume is noted, whatever its name is.
+  static func key(ofInode inode: UInt64) -> String { "inode \(inode)" }
+
+  /// What was found of a volume; nil where nothing was.
+  package func damage(ofInode inode: UInt64) -> Damage? {
+    let key = Self.key(ofInode: inode)
+    return found.withLock { found in found.first { $0.key == key }?.damage }
+  }
+
   /// Takes note that `part` cannot be read.
   ///
   /// - Parameter key: what it is called here, where its name may change; nil for `part`.

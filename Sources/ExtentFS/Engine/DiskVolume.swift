@@ -137,8 +137,7 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     engine.damage.note("volume '\(name)'", key: damageKey, error, "what lies there is not read")
   }
 
-  /// Under what damage to it is noted, whatever its name is.
-  private var damageKey: String { "inode \(inode)" }
+  private var damageKey: String { DamageRegister.key(ofInode: inode) }
 
   /// It is gone, and with it all that is known of its damage.
   func forgetDamage() { engine.damage.forget(damageKey) }

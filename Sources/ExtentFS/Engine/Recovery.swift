@@ -159,7 +159,9 @@ struct Recovery<Device: BlockDevice> {
         guard error.isUnreadable else {
           throw ExtentFSError(error.code == .failed ? .damaged : error.code, error.facts)
         }
-        damage.note("inode \(inode)", error, "it cannot be opened; what was changed of it stays in the journal")
+        damage.note(
+          "inode \(inode)", key: DamageRegister.key(ofInode: inode), error,
+          "it cannot be opened; what was changed of it stays in the journal")
         volumes[inode] = RecoveredVolume()
       }
     }
