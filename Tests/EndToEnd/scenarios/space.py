@@ -28,6 +28,7 @@ def space(lab: Lab) -> None:
         with machine.mounted(disk.device, machine.place("mount")) as folder:
             empty.see(machine, folder)
             churn(machine, folder, "first")
+            settle(machine, folder)
             machine.run("fstrim", folder, timeout=120)
             empty.compare(machine, folder, "after fstrim")
         with machine.mounted(disk.device, machine.place("mount"), discard) as folder:
@@ -54,6 +55,16 @@ def churn(machine: Machine, folder: str, name: str) -> None:
           i=$((i + 1))
         done
         sync""", timeout=240)
+
+
+def settle(machine: Machine, folder: str) -> None:
+    """Waits until what was deleted is free.
+
+    XFS frees the blocks of deleted files in the background, also after sync has ended, and fstrim passes over
+    what is not free yet. A freeze waits for it.
+    """
+    machine.run("fsfreeze", "--freeze", folder)
+    machine.run("fsfreeze", "--unfreeze", folder)
 
 
 class Usage:
