@@ -140,6 +140,7 @@ struct StoreOpening {
     engineOptions.limitByteCount = options.limitByteCount
     engineOptions.detectsZeroes = options.detectsZeroes
     engineOptions.checkpointSeconds = options.checkpointSeconds
+    engineOptions.reportsDetail = options.reportsDetail
     engineOptions.reportsDamage = { [report = options.reportsDamage] damage in report(damage.text) }
     do throws(ExtentFSError) {
       return try Engine.open(device, engineOptions, readOnly: isReadOnly)

@@ -56,6 +56,9 @@ public struct StoreOptions: Sendable {
   /// Hears, in one line, of each part of a store that is found to be unreadable while it is open. On any thread; it must not call
   /// the store.
   public var reportsDamage: @Sendable (String) -> Void = { _ in }
+  /// Hears, in one line each, what only who looks for a fault wants to know: each record of the journal that was left out when the
+  /// store was opened, of which ``Store/warnings`` has the sum.
+  public var reportsDetail: @Sendable (String) -> Void = { _ in }
 
   /// The name of the volume that a new store gets where none is given.
   public static let defaultVolumeName = "disk"

@@ -17,6 +17,8 @@ package struct EngineOptions: Sendable {
   package var deletionStepNodeCount = 1024
   /// Hears of each part of the store that cannot be read; see ``DamageRegister``.
   package var reportsDamage: @Sendable (Damage) -> Void = { _ in }
+  /// Hears, in one line each, what is too much for those who did not ask for it: each record that recovery leaves out.
+  package var reportsDetail: @Sendable (String) -> Void = { _ in }
   /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
   /// trusts what may never have reached the device.
   package var verifiesRecoveredData = true

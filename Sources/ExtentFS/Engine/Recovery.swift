@@ -24,8 +24,9 @@ struct Recovery<Device: BlockDevice> {
   let checksums: ChecksumTable<Device>
   private let mapping: MappedRange?
   private(set) var volumes: [UInt64: RecoveredVolume] = [:]
-  /// What the user should know: records that were dropped.
+  /// What the user should know.
   private(set) var warnings: [String] = []
+  private var dropped = DroppedWrites()
   let damage: DamageRegister
   private let readOnly: Bool
 
@@ -120,7 +121,16 @@ struct Recovery<Device: BlockDevice> {
     _ = try journal.forEach { record throws(ExtentFSError) in
       try apply(record, isDurable: record.sequence <= end.durableSequence)
     }
+    if let text = dropped.text(superblock.geometry.blockSize, name: nameForPeople) { warnings.append(text) }
     return (journal, end)
+  }
+
+  /// What an inode is called in messages.
+  private func nameForPeople(_ inode: UInt64) -> String {
+    // Whose record is missing or cannot be read is told elsewhere.
+    let record = volumes[inode]?.record ?? (try? Catalog(nodes: nodes, superblock: superblock).record(of: inode))
+    guard let name = record?.name, !name.isEmpty else { return "inode \(inode)" }
+    return "'\(name)'"
   }
 
   private mutating func apply(_ record: JournalRecord, isDurable: Bool) throws(ExtentFSError) {
@@ -129,7 +139,10 @@ struct Recovery<Device: BlockDevice> {
       let run = PhysicalRun(block: physical, count: UInt64(sums.count))
       let isThere = isDurable || !options.verifiesRecoveredData ? true : try holds(run, sums)
       guard isThere else {
-        warnings.append("record \(record.sequence): its data did not reach the device, and was never promised to")
+        dropped.note(inode, blockCount: run.count)
+        options.reportsDetail(
+          "record \(record.sequence) is left out: of blocks \(logical..<logical + run.count) of inode \(inode), which did "
+            + "not reach the device")
         return
       }
       try space.claim(run)
