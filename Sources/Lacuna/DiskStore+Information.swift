@@ -60,8 +60,10 @@ extension DiskStore {
     return StoreInfo(
       path: path, uuid: "\(engine.uuid)", version: Lacuna.version, protocolVersion: ControlProtocol.version,
       blockSize: UInt64(engine.blockSize.byteCount), journalSize: engine.journalByteCount,
-      size: figures.deviceByteCount, used: figures.usedByteCount, free: figures.freeByteCount, limit: limitByteCount,
-      created: figures.createdSeconds, generation: figures.generation, features: figures.featureNames,
+      size: figures.deviceByteCount, used: figures.usedByteCount, free: figures.freeByteCount,
+      limit: device.canGrow ? [openingLimitByteCount, figures.limitByteCount].compactMap(\.self).min() : nil,
+      storedLimit: figures.limitByteCount, created: figures.createdSeconds, generation: figures.generation,
+      features: figures.featureNames,
       volumes: UInt64(catalog.stored.count { $0.record.kind == .volume }),
       snapshots: UInt64(catalog.stored.count { $0.record.kind == .snapshot }),
       throwaways: UInt64(throwaways.all.count), deleted: UInt64(catalog.deleted.count), defaultVolume: try defaultName,

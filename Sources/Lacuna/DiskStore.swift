@@ -20,7 +20,8 @@ final class DiskStore: Sendable {
   let couldBeWritten: Bool
   /// The export that the empty name stands for while this process serves the store; nil for the store's own default.
   let servedDefault: String?
-  let limitByteCount: UInt64?
+  /// The limit of this opening alone, in bytes; nil where it has none.
+  let openingLimitByteCount: UInt64?
   let engine: Engine<FileDevice>
   let device: FileDevice
   /// When the store was opened.
@@ -45,7 +46,7 @@ final class DiskStore: Sendable {
     warnings = opened.warnings
     refusalOfWriting = opened.refusalOfWriting
     servedDefault = options.volumeName
-    limitByteCount = options.limitByteCount
+    openingLimitByteCount = options.limitByteCount
   }
 
   /// Starts the thread for checkpoints.

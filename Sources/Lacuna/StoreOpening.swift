@@ -118,6 +118,7 @@ struct StoreOpening {
     var format = FormatOptions()
     format.blockByteCount = Int(clamping: options.blockByteCount ?? StoreOptions.defaultBlockByteCount)
     format.journalByteCount = options.journalByteCount ?? StoreOptions.defaultJournalByteCount
+    format.limitByteCount = options.storedLimitByteCount ?? 0
     format.createdSeconds = UInt64(max(time(nil), 0))
     let device: FileDevice
     do { device = try FileDevice(preparing: path) } catch { throw failure(error, path) }

@@ -44,8 +44,11 @@ public struct StoreOptions: Sendable {
   public var blockByteCount: UInt64?
   /// The length of the journal in bytes, a multiple of 65536: what a new store gets, and what one that is there must have.
   public var journalByteCount: UInt64?
-  /// The length in bytes that the store's file does not grow beyond.
+  /// The length in bytes that the store's file does not grow beyond while it is open; nil for the store's own limit alone. Where
+  /// there are both, the smaller one holds.
   public var limitByteCount: UInt64?
+  /// The limit that a new store has for itself, in bytes; nil for none. ``SetStore`` changes it.
+  public var storedLimitByteCount: UInt64?
   /// Memory for caches, in bytes.
   public var cacheByteCount: UInt64 = 64 << 20
   /// The longest time between two checkpoints while there is something to merge, in seconds.

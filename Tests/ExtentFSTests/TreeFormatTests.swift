@@ -201,6 +201,26 @@ import Testing
     }
   }
 
+  @Test func `the limit is stored with the feature "limit", which comes and goes with it`() throws {
+    var superblock = try superblock()
+    superblock.setLimit(0x0102_0304_0506_0708)
+    #expect(superblock.has(.limit) && superblock.featureNames == [.limit] && !superblock.hasLostLimit)
+    var bytes = encoded(4096) { superblock.encode(into: &$0) }
+    var text = hex(bytes).split(separator: " ")
+    #expect(text[2] == "0500000000000000" && text[507] == "0807060504030201")
+    #expect(text[35...37] == ["0100000000000000", "0100050000000000", "6c696d6974000000"])
+    #expect(text[508...].allSatisfy { $0 == "0000000000000000" })
+    #expect(try Superblock(decoding: bytes.span.bytes) == superblock)
+    superblock.setLimit(0)
+    bytes = encoded(4096) { superblock.encode(into: &$0) }
+    text = hex(bytes).split(separator: " ")
+    #expect(text[2] == "0400000000000000" && text[35...].allSatisfy { $0 == "0000000000000000" })
+    #expect(superblock.limitByteCount == 0 && !superblock.hasLostLimit)
+    // As a program leaves it that does not know the feature.
+    superblock.add(.limit)
+    #expect(superblock.hasLostLimit)
+  }
+
   @Test func `a feature is added where there is no room for its name`() throws {
     var superblock = try superblock()
     superblock.featureNames = (0..<64).map { StoreFeature(.compatible, bit: $0, name: "name\($0)") }

@@ -31,7 +31,8 @@ enum Samples {
     try body(
       StoreInfo(
         path: "/a/b", uuid: "u", version: "1", protocolVersion: 1, blockSize: 4096, journalSize: 65536, size: .max,
-        used: 1, free: 2, limit: 3, created: 4, generation: 5, features: ["snapshots"], volumes: 6, snapshots: 7,
+        used: 1, free: 2, limit: 3, storedLimit: 4, created: 4, generation: 5, features: ["snapshots"], volumes: 6,
+        snapshots: 7,
         throwaways: 8, deleted: 9, defaultVolume: "vm1", pid: 10, readOnly: true,
         damage: [StoreInfo.Damage(part: "a", text: "b")]))
     try body(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a Lacuna store, and checks it. Written from docs/format.md alone; numbers in comments are its sections.
 
-Usage: lacuna_reader.py STORE list | check | space
+Usage: lacuna_reader.py STORE list | check | space | limit
        lacuna_reader.py STORE cat VOLUME [FILE]
        lacuna_reader.py STORE map VOLUME
 
@@ -55,6 +55,7 @@ SUPERBLOCK_SIZE, SECOND_SLOT, RING_START, METADATA_BLOCKS = 4096, 65536, 131072,
 EXTENTS, INODES, NAMES, SPACE, SHARED = 1, 2, 3, 4, 5
 VOLUME, SNAPSHOT, DELETED = 1, 2, 3
 SNAPSHOTS_FEATURE = 1  # the known bits of the incompatible features
+LIMIT_FEATURE = 1  # and of the compatible ones
 VALUE_SIZES = {EXTENTS: 16, INODES: 512, NAMES: 8, SPACE: 152, SHARED: 16}
 BLOCK_LIMIT = 1 << 62
 
@@ -83,6 +84,7 @@ class Superblock:
         if unknown := features & ~SNAPSHOTS_FEATURE:
             raise Refused("the store has unknown features: " + ", ".join(feature_names(data, 3, unknown)))
         self.shares = features & SNAPSHOTS_FEATURE != 0
+        self.limit = u64(data, 4056) if u64(data, 16) & LIMIT_FEATURE else 0
         counts = struct.unpack_from("<3Q", data, 4032) if self.shares else (0, 0, 0)
         self.node_blocks, self.promised, self.transient = counts
         self.tag, self.uuid, self.block_size = u64(data, 40), data[40:56].hex(), u32(data, 56)
@@ -606,13 +608,17 @@ def show_space(store):
         alone = [sum(leading[block] == 1 for block in part) for part in sets]
         print(number, store.inodes[number].mapped, store.inodes[number].reserved, *alone)
 
+def show_limit(store):
+    """What the store's file does not grow beyond, in bytes; 0 for no limit."""
+    print(store.superblock.limit)
+
 def check(store):
     findings = Check(store).run()
     print("\n".join(findings) or f"no damage found; the journal has {len(store.journal.records)} records")
     return len(findings) > 0
 
 def main(arguments):
-    commands = {("list", 2): show_list, ("space", 2): show_space, ("check", 2): check, ("map", 3): show_map,
+    commands = {("list", 2): show_list, ("space", 2): show_space, ("check", 2): check, ("limit", 2): show_limit, ("map", 3): show_map,
                 ("cat", 3): cat, ("cat", 4): cat}
     command = commands.get((arguments[1] if len(arguments) > 1 else "", len(arguments)))
     if command is None:

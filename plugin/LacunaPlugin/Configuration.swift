@@ -34,7 +34,9 @@ enum Parameter: String, CaseIterable {
         + "                  volume); made where size= is given."
     case .size: return "size=<SIZE>       Size of the disk, such as 100G; needed to make a store or a volume."
     case .create: return "create=<BOOL>     Make a store or a volume that is not there (default true)."
-    case .limit: return "limit=<SIZE>      Size that the store's file does not grow beyond (default: none)."
+    case .limit:
+      return "limit=<SIZE>      Size that the store's file does not grow beyond; where the store has a\n"
+        + "                  limit of its own, the smaller one holds."
     case .cache: return "cache=<SIZE>      Memory for caches (default 64M)."
     case .blockSize: return "block-size=<SIZE> Block size of a new store, 4096 to 65536 (default 4096)."
     case .journal: return "journal=<SIZE>    Journal of a new store, a multiple of 64K (default 16M)."

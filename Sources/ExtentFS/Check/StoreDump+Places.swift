@@ -53,6 +53,7 @@ extension StoreDump {
       dump.add("promised blocks", found.reservedBlockCount)
       dump.add("transient inodes", found.transientCount)
     }
+    if found.has(.limit) { dump.add("limit", found.limitByteCount) }
     for (name, root) in [
       ("inodes", found.inodes), ("names", found.names), ("space", found.space), ("shared runs", found.shared),
     ] { dump.add("tree of \(name)", Self.describe(root)) }

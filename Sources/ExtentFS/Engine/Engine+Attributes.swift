@@ -43,6 +43,46 @@ extension Engine {
   }
 }
 
+/// What is to be different about a store as a whole; nil for what stays.
+package struct StoreAttributes: Sendable, Hashable {
+  /// The volume that the empty name of an export stands for; empty for none.
+  package var defaultVolume: String?
+  /// The length in bytes that the store's file does not grow beyond; 0 for none. A file that is longer stays so, and does not grow.
+  package var limitByteCount: UInt64?
+
+  package init(defaultVolume: String? = nil, limitByteCount: UInt64? = nil) {
+    self.defaultVolume = defaultVolume
+    self.limitByteCount = limitByteCount
+  }
+}
+
+extension Engine {
+  /// Changes what is said in `change`, in one step that is durable, and kept to, when this returns.
+  ///
+  /// - Throws: as the operations of the namespace do; `.invalidArgument` for a limit of a store on a block device, which has a length
+  ///   of its own.
+  package func setAttributes(_ change: StoreAttributes) throws(ExtentFSError) {
+    guard change.limitByteCount == nil || device.canGrow else {
+      throw ExtentFSError(
+        .invalidArgument, "a limit is for stores in files: this one is on a block device, and as large as that")
+    }
+    try checkpoint { plan throws(ExtentFSError) in
+      if let name = change.defaultVolume {
+        plan.catalog.superblock.defaultInode = name.isEmpty ? 0 : try plan.catalog.find(existing: name).inode
+      }
+      if let byteCount = change.limitByteCount { plan.catalog.superblock.setLimit(byteCount) }
+    }
+  }
+}
+
+extension EngineOptions {
+  /// Up to how many blocks a device with the store of `superblock` grows.
+  func limitBlockCount(of superblock: Superblock) -> UInt64 {
+    let own = superblock.limitByteCount == 0 ? UInt64.max : superblock.limitByteCount
+    return min(own, limitByteCount ?? .max, UInt64(Int64.max)) >> superblock.geometry.blockSize.shift
+  }
+}
+
 extension InodeRecord {
   /// Changes what is said in `change`, but for what is not the volume's own.
   ///

@@ -260,6 +260,7 @@ extension Engine {
   ) {
     spaceRoot.withLock { $0 = superblock.space }
     space.didCommit()
+    space.setLimit(options.limitBlockCount(of: superblock))
     checksums.didCommit()
     heldBlockCount.wrappingIncrement(by: runs.reduce(0) { $0 &+ $1.count }, ordering: .relaxed)
     let (volumes, epoch, old) = state.withLock { state in

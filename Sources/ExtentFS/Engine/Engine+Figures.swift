@@ -13,6 +13,8 @@ package struct StoreFigures: Sendable {
   package var freeByteCount: UInt64
   /// When the store was made, in seconds since 1970.
   package var createdSeconds: UInt64
+  /// The store's own limit: the length that its file does not grow beyond. Nil for none.
+  package var limitByteCount: UInt64?
   /// Of the last checkpoint.
   package var generation: UInt64
   package var featureNames: [String]
@@ -76,10 +78,11 @@ extension Engine {
     let shift = blockSize.shift
     let usable = geometry.usableBlockCount(inDeviceOf: space.blockCount)
     let fixed = space.blockCount.minusOrZero(usable)
-    let free = options.limitByteCount == nil && device.canGrow ? space.freeBlockCount : space.availableBlockCount
+    let free = space.isUnlimited ? space.freeBlockCount : space.availableBlockCount
     return StoreFigures(
       deviceByteCount: device.byteCount, usedByteCount: (space.usedBlockCount + fixed) << shift,
       fixedByteCount: fixed << shift, freeByteCount: free << shift, createdSeconds: superblock.createdSeconds,
+      limitByteCount: superblock.limitByteCount == 0 ? nil : superblock.limitByteCount,
       generation: superblock.generation,
       featureNames: superblock.featureNames.map(\.name))
   }

@@ -7,6 +7,8 @@ package struct FormatOptions: Sendable {
   package var blockByteCount = 4096
   /// The length of its journal in bytes: a multiple of 65536.
   package var journalByteCount: UInt64 = 16 << 20
+  /// The length in bytes that its file does not grow beyond; 0 for none.
+  package var limitByteCount: UInt64 = 0
   /// Seconds since 1970.
   package var createdSeconds: UInt64 = 0
   /// Which store it is to be; nil for a random one.
@@ -42,6 +44,7 @@ extension Engine {
     superblock.groupCount = geometry.groupCount(inDeviceOf: blockCount)
     superblock.createdSeconds = options.createdSeconds
     superblock.add(.snapshots)
+    superblock.setLimit(options.limitByteCount)
     try device.writeSuperblock(superblock, slot: 0)
     do { try device.sync() } catch { throw ExtentFSError(error) }
   }

@@ -194,13 +194,6 @@ extension Engine {
     }
   }
 
-  /// Makes `name` the volume that the empty name of an export stands for; none for nil.
-  package func setDefaultVolume(_ name: String?) throws(ExtentFSError) {
-    try checkpoint { plan throws(ExtentFSError) in
-      plan.catalog.superblock.defaultInode = if let name { try plan.catalog.find(existing: name).inode } else { 0 }
-    }
-  }
-
   /// Takes away names. What they stood for can no longer be opened when this returns, and its space comes back in the background.
   ///
   /// - Parameters:

@@ -7,7 +7,8 @@ package import Devices
 package struct EngineOptions: Sendable {
   /// Memory for nodes of trees and for checksums, in bytes.
   package var cacheByteCount: UInt64 = 64 << 20
-  /// The length that the device is not grown beyond, in bytes; nil where only the host sets a limit.
+  /// The length in bytes that the device is not grown beyond while it is open; nil for none but the store's own. Where there are
+  /// both, the smaller one holds.
   package var limitByteCount: UInt64?
   /// Whether whole blocks of zeroes that are written become holes.
   package var detectsZeroes = true

@@ -43,6 +43,11 @@ struct Recovery<Device: BlockDevice> {
       throw ExtentFSError(
         .damaged, "the store has \(superblock.blockCount) blocks, but its device only \(deviceBlockCount)")
     }
+    if superblock.hasLostLimit {
+      warnings.append(
+        "the store had a limit, which an older program has lost; its file grows as far as the host lets it, "
+          + "until 'lacuna set STORE --limit' sets one")
+    }
     let half = Int(clamping: options.cacheByteCount / 2)
     let nodes = NodeCache(device: device, blockSize: geometry.blockSize, byteLimit: half)
     let root = Locked(superblock.space)
@@ -84,7 +89,7 @@ struct Recovery<Device: BlockDevice> {
       })
     space = try SpaceMap(
       device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
-      growingUpTo: device.canGrow ? (options.limitByteCount ?? UInt64(Int64.max)) >> geometry.blockSize.shift : nil,
+      growingUpTo: device.canGrow ? options.limitBlockCount(of: superblock) : nil,
       records: records, damage: damage)
     checksums = ChecksumTable(space: space, byteBudget: half, damage: damage)
     // Before the journal is read: that would fill the kernel's memory with large folios of it.

@@ -33,6 +33,10 @@ extension StoreFeature {
   /// Volumes share blocks: snapshots and clones, volumes that are being given back, quotas and reservations, and the counts in
   /// the superblock that go with them. Every new store has it.
   package static let snapshots = StoreFeature(.incompatible, bit: 0, name: "snapshots")
+
+  /// The store's file does not grow beyond a length that the superblock has. A program that does not know it lets the file grow,
+  /// and writes 0 in the place of the length.
+  package static let limit = StoreFeature(.compatible, bit: 0, name: "limit")
 }
 
 /// The names of the features that a store has, so that a program can name those that it does not know.

@@ -33,7 +33,8 @@ internal import Bytes
 /// 4032 u64  nodeBlockCount        this one and those below: zero without the feature "snapshots"
 /// 4040 u64  reservedBlockCount
 /// 4048 u64  transientCount
-/// 4056      zero
+/// 4056 u64  limitByteCount        zero without the feature "limit"
+/// 4064      zero
 /// ```
 package struct Superblock: Sendable, Equatable {
   /// Features that may be unknown.
@@ -83,6 +84,9 @@ package struct Superblock: Sendable, Equatable {
   package var reservedBlockCount: UInt64 = 0
   /// How many inodes are transient: they are deleted or throwaway.
   package var transientCount: UInt64 = 0
+  /// The length in bytes that the store's file does not grow beyond; 0 for none, and without the feature "limit". A file may be
+  /// longer, which only means that it does not grow.
+  package private(set) var limitByteCount: UInt64 = 0
 
   /// The size of an encoded superblock, in bytes.
   package static let encodedByteCount = StoreGeometry.superblockByteCount
@@ -96,6 +100,7 @@ package struct Superblock: Sendable, Equatable {
   package static let knownIncompatibleFeatures: UInt64 = 1 << UInt64(StoreFeature.snapshots.bit)
 
   private static let countsOffset = 4032
+  private static let limitOffset = 4056
 
   /// The superblock of a store with nothing in it.
   package init(uuid: StoreUUID, geometry: StoreGeometry, generation: UInt64, blockCount: UInt64) {
@@ -132,6 +137,26 @@ package struct Superblock: Sendable, Equatable {
     }
     featureNames.removeAll { $0.kind == feature.kind && $0.bit == feature.bit }
     if featureNames.count < FeatureTable.maximumCount { featureNames.append(feature) }
+  }
+
+  /// Sets the length in bytes that the store's file does not grow beyond; 0 for none.
+  package mutating func setLimit(_ byteCount: UInt64) {
+    limitByteCount = byteCount
+    if byteCount > 0 { add(.limit) } else { remove(.limit) }
+  }
+
+  /// Whether the store had a limit, and a program that does not know limits has written to it since.
+  package var hasLostLimit: Bool { has(.limit) && limitByteCount == 0 }
+
+  /// Says that the store no longer has `feature`.
+  private mutating func remove(_ feature: StoreFeature) {
+    let mask: UInt64 = 1 << UInt64(feature.bit)
+    switch feature.kind {
+    case .compatible: compatibleFeatures &= ~mask
+    case .readOnlyCompatible: readOnlyCompatibleFeatures &= ~mask
+    case .incompatible: incompatibleFeatures &= ~mask
+    }
+    featureNames.removeAll { $0.kind == feature.kind && $0.bit == feature.bit }
   }
 
   /// Decodes the superblock in the first 4096 bytes of `bytes`.
@@ -172,6 +197,7 @@ package struct Superblock: Sendable, Equatable {
       reservedBlockCount = bytes.uint64(at: Self.countsOffset + 8)
       transientCount = bytes.uint64(at: Self.countsOffset + 16)
     }
+    if has(.limit) { limitByteCount = bytes.uint64(at: Self.limitOffset) }
     try checkBounds()
   }
 
@@ -250,6 +276,7 @@ package struct Superblock: Sendable, Equatable {
       bytes.store(reservedBlockCount, at: Self.countsOffset + 8)
       bytes.store(transientCount, at: Self.countsOffset + 16)
     }
+    if has(.limit) { bytes.store(limitByteCount, at: Self.limitOffset) }
     bytes.store(Self.checksum(bytes.bytes), at: 12)
   }
 

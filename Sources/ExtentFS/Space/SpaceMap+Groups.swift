@@ -185,7 +185,7 @@ extension SpaceMap {
   /// 1 MiB and at most 8 MiB, so that a new store is small on its host; or by a sixteenth of all where that is more, up to
   /// 64 MiB. False where it cannot. Called under `slowPath`.
   func grow() throws(ExtentFSError) -> Bool {
-    guard let limit, let old = try growthStart(), limit > old else { return false }
+    guard let limit = state.withLock({ $0.limit }), let old = try growthStart(), limit > old else { return false }
     let smallest: UInt64 = Swift.max((1 << 20) >> geometry.blockSize.shift, 1)
     let usual = Swift.min(Swift.max(old.minusOrZero(geometry.headBlockCount) / 2, smallest), 8 * smallest)
     var step = min(limit - old, min(Swift.max(usual, old / 16), 64 * smallest))

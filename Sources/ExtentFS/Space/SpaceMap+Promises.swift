@@ -12,37 +12,37 @@ struct Promises {
   /// were promised already, or held data, and then give back as many blocks as they are promised, at the next checkpoint.
   var active: UInt64 = 0
 
-  var sum: UInt64 { merged + frozen + active }
+  /// At most `ExtentRecord.blockLimit`, as each of its parts.
+  var sum: UInt64 { min(merged + frozen + active, ExtentRecord.blockLimit) }
 }
 
 extension SpaceMap {
   /// Promises `count` more blocks; false where there is no room for them that is not taken or promised already. Nothing is
-  /// too much for a store without a limit: its host is the one to say.
+  /// too much for a store without a limit: its host is the one to say. It counts them all the same, since it may get a limit.
   ///
   /// The caller publishes a mapping that has them, or calls `takeBack`, before `freezePromises` can be called.
   package func promise(_ count: UInt64) -> Bool {
     state.withLock { state in
-      guard !state.isUnlimited, count > 0 else { return true }
+      guard count > 0 else { return true }
       let (sum, overflow) = state.promises.sum.addingReportingOverflow(count)
-      guard !overflow, sum < ExtentRecord.blockLimit, state.hasRoom(forPromises: sum, reserve: state.reserve) else {
+      let isPossible = !overflow && sum < ExtentRecord.blockLimit
+      guard state.isUnlimited || isPossible && state.hasRoom(forPromises: sum, reserve: state.reserve) else {
         return false
       }
-      state.promises.active += count
+      state.promises.active = min(state.promises.active &+ min(count, ExtentRecord.blockLimit), ExtentRecord.blockLimit)
       return true
     }
   }
 
   /// Takes a promise back that came to nothing.
   package func takeBack(_ count: UInt64) {
-    state.withLock { state in
-      if !state.isUnlimited { state.promises.active = state.promises.active.minusOrZero(count) }
-    }
+    state.withLock { $0.promises.active = $0.promises.active.minusOrZero(count) }
   }
 
   /// A checkpoint begins: what was promised until now is in what it merges.
   package func freezePromises() {
     state.withLock { state in
-      state.promises.frozen += state.promises.active
+      state.promises.frozen = min(state.promises.frozen + state.promises.active, ExtentRecord.blockLimit)
       state.promises.active = 0
     }
   }

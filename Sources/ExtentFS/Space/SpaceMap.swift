@@ -41,8 +41,6 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
   let records: GroupRecords
   let state: Locked<SpaceState>
   let slowPath = Locked(())
-  /// The length in blocks that the device is never grown beyond; nil for none.
-  let limit: UInt64?
   let damage: DamageRegister
 
   /// The space of a store on `device`.
@@ -68,10 +66,18 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
     self.geometry = geometry
     self.records = records
     self.damage = damage
-    self.limit = limit.map { min($0, UInt64(Int64.max) >> geometry.blockSize.shift) }
     state = Locked(
-      SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount, limit: self.limit))
+      SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount, limit: limit))
   }
+
+  /// Sets the length in blocks up to which the device is grown. When this returns, nothing grows it beyond.
+  package func setLimit(_ blockCount: UInt64) {
+    guard state.withLock({ $0.limit.map { $0 != blockCount } ?? false }) else { return }
+    slowPath.withLock { _ in state.withLock { $0.setLimit(blockCount) } }
+  }
+
+  /// Whether the device grows for as long as its host lets it.
+  package var isUnlimited: Bool { state.withLock { $0.isUnlimited } }
 
   /// The device's length in blocks, as the store uses it: the superblock's `blockCount`.
   package var blockCount: UInt64 { state.withLock { $0.blockCount } }
@@ -113,10 +119,11 @@ struct SpaceState {
   /// How many blocks for data and nodes the device can grow by.
   var growableCount: UInt64
   /// Whether the device grows for as long as its host lets it.
-  let isUnlimited: Bool
+  private(set) var isUnlimited = false
   /// The fewest extents that a leaf of a tree has.
   let entriesPerNode: UInt64
-  private let limit: UInt64
+  /// The length in blocks that the device is never grown beyond; nil where it cannot grow.
+  private(set) var limit: UInt64?
 
   /// The groups in memory, by number, and in the order of their numbers.
   private(set) var groups: [UInt64: SpaceGroup] = [:]
@@ -141,17 +148,22 @@ struct SpaceState {
     self.blockCount = blockCount
     usedCount = usedBlockCount
     freeCount = geometry.usableBlockCount(inDeviceOf: blockCount) - usedBlockCount
-    self.limit = limit ?? 0
     growableCount = 0
-    isUnlimited = limit == UInt64(Int64.max) >> geometry.blockSize.shift
     entriesPerNode = UInt64(NodeLayout(.extents, level: 0, blockByteCount: geometry.blockSize.byteCount).minimum)
+    setLimit(limit)
+  }
+
+  mutating func setLimit(_ blockCount: UInt64?) {
+    let most = UInt64(Int64.max) >> geometry.blockSize.shift
+    limit = blockCount.map { min($0, most) }
+    isUnlimited = limit == most
     noteLength()
   }
 
   /// To be called where `blockCount` has changed.
   mutating func noteLength() {
     let start = growthStart
-    let grown = Swift.max(limit, start)
+    let grown = Swift.max(limit ?? 0, start)
     growableCount = geometry.usableBlockCount(inDeviceOf: grown) - geometry.usableBlockCount(inDeviceOf: start)
   }
 

@@ -14,10 +14,9 @@ extension SetStore {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> StoreInfo {
     let store = try store.onDisk(for: Self.self)
-    if let defaultVolume {
-      try store.changing { engine throws(ExtentFSError) in
-        try engine.setDefaultVolume(defaultVolume.isEmpty ? nil : defaultVolume)
-      }
+    let change = StoreAttributes(defaultVolume: defaultVolume, limitByteCount: limit)
+    if change != StoreAttributes() {
+      try store.changing { engine throws(ExtentFSError) in try engine.setAttributes(change) }
     }
     return try store.information()
   }

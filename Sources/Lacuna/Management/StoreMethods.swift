@@ -4,15 +4,21 @@ public struct GetStoreInfo: StoreMethod {
   public init() {}
 }
 
-/// `store.set`: changes a setting of the store.
+/// `store.set`: changes settings of the store.
 ///
-/// Throws `.noSuchVolume`.
+/// Throws `.noSuchVolume`; `.invalidParameter` for a limit of a store on a block device.
 public struct SetStore: StoreMethod {
   public static let name = "store.set"
   /// The volume that the empty export name stands for; empty for none; nil to leave it.
   public var defaultVolume: String?
+  /// The length in bytes that the store's file does not grow beyond, from now on and whoever opens it; 0 for none; nil to leave
+  /// it. A file that is longer does not become shorter.
+  public var limit: UInt64?
 
-  public init(defaultVolume: String? = nil) { self.defaultVolume = defaultVolume }
+  public init(defaultVolume: String? = nil, limit: UInt64? = nil) {
+    self.defaultVolume = defaultVolume
+    self.limit = limit
+  }
 }
 
 /// `store.check`: looks for everything that is wrong, and changes nothing. Reports progress. Damage is no error, but a result.

@@ -19,8 +19,11 @@ public struct StoreInfo: Codable, Sendable, Hashable {
   /// Bytes that can be written before the device is full, as far as one knows: without a limit, what is free in the file as
   /// it is now.
   public var free: UInt64
-  /// The length in bytes that the file does not grow beyond; nil where only the host sets a limit.
+  /// The length in bytes that the file does not grow beyond; nil where only the host sets a limit. The smaller one of the store's
+  /// own, and of that which the server was started with.
   public var limit: UInt64?
+  /// The store's own limit, which stays with it; nil where it has none.
+  public var storedLimit: UInt64?
   /// When the store was made.
   public var created: UInt64
   /// How many checkpoints there were.

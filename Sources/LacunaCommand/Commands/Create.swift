@@ -40,7 +40,8 @@ struct Create: Verb {
   var journal: ByteCount?
 
   @Option(
-    help: ArgumentHelp("Size that the new store's file stays within.", valueName: "size"), transform: readByteCount)
+    help: ArgumentHelp("Size that the new store's file stays within, or none.", valueName: "size"), transform: readBound
+  )
   var limit: ByteCount?
 
   @OptionGroup var common: CommonOptions
@@ -76,7 +77,7 @@ struct Create: Verb {
     options.byteCount = size.bytes
     options.blockByteCount = blockSize?.bytes
     options.journalByteCount = journal?.bytes
-    options.limitByteCount = limit?.bytes
+    options.storedLimitByteCount = limit?.bytes
     options.volumeIsReadOnly = readOnly
     options.quotaByteCount = quota?.bytes
     options.reservationByteCount = reservation?.bytes

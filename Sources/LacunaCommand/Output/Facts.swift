@@ -10,7 +10,7 @@ extension StoreInfo {
     facts.add("size", HumanReadable.exactBytes(size))
     facts.add("used", HumanReadable.exactBytes(used))
     facts.add("free", HumanReadable.exactBytes(free))
-    facts.add("limit", limit.map(HumanReadable.exactBytes))
+    facts.add("limit", limitText)
     facts.add("block size", HumanReadable.exactBytes(blockSize))
     facts.add("journal", HumanReadable.exactBytes(journalSize))
     facts.add("volumes", "\(volumes)")
@@ -24,6 +24,25 @@ extension StoreInfo {
     facts.add("read-only", readOnly ? "yes" : nil)
     facts.add("served by", pid.map { "process \($0)" })
     for part in damage ?? [] { facts.add("damaged", "\(part.part.printable): \(part.text.printable)") }
+    return facts.text
+  }
+
+  /// What the file does not grow beyond; nil where only its host limits it.
+  private var limitText: String? {
+    guard let limit else { return nil }
+    let text = HumanReadable.exactBytes(limit)
+    if storedLimit == limit { return text }
+    return "\(text) while this process serves it; the store's own limit: "
+      + (storedLimit.map(HumanReadable.exactBytes) ?? "none")
+  }
+
+  /// What `set` can change, for people, in lines.
+  var settings: String {
+    var facts = FactSheet()
+    facts.add("store", path)
+    facts.add("limit", limitText ?? "none")
+    if let limit, size > limit { facts.add("size", "\(HumanReadable.exactBytes(size)), and it does not grow") }
+    facts.add("default volume", defaultVolume ?? "none")
     return facts.text
   }
 }

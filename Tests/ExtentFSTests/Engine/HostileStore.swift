@@ -87,6 +87,7 @@ struct HostileStore: Sendable {
         try [UInt8](repeating: 0x77, count: 1024).withUnsafeBytes { try volume.write($0, at: block * 1024) }
       }
     }
+    try engine.setAttributes(StoreAttributes(limitByteCount: sharingShape.limitByteCount))
     try engine.snapshot([("disk0", "disk0@a"), ("disk1", "disk1@a")], createdSeconds: 0)
     for name in ["clone", "doomed"] {
       try engine.clone("disk0@a", as: name, createdSeconds: 0)

@@ -36,6 +36,18 @@ struct ReaderTests {
     }
   }
 
+  @Test func `both find the limit of a store, and that it has none`() throws {
+    try withTestDirectory { directory in
+      let store = try FileStoreUnderTest(making: directory + "/store", blockByteCount: 4096, limit: 8 << 20)
+      for limit in [0, 8 << 20 + 7, .max, 0] as [UInt64] {
+        try store.engine.setAttributes(StoreAttributes(limitByteCount: limit))
+        #expect(try runReader(store.path, "limit").output == "\(limit)\n")
+        #expect(try runReader(store.path, "check").output.hasPrefix("no damage found"))
+      }
+      try store.engine.close()
+    }
+  }
+
   @Test func `both leave out a record whose data did not reach the device`() throws {
     try withTestDirectory { directory in
       var store = try FileStoreUnderTest(making: directory + "/store", blockByteCount: 4096, limit: 8 << 20)

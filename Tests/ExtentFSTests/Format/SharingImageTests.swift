@@ -90,7 +90,7 @@ private struct SharingImagePlan {
     attributes = VolumeAttributes()
     attributes.isReadOnly = true
     try engine?.setAttributes(of: "copy", attributes, force: false)
-    try engine?.setDefaultVolume("copy2")
+    try engine?.setAttributes(StoreAttributes(defaultVolume: "copy2"))
   }
 
   /// What the second image has besides: a volume and a snapshot that are deleted and hold their space, a throwaway that nobody
