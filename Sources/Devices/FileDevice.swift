@@ -23,6 +23,8 @@ public final class FileDevice: BlockDevice {
   public enum Access: Sendable {
     /// Reading, beside other readers.
     case readOnly
+    /// Reading, beside other readers. What is written stays in memory and goes with the device; not a byte of the file changes.
+    case scratch
     /// Reading and writing, alone.
     case readWrite
   }
@@ -41,6 +43,8 @@ public final class FileDevice: BlockDevice {
   private let isPublished: ManagedAtomic<Bool>
   private let isBlockDevice: Bool
   private let currentByteCount: ManagedAtomic<UInt64>
+  /// What was written, where it may not go into the file.
+  private let scratch: ScratchPages?
   /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
   private let failedSync = ManagedAtomic<Int32>(0)
   /// Held during a sync. The input and output under it is the point: see above.
@@ -93,6 +97,7 @@ public final class FileDevice: BlockDevice {
     descriptor = opening.descriptor
     isBlockDevice = opening.isBlockDevice
     currentByteCount = ManagedAtomic(opening.byteCount)
+    scratch = access == .scratch ? ScratchPages(over: opening.byteCount) : nil
   }
 
   deinit {
@@ -112,10 +117,10 @@ public final class FileDevice: BlockDevice {
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
-      // Safe: the buffer is the caller's for the length of the call. The offset is inside the file, whose length is an
-      // `Int64`.
-      try unsafe Transfer.fill(buffer, at: Int64(offset)) { rest, offset throws(Errno) in
-        try unsafe SystemCalls.read(descriptor, into: rest, at: offset)
+      if let scratch {
+        try unsafe scratch.read(into: buffer, at: offset, fill)
+      } else {
+        try unsafe fill(buffer, at: offset)
       }
       counters.noteRead(byteCount)
     } catch {
@@ -132,14 +137,14 @@ public final class FileDevice: BlockDevice {
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
       try requireChangeable()
-      try unsafe drain(buffer, at: Int64(offset))
+      try unsafe put(buffer, at: offset)
       counters.noteWrite(byteCount)
     } catch {
       throw failure(.write, error, offset: offset, byteCount: UInt64(byteCount))
     }
   }
 
-  /// Makes durable everything that completed before this call began. On a device open for reading only it does nothing, nor
+  /// Makes durable everything that completed before this call began. On a device that does not change its file it does nothing, nor
   /// on a file before it is published, which a power cut leaves without a name.
   ///
   /// - Throws: `DeviceError`. The first failure is remembered, and this never succeeds again.
@@ -172,7 +177,9 @@ public final class FileDevice: BlockDevice {
     try DeviceError.checkRange(.discard, range, within: byteCount)
     do throws(Errno) {
       try requireChangeable()
-      if isBlockDevice {
+      if scratch != nil {
+        try writeZeroes(range)
+      } else if isBlockDevice {
         try punchWholeBlocks(of: range)
       } else if !range.isEmpty {
         try SystemCalls.punchHole(
@@ -198,7 +205,7 @@ public final class FileDevice: BlockDevice {
         guard byteCount > old else { return }
         guard !isBlockDevice else { throw .notSupported }
         guard let new = Int64(exactly: byteCount) else { throw .fileTooLarge }
-        try extend(from: Int64(old), to: new)
+        if scratch == nil { try extend(from: Int64(old), to: new) }
         currentByteCount.store(byteCount, ordering: .releasing)
       }
     } catch {
@@ -278,7 +285,7 @@ extension FileDevice {
 
   @inline(__always)
   private func requireChangeable() throws(Errno) {
-    guard access == .readWrite else { throw .readOnlyFileSystem }
+    guard access != .readOnly else { throw .readOnlyFileSystem }
     try requireNoFailedSync()
   }
 
@@ -311,18 +318,34 @@ extension FileDevice {
   private static var blockDeviceAlignment: UInt64 { 4096 }
 
   private func writeZeroes(_ range: Range<UInt64>) throws(Errno) {
-    let zeroes = [UInt8](repeating: 0, count: Int(range.upperBound - range.lowerBound))
-    // Safe: the pointer is used inside the closure only.
-    let result = unsafe zeroes.withUnsafeBytes { buffer in
-      Result { () throws(Errno) in try unsafe drain(buffer, at: Int64(range.lowerBound)) }
+    let zeroes = [UInt8](repeating: 0, count: Int(min(range.upperBound - range.lowerBound, 1 << 20)))
+    var offset = range.lowerBound
+    while offset < range.upperBound {
+      let count = Int(min(range.upperBound - offset, UInt64(zeroes.count)))
+      // Safe: the pointer is used inside the closure only.
+      let result = unsafe zeroes.withUnsafeBytes { buffer in
+        Result { () throws(Errno) in
+          try unsafe put(UnsafeRawBufferPointer(rebasing: buffer[..<count]), at: offset)
+        }
+      }
+      try result.get()
+      offset += UInt64(count)
     }
-    try result.get()
   }
 
   @inline(__always)
-  private func drain(_ buffer: UnsafeRawBufferPointer, at offset: Int64) throws(Errno) {
-    // Safe: as in `read`.
-    try unsafe Transfer.drain(buffer, at: offset) { rest, offset throws(Errno) in
+  private func fill(_ buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(Errno) {
+    // Safe: the buffer is the caller's for the length of the call. The offset is inside the file, whose length is an `Int64`.
+    try unsafe Transfer.fill(buffer, at: Int64(offset)) { rest, offset throws(Errno) in
+      try unsafe SystemCalls.read(descriptor, into: rest, at: offset)
+    }
+  }
+
+  @inline(__always)
+  private func put(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(Errno) {
+    if let scratch { return try unsafe scratch.write(buffer, at: offset, fill) }
+    // Safe: as in `fill`.
+    try unsafe Transfer.drain(buffer, at: Int64(offset)) { rest, offset throws(Errno) in
       try unsafe SystemCalls.write(descriptor, rest, at: offset)
     }
   }

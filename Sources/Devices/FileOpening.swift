@@ -127,7 +127,7 @@ struct FileOpening {
 extension FileDevice.Access {
   fileprivate var mode: FileDescriptor.AccessMode {
     switch self {
-    case .readOnly: .readOnly
+    case .readOnly, .scratch: .readOnly
     case .readWrite: .readWrite
     }
   }

@@ -26,18 +26,25 @@ struct StoreOpening {
   static func open(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> OpenedStore {
     var attemptCount = 0
     var refusal: LacunaError?
+    var mergesJournal = options.mergesJournal
     while true {
       attemptCount += 1
       do throws(LacunaError) {
-        let opening = try StoreOpening(at: path, options, refusingWriting: refusal)
+        let opening = try StoreOpening(
+          at: path, options, refusingWriting: refusal, reading: mergesJournal ? .scratch : .readOnly)
         let (engine, warnings): (Engine<FileDevice>, [String])
         do throws(LacunaError) {
           (engine, warnings) = try opening.openEngine()
         } catch {
           opening.device.abandon()
-          // What cannot be written any more may still be read.
-          guard error.isReasonToReadOnly, !opening.isReadOnly else { throw error }
-          refusal = error
+          guard error.isReasonToReadOnly, opening.device.access != .readOnly else { throw error }
+          if opening.isReadOnly {
+            // What cannot be merged can be read beside the trees.
+            mergesJournal = false
+          } else {
+            // What cannot be written any more may still be read.
+            refusal = error
+          }
           continue
         }
         return try opening.finish(engine, warnings)
@@ -69,21 +76,23 @@ struct StoreOpening {
     }
   }
 
-  /// - Parameter refusal: why the store is opened for reading only, though it could be written to.
+  /// - Parameters:
+  ///   - refusal: why the store is opened for reading only, though it could be written to.
+  ///   - reading: how the file is opened for reading.
   private init(
-    at path: FilePath, _ options: StoreOptions, refusingWriting refusal: LacunaError?
+    at path: FilePath, _ options: StoreOptions, refusingWriting refusal: LacunaError?, reading: FileDevice.Access
   ) throws(LacunaError) {
     self.path = path
     self.options = options
     refusalOfWriting = refusal
     if let refusal {
-      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+      do { device = try FileDevice(opening: path, access: reading) } catch { throw Self.failure(error, path) }
       isReadOnly = true
       warnings = ["\(refusal.description); clients that want to write are refused, unless nbdkit runs with -r"]
       return
     }
     if options.opensReadOnly {
-      do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+      do { device = try FileDevice(opening: path, access: reading) } catch { throw Self.failure(error, path) }
       (isReadOnly, warnings) = (true, [])
       return
     }
@@ -97,7 +106,7 @@ struct StoreOpening {
         // It has its name only when all is there, its volume too, and goes where a step fails.
         (isReadOnly, warnings) = (false, [])
       case (.open, EACCES), (.open, EPERM), (.open, EROFS):
-        do { device = try FileDevice(opening: path, access: .readOnly) } catch { throw Self.failure(error, path) }
+        do { device = try FileDevice(opening: path, access: reading) } catch { throw Self.failure(error, path) }
         isReadOnly = true
         warnings = ["\(path) cannot be opened for writing, so it is served for reading only"]
       default: throw Self.failure(error, path)
@@ -144,7 +153,8 @@ struct StoreOpening {
     engineOptions.reportsDetail = options.reportsDetail
     engineOptions.reportsDamage = { [report = options.reportsDamage] damage in report(damage.text) }
     do throws(ExtentFSError) {
-      return try Engine.open(device, engineOptions, readOnly: isReadOnly)
+      return device.access == .scratch
+        ? try Engine.openScratch(device, engineOptions) : try Engine.open(device, engineOptions, readOnly: isReadOnly)
     } catch {
       var failure = LacunaError(error)
       failure.description = "\(path): \(error)"

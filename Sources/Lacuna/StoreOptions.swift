@@ -29,6 +29,9 @@ public struct StoreOptions: Sendable {
   public var makesVolume = true
   /// Whether a store that is there is opened for reading only, so that not a byte of it changes; nothing is made then.
   public var opensReadOnly = false
+  /// Whether a store that is opened for reading only looks as it would if it were opened for writing: with what its journal says
+  /// merged, in memory. False to see the bytes that the file has.
+  public var mergesJournal = true
   /// The volume's size in bytes, from 1 to 2^63 - 1: what a volume that is not there yet gets, and what one that is there
   /// must have.
   public var byteCount: UInt64?

@@ -5,6 +5,8 @@ internal import Lacuna
 enum StorePurpose {
   /// To look at it: a free store is opened for reading only.
   case reading
+  /// To see the bytes that it has, without what its journal says.
+  case inspecting
   /// To change it.
   case writing
 }
@@ -100,7 +102,8 @@ struct StoreAccess {
     options.path = StoreFile.absolute(path)
     options.createsMissing = false
     options.makesVolume = false
-    options.opensReadOnly = purpose == .reading
+    options.opensReadOnly = purpose != .writing
+    options.mergesJournal = purpose != .inspecting
     let store = try Store(options)
     if let refusal = store.refusalOfWriting, purpose == .writing {
       try? store.close()

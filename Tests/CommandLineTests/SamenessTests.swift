@@ -55,37 +55,72 @@ private let steps: [Step] = [
 ]
 
 @Suite struct `A verb on a free store and on a served one` {
+  /// Steps that only look at a store whose server was killed.
+  private static let looks: [Step] = [
+    Step("diff vm1@a vm1 --json"), Step("diff vm1@a vm1 --exit-code", status: 2), Step("diff vm1 vm1@a"),
+    Step("map vm1 --json"), Step("map vm1@a"), Step("list --space --json"), Step("info vm1 --json"),
+    Step("info", .names), Step("check"), Step("check --data"),
+  ]
+
   @Test func `says the same`() throws {
     try PrivateDirectory.run { directory in
       let template = directory.file("template")
       try Lab.run(.free) { lab in
         try lab.write("vm1", [(0, 300_000, 1), (1 << 20, 65536, 2), (60 << 20, 4096, 3)])
-        // A server that ends leaves nothing to a checkpoint, so that both copies begin with the same.
         #expect(rename(lab.store, template) == 0)
       }
-      var outcomes: [Way: [FinishedCommand]] = [:]
-      for way in Way.allCases {
-        try Lab.run(way, copying: template) { lab in
-          outcomes[way] = try steps.map { step in comparable(try lab.run(step.arguments), step, lab) }
+      try compare(steps, template)
+    }
+  }
+
+  @Test func `says the same of a store whose server was killed`() throws {
+    try PrivateDirectory.run { directory in
+      let template = directory.file("template")
+      try Lab.run(.free) { lab in
+        try lab.serve { server in
+          let client = try NBDClient(socketPath: server.socketPath, exportName: "vm1")
+          try client.write([UInt8](repeating: 1, count: 65536), at: 0)
+          try client.flush()
+          try lab.run(["snapshot", "vm1@a"]).succeeded()
+          try client.write([UInt8](repeating: 2, count: 131_072), at: 65536)
+          try client.zero(4096, at: 0)
+          try client.flush()
+          // As the file is now, so it is when the server is killed.
+          #expect(try FinishedCommand.run(["cp", "--sparse=always", lab.store, template]).status == .exited(0))
+          try client.disconnect()
         }
       }
-      for (index, step) in steps.enumerated() {
-        guard let free = outcomes[.free]?[index], let served = outcomes[.served]?[index] else { continue }
-        let isRight =
-          free.status == .exited(step.status) && (step.status == 1) == free.standardOutput.isEmpty
-          && (step.status == 1) == !free.standardError.isEmpty
-        #expect(isRight, "\(step): \(free.status) \(free.standardError)\(free.standardOutput)")
-        let isSame =
-          free.status == served.status && free.standardOutput == served.standardOutput
-          && free.standardError == served.standardError
-        #expect(
-          isSame,
-          """
-          \(step):
-          \(free.status) \(free.standardError)\(free.standardOutput)
-          \(served.status) \(served.standardError)\(served.standardOutput)
-          """)
+      try compare(Self.looks, template)
+      try Lab.run(.free, copying: template) { lab in
+        let rows = try lab.run(["diff", "vm1@a", "vm1"]).succeeded().standardOutput.split(separator: "\n").dropFirst()
+        #expect(rows.map { $0.split(separator: " ").last } == ["zero", "data"], "\(rows)")
       }
+    }
+  }
+
+  private func compare(_ steps: [Step], _ template: String) throws {
+    var outcomes: [Way: [FinishedCommand]] = [:]
+    for way in Way.allCases {
+      try Lab.run(way, copying: template) { lab in
+        outcomes[way] = try steps.map { step in comparable(try lab.run(step.arguments), step, lab) }
+      }
+    }
+    for (index, step) in steps.enumerated() {
+      guard let free = outcomes[.free]?[index], let served = outcomes[.served]?[index] else { continue }
+      let isRight =
+        free.status == .exited(step.status) && (step.status == 1) == free.standardOutput.isEmpty
+        && (step.status == 1) == !free.standardError.isEmpty
+      #expect(isRight, "\(step): \(free.status) \(free.standardError)\(free.standardOutput)")
+      let isSame =
+        free.status == served.status && free.standardOutput == served.standardOutput
+        && free.standardError == served.standardError
+      #expect(
+        isSame,
+        """
+        \(step):
+        \(free.status) \(free.standardError)\(free.standardOutput)
+        \(served.status) \(served.standardError)\(served.standardOutput)
+        """)
     }
   }
 

@@ -5,7 +5,7 @@ import Testing
 
 /// The devices that the conformance suite runs on.
 enum DeviceKind: String, CaseIterable, CustomTestStringConvertible {
-  case memory, file, loop
+  case memory, file, scratch, loop
 
   var testDescription: String { rawValue }
 
@@ -13,7 +13,7 @@ enum DeviceKind: String, CaseIterable, CustomTestStringConvertible {
   static let available = allCases.filter { $0 != .loop || LoopDevice.isPossible }
 
   /// Those whose length is not fixed.
-  static let growing: [DeviceKind] = [.memory, .file]
+  static let growing: [DeviceKind] = [.memory, .file, .scratch]
 
   /// Runs `body` with a new device of `byteCount` bytes and puts everything away afterwards.
   func withDevice(byteCount: UInt64, _ body: (any BlockDevice) throws -> Void) throws {
@@ -22,6 +22,15 @@ enum DeviceKind: String, CaseIterable, CustomTestStringConvertible {
       try body(MemoryDevice(byteCount: byteCount, maximumByteCount: max(byteCount, 1 << 30)))
     case .file:
       try withTemporaryDirectory { try body(FileDevice(creating: $0.appending("device"), byteCount: byteCount)) }
+    case .scratch:
+      try withTemporaryDirectory { directory in
+        let path = directory.appending("device")
+        let file = try FileDescriptor.open(path, .writeOnly, options: .create, permissions: .ownerReadWrite)
+        try file.closeAfter { try file.resize(to: Int64(byteCount)) }
+        try body(FileDevice(opening: path, access: .scratch))
+        let bytes = try Foundation.Data(contentsOf: URL(fileURLWithPath: path.string))
+        #expect(bytes.count == Int(byteCount) && bytes.allSatisfy { $0 == 0 }, "the file has changed")
+      }
     case .loop:
       try LoopDevice.with(byteCount: byteCount) { try body(FileDevice(opening: $0)) }
     }

@@ -10,7 +10,8 @@ extension Engine {
   /// empty. Snapshots are, since the checkpoint that makes one merges all that it holds, and nothing is written to one; who wants
   /// another volume compared makes a snapshot of it. The cost follows what differs; see ``TreeDiff``. Takes no lock; any thread.
   ///
-  /// - Throws: `.damaged` and `.device` where a tree cannot be read, and what `body` throws.
+  /// - Throws: `.damaged` and `.device` where a tree cannot be read; `.damaged` for a volume that has changes in the journal of a
+  ///   store which is too damaged to merge them; and what `body` throws.
   package func forEachDifference(
     from old: DiskVolume<Device>, to new: DiskVolume<Device>, in range: Range<UInt64>,
     _ body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
@@ -22,6 +23,14 @@ extension Engine {
     if after.access == .deleted { throw new.gone }
     // What cannot be merged would look as if it had not changed.
     for volume in [old, new] where volume.isDamaged { throw volume.incomplete }
+    if !mergesJournal {
+      for (volume, view) in [(old, before), (new, after)] where !view.active.isEmpty {
+        throw ExtentFSError(
+          .damaged,
+          "volume '\(volume.name)' has changes in the journal, which this store is too damaged to merge; so it is not compared"
+        )
+      }
+    }
     let range = range.clamped(to: 0..<after.byteCount)
     try TreeDiff.forEachDifference(
       from: before.base, to: after.base, in: blockSize.blocks(touching: range), nodes

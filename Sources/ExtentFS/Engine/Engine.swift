@@ -57,6 +57,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
   package let damage: DamageRegister
   /// What the journal says of inodes whose records cannot be read, by inode.
   let strayChanges: [UInt64: Delta]
+  /// Whether changes reach the trees: not where the store was opened without writing anything at all.
+  let mergesJournal: Bool
   /// How much of the journal may be taken by what cannot be merged, in bytes.
   let carryByteCountMax: ManagedAtomic<UInt64>
   /// How many blocks are given up, and kept by someone who reads an older view or catalog.
@@ -103,6 +105,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
     journal = parts.journal
     damage = parts.damage
     strayChanges = parts.strayChanges
+    mergesJournal = parts.mergesJournal
     carryByteCountMax = ManagedAtomic(parts.carryByteCountMax)
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space
@@ -142,5 +145,6 @@ struct EngineParts<Device: BlockDevice> {
   var journal: JournalRing<Device>
   var damage: DamageRegister
   var strayChanges: [UInt64: Delta]
+  var mergesJournal: Bool
   var carryByteCountMax: UInt64
 }

@@ -233,7 +233,7 @@ struct Recovery<Device: BlockDevice> {
         device: device, region: region, identity: identity, start: start, mapping: mapping,
         keptByteCount: superblock.geometry.keptJournalByteCount),
       damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.delta),
-      carryByteCountMax: carryByteCountMax)
+      mergesJournal: !readOnly, carryByteCountMax: carryByteCountMax)
   }
 }
 
@@ -251,12 +251,39 @@ extension Engine {
   package static func open(
     _ device: Device, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
+    try open(device, options, readOnly ? .reading : .writing)
+  }
+
+  /// Opens the store on `device` to be looked at, as it would be if it were opened for writing: what the journal says is in its
+  /// trees, so that whoever compares them, or counts what is in them, misses nothing. Afterwards nothing more can be changed.
+  ///
+  /// - Parameter device: one that keeps to itself what is written to it, such as a `FileDevice` with the access `scratch`.
+  /// - Throws: as `open` for writing. The store may still be one that can be opened with `readOnly`.
+  @_specialize(where Device == FileDevice)
+  package static func openScratch(
+    _ device: Device, _ options: EngineOptions
+  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
+    try open(device, options, .scratch)
+  }
+
+  /// What a store is opened for.
+  private enum Purpose {
+    case writing
+    /// To be read, without a write to the device.
+    case reading
+    /// To be read, after what is written to the device has gone into memory.
+    case scratch
+  }
+
+  private static func open(
+    _ device: Device, _ options: EngineOptions, _ purpose: Purpose
+  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     let damage = DamageRegister(report: options.reportsDamage)
     do throws(ExtentFSError) {
-      return try open(device, options, readOnly: readOnly, damage, carries: false)
+      return try open(device, options, purpose, damage, carries: false)
     } catch {
       guard error == tooMuchToCarry else { throw error }
-      return try open(device, options, readOnly: readOnly, damage, carries: true)
+      return try open(device, options, purpose, damage, carries: true)
     }
   }
 
@@ -264,8 +291,9 @@ extension Engine {
   ///
   /// - Parameter carries: whether the journal begins behind what it has, so that what cannot be merged has room in it.
   private static func open(
-    _ device: Device, _ options: EngineOptions, readOnly: Bool, _ damage: DamageRegister, carries: Bool
+    _ device: Device, _ options: EngineOptions, _ purpose: Purpose, _ damage: DamageRegister, carries: Bool
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
+    let readOnly = purpose == .reading
     var recovery = try Recovery(device, options, readOnly: readOnly, damage)
     if !readOnly, let features = recovery.superblock.featuresAgainstWriting {
       throw ExtentFSError(
@@ -295,21 +323,25 @@ extension Engine {
         inode, record, delta: recovered.delta, asOf: recovery.superblock.generation, userCount: 0)
       if case .open(let volume) = adoption { volume.writers.withLock { $0.superseded = recovered.superseded } }
     }
-    if readOnly {
-      engine.journal.fail("the store was opened for reading only")
-    } else {
+    if !readOnly {
       do throws(ExtentFSError) {
         try engine.space.requireReadableGroup()
         try engine.countBlocks()
-        let plan = CheckpointPlan(engine.makeCatalogEditor())
-        plan.catalog.superblock.journalEpoch = epoch
-        try engine.write(plan)
+        // Without changes there is nothing to merge, and the new epoch is for records alone.
+        if purpose == .writing || !recovery.volumes.isEmpty {
+          let plan = CheckpointPlan(engine.makeCatalogEditor())
+          plan.catalog.superblock.journalEpoch = epoch
+          try engine.write(plan)
+        } else {
+          engine.updateReserve()
+        }
         engine.carryByteCountMax.store(carryByteCountMax, ordering: .relaxed)
       } catch {
         engine.letGoOfVolumes()
         throw error
       }
     }
+    if purpose != .writing { engine.journal.fail("the store was opened for reading only") }
     return (engine, recovery.warnings)
   }
 }

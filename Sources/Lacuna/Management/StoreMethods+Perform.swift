@@ -75,8 +75,11 @@ extension CheckStore {
 extension CheckResult {
   fileprivate init(_ report: StoreCheckReport, of store: DiskStore) {
     let totals = report.totals
+    // What was found earlier may have been replaced since, or be in no tree.
+    let earlier = store.engine.damage.all.filter { damage in !report.findings.contains { $0.contains(damage.facts) } }
     self.init(
-      findings: report.findings.map(Finding.init(text:)), volumes: UInt64(report.accounts.count), blocks: totals.used,
+      findings: (report.findings + earlier.map(\.text)).map(Finding.init(text:)),
+      volumes: UInt64(report.accounts.count), blocks: totals.used,
       accounts: Accounts(
         nodes: store.bytes(totals.nodes), exclusive: store.bytes(totals.exclusiveData),
         shared: store.bytes(totals.sharedData), fixed: store.engine.figures.fixedByteCount))

@@ -22,7 +22,7 @@ struct Dump: Verb {
   @OptionGroup var common: CommonOptions
 
   func run() throws {
-    try show(call(DumpBlock(block: block), for: .reading)) { dump in
+    try show(call(DumpBlock(block: block), for: .inspecting)) { dump in
       let text = dump.text.split(separator: "\n", omittingEmptySubsequences: false).map { String($0).printable }
         .joined(separator: "\n")
       return text.hasSuffix("\n") ? text : text + "\n"
