@@ -32,6 +32,8 @@ final class DiskStore: Sendable {
   /// Whether this process answers others about the store.
   let isServing = Locked(false)
   let operations = OperationTotals()
+  /// When the catalog was last brought up to date.
+  private let upToDate = Locked(ContinuousClock.now - .seconds(1))
 
   /// Opens the store at `path`; makes it where nothing is there, and the volume as well, as far as `options` say so.
   ///
@@ -61,6 +63,20 @@ final class DiskStore: Sendable {
       if let servedDefault { return servedDefault }
       return try onDisk { () throws(ExtentFSError) in try engine.defaultName }
     }
+  }
+
+  /// Sees to it that what the catalog counts is what is mapped now. Where it cannot be, on a store that has failed or has no room
+  /// for a checkpoint, it stays as of the last checkpoint; the engine remembers a failure and tells whoever writes.
+  func bringUpToDate() {
+    guard !isReadOnly else { return }
+    upToDate.withLock {
+      try? engine.checkpoint(); $0 = .now
+    }
+  }
+
+  /// As `bringUpToDate`, but once in a second at most: for those who look again and again.
+  func bringUpToDateSometimes() {
+    if upToDate.withLock({ ContinuousClock.now - $0 >= .seconds(1) }) { bringUpToDate() }
   }
 
   /// Gives the host back what became free since the store was opened.

@@ -40,6 +40,54 @@ import Testing
     }
   }
 
+  @Test func `says at once what they have written`() throws {
+    try Lab.run(.served) { lab in
+      let client = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1")
+      for round in 1...5 {
+        try client.write([UInt8](repeating: 7, count: 1 << 20), at: UInt64(round) << 20)
+        if round % 2 == 0 { try client.flush() }
+        let size = "\(round) MiB"
+        let list = try lab.run(["list", "--space"]).succeeded().standardOutput
+        #expect(list.contains(try Regex("vm1 +64 MiB +\(size) +\(size) +0 B ")), "\(list)")
+        let info = try lab.run(["info", "vm1"]).succeeded().standardOutput
+        #expect(info.contains(try Regex("mapped: +\(size) ")), "\(info)")
+        let deletion = try lab.run(["delete", "vm1", "--dry-run", "--json"]).succeeded().standardOutput
+        let bytes = try #require(deletion.firstMatch(of: /"bytes" : (\d+)/).flatMap { Int($0.1) })
+        #expect(bytes >= round << 20 && bytes < (round + 1) << 20, "\(deletion)")
+      }
+      try lab.run(["snapshot", "vm1@a"]).succeeded()
+      try client.trim(1 << 20, at: 1 << 20)
+      let list = try lab.run(["list", "--space"]).succeeded().standardOutput
+      #expect(list.contains(#/vm1 +64 MiB +4 MiB +0 B +4 MiB /#), "\(list)")
+      #expect(list.contains(#/vm1@a +64 MiB +5 MiB +1 MiB +4 MiB /#), "\(list)")
+      try client.disconnect()
+    }
+  }
+
+  @Test func `may map more than a quota that came later, which is no fault`() throws {
+    try Lab.run(.served) { lab in
+      try lab.write("vm1", [(0, 4 << 20, 1)])
+      try lab.run(["snapshot", "vm1@a"]).succeeded()
+      try lab.run(["set", "vm1", "--quota", "1M"]).succeeded()
+      func expectOverQuota() throws {
+        let list = try lab.run(["list"]).succeeded().standardOutput
+        #expect(list.contains(#/vm1 +64 MiB +4 MiB +\d+ +default,over-quota /#), "\(list)")
+        let info = try lab.run(["info", "vm1"]).succeeded().standardOutput
+        #expect(info.contains(#/quota: +1 MiB .* exceeds/#), "\(info)")
+        try lab.run(["check", "--data"]).succeeded()
+      }
+      try expectOverQuota()
+      let client = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1")
+      try client.write([UInt8](repeating: 2, count: 4096), at: 0)
+      #expect(throws: NBDError.self) { try client.write([UInt8](repeating: 2, count: 4096), at: 32 << 20) }
+      try client.trim(4 << 20, at: 0)
+      try client.disconnect()
+      #expect(!(try lab.run(["list"]).succeeded().standardOutput).contains("over-quota"))
+      try lab.run(["rollback", "vm1@a", "--yes"]).succeeded()
+      try expectOverQuota()
+    }
+  }
+
   @Test func `counts what they do`() throws {
     try Lab.run(.served) { lab in
       try lab.write("vm1", [(0, 65536, 1), (1 << 20, 4096, 2)])

@@ -5,7 +5,9 @@ extension GetStoreInfo {
   public func perform(
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> StoreInfo {
-    try store.onDisk(for: Self.self).information()
+    let store = try store.onDisk(for: Self.self)
+    store.bringUpToDate()
+    return try store.information()
   }
 }
 
@@ -26,7 +28,9 @@ extension GetStatistics {
   public func perform(
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> StoreStatistics {
-    try store.onDisk(for: Self.self).statistics()
+    let store = try store.onDisk(for: Self.self)
+    store.bringUpToDateSometimes()
+    return store.statistics()
   }
 }
 

@@ -8,6 +8,8 @@ extension ListVolumes {
   ) throws(LacunaError) -> VolumeList {
     let store = try store.onDisk(for: Self.self)
     let limit = try page(limit, Self.limitMax)
+    // Of a list in several answers the first sees to it.
+    if after == nil { store.bringUpToDate() }
     guard kind != .throwaway else { return try throwaways(of: store, limit) }
     let catalog = try store.catalog()
     var list = VolumeList(volumes: [], next: nil)
@@ -50,7 +52,9 @@ extension GetVolumeInfo {
   public func perform(
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeInfo {
-    try store.onDisk(for: Self.self).information(of: name, space: space)
+    let store = try store.onDisk(for: Self.self)
+    store.bringUpToDate()
+    return try store.information(of: name, space: space)
   }
 }
 
@@ -83,6 +87,7 @@ extension DeleteVolumes {
       }
       return DeletionResult(deleted: gone, bytes: nil)
     }
+    store.bringUpToDate()
     let doomed = try onDisk { () throws(ExtentFSError) in
       try store.engine.findDoomed(names, withSnapshots: snapshots)
     }

@@ -10,9 +10,9 @@ public struct VolumeInfo: Codable, Sendable, Hashable {
   public var kind: VolumeKind
   /// Bytes that its clients see.
   public var size: UInt64
-  /// Bytes that have blocks, those included that others share; as of the last checkpoint.
+  /// Bytes that have blocks, those included that others share.
   public var mapped: UInt64
-  /// Bytes of zeroes that are promised space; as of the last checkpoint.
+  /// Bytes of zeroes that are promised space.
   public var reserved: UInt64
   public var readOnly: Bool
   /// When it was made, in seconds since 1970.
@@ -31,6 +31,9 @@ public struct VolumeInfo: Codable, Sendable, Hashable {
   public var space: Space?
   /// What cannot be read of it, and what that means; nil where nothing is known of that.
   public var damage: String?
+
+  /// Whether it maps more than its quota, which was set, or rolled back to, after that was written. It may then map no more.
+  public var isOverQuota: Bool { quota.map { mapped > $0 } ?? false }
 
   /// Whose space a volume's is, in bytes.
   public struct Space: Codable, Sendable, Hashable {

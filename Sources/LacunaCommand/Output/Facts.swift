@@ -61,7 +61,7 @@ extension VolumeInfo {
       facts.add("nodes", HumanReadable.exactBytes(space.nodes))
     }
     facts.add("reserved zeroes", reserved == 0 ? nil : HumanReadable.exactBytes(reserved))
-    facts.add("quota", quota.map(HumanReadable.exactBytes))
+    facts.add("quota", quotaText)
     facts.add("reservation", reservation.map(HumanReadable.exactBytes))
     facts.add("read-only", readOnly ? "yes" : "no")
     facts.add("created", HumanReadable.date(created))
@@ -72,12 +72,19 @@ extension VolumeInfo {
     return facts.text
   }
 
+  private var quotaText: String? {
+    quota.map {
+      HumanReadable.exactBytes($0)
+        + (isOverQuota ? ", which it exceeds: nothing more can be written to new places" : "")
+    }
+  }
+
   /// What `set` can change, for people, in lines.
   var settings: String {
     var facts = FactSheet()
     facts.add("name", name)
     facts.add("read-only", readOnly ? "yes" : "no")
-    facts.add("quota", quota.map(HumanReadable.exactBytes) ?? "none")
+    facts.add("quota", quotaText ?? "none")
     facts.add("reservation", reservation.map(HumanReadable.exactBytes) ?? "none")
     facts.add("default", isDefault ? "yes" : "no")
     return facts.text
@@ -96,7 +103,7 @@ extension VolumeList {
         volume.space.map { [HumanReadable.bytes($0.exclusive), HumanReadable.bytes($0.shared)] } ?? ["-", "-"]
       let flags = [
         volume.isDefault ? "default" : nil, volume.readOnly && volume.kind != .snapshot ? "read-only" : nil,
-        volume.damage == nil ? nil : "damaged",
+        volume.isOverQuota ? "over-quota" : nil, volume.damage == nil ? nil : "damaged",
       ]
       table.add(
         [volume.name, HumanReadable.bytes(volume.size), HumanReadable.bytes(volume.mapped)]
