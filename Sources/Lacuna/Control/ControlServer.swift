@@ -16,7 +16,7 @@ public final class ControlServer: Sendable {
   /// Where it listens.
   public let path: String
   private let limits: ControlLimits
-  private let listener: ControlListener
+  private let listener: SocketListener
   private let state = Monitor(State())
 
   /// Listens at `path`, and answers nobody yet. A socket that a dead server left there is replaced.
@@ -26,7 +26,9 @@ public final class ControlServer: Sendable {
   public init(path: String, limits: ControlLimits = ControlLimits()) throws(LacunaError) {
     self.path = path
     self.limits = limits
-    listener = try ControlListener(at: path, limits: limits)
+    listener = try SocketListener(
+      at: path, for: SocketListener.Purpose(name: "control socket", option: "control="),
+      backlog: Int32(limits.connectionCountMax))
   }
 
   /// Begins to answer. Not before a fork, and once at most.
