@@ -68,7 +68,7 @@ let package = Package(
       ],
       swiftSettings: strict),
     .target(
-      name: "LacunaPlugin", dependencies: ["CNBDKit", "Lacuna"], path: "plugin/LacunaPlugin",
+      name: "LacunaPlugin", dependencies: ["CLinux", "CNBDKit", "Lacuna"], path: "plugin/LacunaPlugin",
       swiftSettings: strict,
       linkerSettings: [
         .unsafeFlags([
@@ -86,7 +86,7 @@ let package = Package(
       ]),
     .executableTarget(
       name: "LacunaCommand",
-      dependencies: ["Lacuna", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: ["CLinux", "Lacuna", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: strict,
       // It runs where there is no Swift toolchain, as the plugin does. The two libraries are parts of FoundationEssentials.
       linkerSettings: [

@@ -5,9 +5,12 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/memfd.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 // fallocate(2). Declared here, since <fcntl.h> shows it only with _GNU_SOURCE.
 extern int fallocate(int descriptor, int mode, off_t offset, off_t length);
@@ -38,5 +41,11 @@ extern int accept4(int listener, struct sockaddr *address, socklen_t *length, in
 static inline int lacuna_accept4(int listener, struct sockaddr *address, socklen_t *length, int flags) {
   return accept4(listener, address, length, flags);
 }
+
+// fork(2), which Swift's Glibc module calls unavailable. Only for a process with one thread.
+static inline pid_t lacuna_fork(void) { return fork(); }
+
+// prctl(2), which takes any arguments: this process ends by SIGKILL when the thread that made it ends.
+static inline int lacuna_endWithParent(void) { return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); }
 
 #endif

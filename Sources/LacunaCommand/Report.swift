@@ -14,6 +14,7 @@ struct Report {
     case let error as LacunaError: (text, status, isResult) = (error.description, ExitStatus.failed.rawValue, false)
     case let error as Failure: (text, status, isResult) = (error.description, error.status.rawValue, false)
     case let error as ExitStatus: (text, status, isResult) = ("", error.rawValue, true)
+    case let error as ExitCode: (text, status, isResult) = ("", error.rawValue, true)
     default:
       status = LacunaCommand.exitCode(for: error).rawValue
       isResult = status == 0

@@ -14,7 +14,8 @@ import Testing
       standardOutput: directory.file("out"), standardError: directory.file("err"), lifetimeSecondsMax: 60)
     defer { _ = process.waitForEnd(seconds: 0) }
     let listens = Deadline(secondsFromNow: 20).wait {
-      process.exitStatus != nil || (try? NBDClient(socketPath: socket)) != nil
+      process.exitStatus != nil
+        || directory.text(of: "err").contains("Serving ") && (try? NBDClient(socketPath: socket)) != nil
     }
     try #require(listens && process.exitStatus == nil, "\(directory.text(of: "err"))")
     try body()
@@ -90,20 +91,84 @@ import Testing
     }
   }
 
-  @Test func `comes back with --background once it listens`() throws {
+  @Test func `comes back with --background once it serves, and says what is needed to use and to end it`() throws {
     try PrivateDirectory.run { directory in
       try makeStore(in: directory)
       let finished = try Program.run(
-        ["serve", directory.file("s"), "--background", "--", "--pidfile", directory.file("pid")],
+        ["serve", directory.file("s"), "--background", "--pidfile", directory.file("pid")],
         launcher: ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
       ).succeeded()
       let pid = try #require(Int32(directory.text(of: "pid").filter(\.isNumber)))
       defer { kill(pid, SIGTERM) }
-      let uri = finished.standardOutput.split(separator: "\n").last.map(String.init) ?? ""
+      let uri = "nbd+unix:///?socket=\(directory.file("s.nbd"))"
+      #expect(
+        finished.standardOutput == """
+          serving:   \(directory.file("s"))
+          uri:       \(uri)
+          process:   \(pid)
+          log:       \(directory.file("s.log"))
+          to end it: lacuna stop \(directory.file("s"))
+
+          """)
       #expect(try FinishedCommand.run(["nbdinfo", "--size", uri]).standardOutput == "1048576\n")
-      #expect(try Program.run(["info", directory.file("s")]).succeeded().standardOutput.contains("process \(pid)\n"))
+      #expect(directory.text(of: "s.log").contains(uri))
       kill(pid, SIGTERM)
-      #expect(Deadline(secondsFromNow: 20).wait { kill(pid, 0) != 0 })
+      #expect(Deadline(secondsFromNow: 20).wait { access(directory.file("pid"), F_OK) != 0 })
+      #expect(access(directory.file("s.nbd"), F_OK) != 0)
+    }
+  }
+
+  @Test func `says with --background why it does not serve, and leaves nothing`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let launcher = ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
+      let unknown = try Program.run(
+        ["serve", directory.file("s"), "--background", "--", "limt=1G"], launcher: launcher)
+      #expect(unknown.status == .exited(1) && unknown.standardOutput.isEmpty)
+      #expect(unknown.standardError.hasPrefix("nbdkit: error: unknown parameter 'limt'"), "\(unknown.standardError)")
+      for name in ["s.nbd", "s.log", "s.sock"] { #expect(access(directory.file(name), F_OK) != 0, "\(name)") }
+      // While another one serves it, at another socket.
+      try serve([], in: directory, socket: directory.file("s.nbd")) {
+        let second = try Program.run(
+          ["serve", directory.file("s"), "--background", "--socket", directory.file("other")], launcher: launcher)
+        #expect(second.status == .exited(1) && second.standardOutput.isEmpty)
+        #expect(second.standardError.contains("is in use by process"), "\(second.standardError)")
+        #expect(access(directory.file("other"), F_OK) != 0)
+      }
+    }
+  }
+
+  @Test func `serves what the plugin's parameters say, where no store is given`() throws {
+    try PrivateDirectory.run { directory in
+      let finished = try Program.run(
+        ["serve", "--background", "--pidfile", directory.file("pid"), "--", "memory=2M"],
+        launcher: ["env", "LACUNA_PLUGIN=\(try Program.plugin())", "XDG_RUNTIME_DIR=\(directory.path)"]
+      ).succeeded()
+      let pid = try #require(Int32(directory.text(of: "pid").filter(\.isNumber)))
+      defer { kill(pid, SIGTERM) }
+      let uri = finished.standardOutput.split(separator: "\n").first { $0.hasPrefix("uri: ") }?.split(separator: " ")
+        .last
+      let size = try FinishedCommand.run(["nbdinfo", "--size", uri.map(String.init) ?? ""])
+      #expect(size.standardOutput == "2097152\n", "\(size.standardError)")
+      kill(pid, SIGTERM)
+      let list = { (try? FinishedCommand.run(["ls", directory.path]).standardOutput) ?? "?" }
+      #expect(Deadline(secondsFromNow: 20).wait { list().isEmpty }, "\(list())")
+    }
+  }
+
+  @Test func `refuses options of nbdkit that are its own business`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let own = [
+        ("-p10809", "--port"), ("-fU/x", "--socket"), ("--ip=::", "--socket"), ("--pidfile=x", "--pidfile"),
+        ("-Px", "--pidfile"),
+        ("--run=true", "beside"), ("-unobody", "runuser"), ("--group", "runuser"),
+      ]
+      for (option, advice) in own {
+        try Program.run(["serve", directory.file("s"), "--", option]).refused(64, naming: [option, advice])
+      }
+      try Program.run(["serve"]).refused(64, naming: ["store"])
+      try Program.run(["serve", directory.file("s"), "--log", "x"]).refused(64, naming: ["--log", "--background"])
     }
   }
 

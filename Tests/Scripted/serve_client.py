@@ -1,9 +1,10 @@
-"""A client of scripts/serve that reconnects, as QEMU does with reconnect-delay: `serve_client.py URI STOP-FILE`.
+"""A client of `lacuna serve` that reconnects, as QEMU does with reconnect-delay: `serve_client.py URI STOP-FILE`.
 
 It writes until STOP-FILE is there, without a flush, then reads all that was acknowledged, and prints how many requests there
-were and how long the longest one took, in milliseconds.
+were, how long the longest one took, in milliseconds, and how often a connection was refused.
 """
 
+import errno
 import os
 import random
 import sys
@@ -25,6 +26,8 @@ class Disk:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.handle: nbd.NBD | None = None
+        #: How often nobody listened.
+        self.refusals = 0
 
     def write(self, data: bytes, offset: int) -> None:
         """Writes, again where the connection broke."""
@@ -43,7 +46,9 @@ class Disk:
                     handle.connect_uri(self.uri)
                     self.handle = handle
                 return request(self.handle)
-            except nbd.Error:
+            except nbd.Error as error:
+                if self.handle is None and error.errnum in (errno.ECONNREFUSED, errno.ENOENT):
+                    self.refusals += 1
                 # A server that answers and refuses is no broken connection.
                 if self.handle is not None and self.handle.aio_is_ready():
                     raise
@@ -66,7 +71,7 @@ def main(uri: str, stop_file: str) -> None:
     for block, data in acknowledged.items():
         if disk.read(BLOCK, block * BLOCK) != data:
             sys.exit(f"block {block} has lost what was acknowledged")
-    print(len(acknowledged), int(longest * 1000))
+    print(len(acknowledged), int(longest * 1000), disk.refusals)
 
 
 main(*sys.argv[1:])

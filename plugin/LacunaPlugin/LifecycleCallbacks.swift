@@ -25,7 +25,10 @@ extension nbdkit_plugin {
 
     // Before nbdkit forks and goes into the background, so that errors reach the terminal.
     unsafe get_ready = {
-      answer { () throws(PluginError) in try Server.shared.openStore() }
+      answer { () throws(PluginError) in
+        Supervision.endWithSupervisor()
+        try Server.shared.openStore()
+      }
     }
 
     // Threads would not survive the fork before.

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Glibc
 internal import Lacuna
 
 struct Serve: ParsableCommand {
@@ -7,23 +8,28 @@ struct Serve: ParsableCommand {
     usage: "lacuna serve STORE [options] [-- NBDKIT-OPTION ...]",
     discussion: """
       Listens on the Unix socket STORE.nbd, which only your user may open, or with --port on 127.0.0.1: never on other
-      addresses. It becomes nbdkit, so its process ends when the server does. Behind -- come nbdkit's own options and
-      more parameters of the plugin (nbdkit-lacuna-plugin(1)). A service manager may pass in sockets instead, as systemd's
-      socket units do.
+      addresses. Where nbdkit dies, another one serves the same socket at once. Behind -- come nbdkit's own options and
+      more parameters of the plugin (nbdkit-lacuna-plugin(1)). Without STORE, they say what to serve, and socket and log are
+      in a new folder. A service manager may pass in sockets instead, and restart it, as systemd does.
 
       Examples:
         lacuna serve s.lacuna
-        lacuna serve s.lacuna --background -- --pidfile s.pid cache=1G
+        lacuna serve s.lacuna --background -- cache=1G
         lacuna serve s.lacuna --read-only --port 10809
+        lacuna serve -- memory=1G
       """)
 
-  @OptionGroup var target: StoreArgument
+  @Argument(help: "The store: a file or a block device.", completion: .file())
+  var store: String?
 
   @Flag(help: "Let nobody write.")
   var readOnly = false
 
-  @Flag(help: "Come back when it listens, and leave it running.")
+  @Flag(help: "Come back when it serves, and leave it running.")
   var background = false
+
+  @Flag(help: "End when nbdkit dies.")
+  var noRestart = false
 
   @Option(help: ArgumentHelp("The Unix socket to listen on.", valueName: "path"), completion: .file())
   var socket: String?
@@ -37,53 +43,129 @@ struct Serve: ParsableCommand {
   @Option(help: ArgumentHelp("Control socket (default: STORE.sock), or off.", valueName: "path"), completion: .file())
   var control: String?
 
-  @Flag(name: [.customShort("n"), .long], help: "Only print the command line of nbdkit.")
+  @Option(help: ArgumentHelp("Write the process to end here, once it serves.", valueName: "file"), completion: .file())
+  var pidfile: String?
+
+  @Option(
+    help: ArgumentHelp("With --background: the log (default: STORE.log).", valueName: "file"), completion: .file())
+  var log: String?
+
+  @Flag(name: [.customShort("n"), .long], help: "Only print a command line of nbdkit that serves the same.")
   var dryRun = false
 
   @Argument(parsing: .postTerminator, help: "Options of nbdkit, parameters of the plugin.")
   var arguments: [String] = []
 
   func validate() throws {
+    if store == nil && arguments.isEmpty { throw ValidationError("say which store to serve") }
     if socket != nil && port != nil { throw ValidationError("--socket and --port exclude each other") }
     if port == 0 { throw ValidationError("--port takes a number from 1 to 65535") }
-    if let option = arguments.first(where: NBDKit.choosesWhereToListen) {
-      throw ValidationError("'\(option)' is not for here; --socket and --port choose where to listen")
-    }
-  }
-
-  private func listenAddress() throws -> ListenAddress {
-    let passedCount = try PassedSockets.count()
-    guard passedCount == 0 else {
-      let own = [("--socket", socket != nil), ("--port", port != nil), ("--background", background)]
-      if let (option, _) = own.first(where: \.1) {
-        throw ValidationError("\(option) is not for a process that was given its sockets (LISTEN_FDS); leave it out")
-      }
-      return .passed(count: passedCount)
-    }
-    if let port { return .loopback(port: port) }
-    return .unixSocket(try NBDSocket.path(socket ?? "\(target.store).nbd"))
+    if log != nil && !background { throw ValidationError("--log is for --background") }
+    if let refusal = arguments.compactMap(NBDKit.refusal).first { throw ValidationError(refusal) }
   }
 
   func run() throws {
-    guard StoreFile.exists(target.store) else {
-      throw Failure("there is no store \(target.store); 'lacuna create \(target.store) --size SIZE' makes one")
+    if let store, !StoreFile.exists(store) {
+      throw Failure("there is no store \(store); 'lacuna create \(store) --size SIZE' makes one")
     }
+    let service = try makeService()
+    let passedCount = try PassedSockets.count()
+    if passedCount > 0 { return try serve(service, onPassedSockets: passedCount) }
+    if dryRun { return try printCommand(service, try address(in: PrivateFolder(path: "/tmp/lacuna.XXXXXX"))) }
+
+    let folder = store == nil ? try PrivateFolder.make() : nil
+    do {
+      try serve(service, on: try address(in: folder), in: folder)
+    } catch {
+      folder?.remove(withLog: false)
+      throw error
+    }
+  }
+
+  // MARK: What and where
+
+  private func makeService() throws -> Service {
     let nbdkit = try NBDKit.find()
-    let plugin = try nbdkit.plugin()
-    var options = background ? [] : ["--foreground"]
-    if readOnly { options.append("--readonly") }
-    var parameters = ["store=\(target.store)", "create=false"]
+    var parameters = store.map { ["store=\($0)", "create=false"] } ?? []
     if let volume { parameters.append("volume=\(volume)") }
     if let control { parameters.append("control=\(control)") }
-    let address = try listenAddress()
-    let line = options + [plugin] + parameters + arguments + address.options
-    if dryRun { return try Terminal.write(([nbdkit.path] + line).map(\.shellQuoted).joined(separator: " ") + "\n") }
-    if case .unixSocket(let path) = address { try NBDSocket.removeLeftOver(path) }
-    if background {
-      try Terminal.write("\(address.place)\n")
-    } else {
-      Terminal.writeMessage("Serving at \(address.place)\n")
+    return Service(
+      nbdkit: nbdkit, plugin: try nbdkit.plugin(), options: readOnly ? ["--readonly"] : [],
+      parameters: parameters + arguments)
+  }
+
+  private func address(in folder: PrivateFolder?) throws -> ListenAddress {
+    if let port { return .loopback(port: port) }
+    let beside = store.map { "\($0).nbd" }
+    return try .unixSocket(at: socket ?? beside ?? folder?.socket ?? "socket")
+  }
+
+  private func printCommand(_ service: Service, _ address: ListenAddress) throws {
+    let words = [service.nbdkit.path] + service.arguments(listeningOn: address)
+    try Terminal.write(words.map(\.shellQuoted).joined(separator: " ") + "\n")
+  }
+
+  // MARK: Serving
+
+  /// Becomes nbdkit, which whoever passed the sockets in starts again.
+  private func serve(_ service: Service, onPassedSockets count: Int) throws {
+    let own = [
+      ("--socket", socket != nil), ("--port", port != nil), ("--background", background), ("--pidfile", pidfile != nil),
+    ]
+    if let (option, _) = own.first(where: \.1) {
+      throw ValidationError("\(option) is not for a process that was given its sockets (LISTEN_FDS); leave it out")
     }
-    try nbdkit.become(line)
+    let address = ListenAddress.passed(count: count)
+    if dryRun { return try printCommand(service, address) }
+    Terminal.writeMessage("Serving at \(address.place)\n")
+    try service.nbdkit.become(service.arguments(listeningOn: address))
+  }
+
+  private func serve(_ service: Service, on address: ListenAddress, in folder: PrivateFolder?) throws {
+    let announcement = Announcement(
+      what: store ?? service.parameters.joined(separator: " "), address: address, isInMemory: service.isInMemory)
+    if noRestart, let warning = service.nbdkit.warning { Terminal.writeMessage("lacuna: warning: \(warning)\n") }
+    let listener = try ClientListener(on: address)
+    guard background else {
+      let code = try supervise(service, listener, folder) {
+        Terminal.writeMessage(announcement.text + (Terminal.showsErrors ? announcement.hints : ""))
+      }
+      if code != 0 { throw ExitCode(code) }
+      return
+    }
+    let beside = store.map { "\($0).log" }
+    let log = Process.absolute(self.log ?? beside ?? folder?.log ?? "log")
+    let process = try Background.begin(log: log) { announce in
+      try supervise(service, listener, folder) {
+        Terminal.writeMessage(announcement.text)
+        try announce()
+      }
+    }
+    let ending = store.map { "lacuna stop \($0.shellQuoted)" } ?? "kill \(process)"
+    try Terminal.write(announcement.facts(process: process, log: log, ending: ending))
+  }
+
+  /// Serves until that ends, and returns the exit code.
+  private func supervise(
+    _ service: Service, _ listener: ClientListener, _ folder: PrivateFolder?, announce: @escaping () throws -> Void
+  ) throws -> Int32 {
+    Process.forbidCoreFiles()
+    var (hasPidfile, code) = (false, Int32(1))
+    defer {
+      listener.remove()
+      if hasPidfile, let pidfile { unsafe unlink(pidfile) }
+      folder?.remove(withLog: code == 0)
+    }
+    var supervisor = Supervisor(
+      service, socket: listener.descriptor, restarts: !noRestart, signals: Signals()
+    ) {
+      if let pidfile {
+        try Process.writeNumber(to: pidfile)
+        hasPidfile = true
+      }
+      try announce()
+    }
+    code = try supervisor.run()
+    return code
   }
 }

@@ -5,7 +5,18 @@ enum ListenAddress {
   /// On sockets that were passed in, which nbdkit finds by itself.
   case passed(count: Int)
 
-  /// The options that tell nbdkit.
+  /// The Unix socket at `path`, from the root on, which fits what the kernel takes.
+  static func unixSocket(at path: String) throws -> ListenAddress {
+    let absolute = Process.absolute(path)
+    guard absolute.utf8.count < 108 else {
+      throw Failure(
+        "the socket \(absolute) has \(absolute.utf8.count) bytes, and the path of a socket has 107 at most; "
+          + "choose a shorter one with --socket")
+    }
+    return .unixSocket(absolute)
+  }
+
+  /// The options that tell an nbdkit that listens by itself.
   var options: [String] {
     switch self {
     case .unixSocket(let path): ["--unix", path]

@@ -15,7 +15,7 @@ struct NBDKit {
     throw Failure("there is no nbdkit on the PATH, which does the serving; install it (Debian: apt install nbdkit)")
   }
 
-  /// Looks for the plugin: $LACUNA_PLUGIN, beside this program as a build leaves it, where nbdkit has its plugins.
+  /// Looks for the plugin: $LACUNA_PLUGIN, the one that was built or installed with this program, where nbdkit has its plugins.
   func plugin() throws -> String {
     if let path = Process.variable("LACUNA_PLUGIN") {
       guard Process.mayRead(path) else { throw Failure("LACUNA_PLUGIN says \(path), which cannot be read; correct it") }
@@ -23,20 +23,33 @@ struct NBDKit {
       return path.contains("/") ? path : "./\(path)"
     }
     let folder = Process.folderOfProgram()
-    let beside = ["nbdkit-lacuna-plugin.so", "libnbdkit-lacuna-plugin.so"].map { "\(folder)/\($0)" }
-    if let path = beside.first(where: Process.mayRead) { return path }
-    let installed = pluginFolder().map { "\($0)/nbdkit-lacuna-plugin.so" }
-    if let installed, Process.mayRead(installed) { return installed }
+    let name = "nbdkit-lacuna-plugin.so"
+    // As a build leaves it, and as scripts/install does.
+    let own = ["\(folder)/\(name)", "\(folder)/lib\(name)", "\(folder)/../lib/lacuna/\(name)"]
+    if let path = own.first(where: Process.mayRead) { return path }
+    let nbdkits = pluginFolder().map { "\($0)/\(name)" }
+    if let nbdkits, Process.mayRead(nbdkits) { return nbdkits }
     throw Failure(
-      "there is no plugin \(beside[0])\(installed.map { " and no \($0)" } ?? ""); run scripts/install, or set "
-        + "LACUNA_PLUGIN to its file")
+      "there is no plugin \(([own[0], own[2]] + (nbdkits.map { [$0] } ?? [])).joined(separator: ", nor ")); run "
+        + "scripts/install, or set LACUNA_PLUGIN to its file")
   }
 
   /// Where nbdkit has its plugins.
-  private func pluginFolder() -> String? {
-    let prefix = "plugindir="
+  private func pluginFolder() -> String? { configuration("plugindir") }
+
+  /// What a user who does without restarts should know of this version; nil where there is nothing.
+  var warning: String? {
+    guard let version = configuration("version") else { return nil }
+    let numbers = version.split(separator: ".").map { Int($0.prefix { $0.isASCII && $0.isNumber }) ?? 0 }
+    guard numbers.lexicographicallyPrecedes([1, 33, 10]) else { return nil }
+    return
+      "a client that hangs up in the middle of requests can end nbdkit \(version), which 1.33.10 is the first without"
+  }
+
+  /// An entry of nbdkit's configuration.
+  private func configuration(_ name: String) -> String? {
     let lines = Process.output(of: "\(path.shellQuoted) --dump-config 2>/dev/null").split(separator: "\n")
-    return lines.first { $0.hasPrefix(prefix) }.map { String($0.dropFirst(prefix.count)) }
+    return lines.first { $0.hasPrefix("\(name)=") }.map { String($0.dropFirst(name.count + 1)) }
   }
 
   /// Replaces this process by nbdkit; returns only by an error.
@@ -45,17 +58,30 @@ struct NBDKit {
     throw Failure("cannot run \(path): \(Process.replace([path] + arguments))")
   }
 
-  /// Whether an argument would choose where nbdkit listens.
-  static func choosesWhereToListen(_ argument: String) -> Bool {
-    if argument.hasPrefix("--") {
-      // Long options may be shortened, as getopt_long(3) allows.
-      let name = argument.dropFirst(2).prefix { $0 != "=" }
-      return !name.isEmpty
-        && ["port", "ipaddr", "ip-addr", "unix", "vsock", "single", "oldstyle"].contains { $0.hasPrefix(name) }
+  /// Why an argument is not for the nbdkit that `lacuna serve` runs; nil for those that are.
+  static func refusal(of argument: String) -> String? {
+    func isOption(_ names: [String], _ letters: String) -> Bool {
+      if argument.hasPrefix("--") {
+        // Long options may be shortened, as getopt_long(3) allows.
+        let name = argument.dropFirst(2).prefix { $0 != "=" }
+        return !name.isEmpty && names.contains { $0.hasPrefix(name) }
+      }
+      guard argument.hasPrefix("-") else { return false }
+      // Letters without a value may come before it, as in -fp10809.
+      return argument.dropFirst().drop { "fnrvx".contains($0) }.first.map(letters.contains) ?? false
     }
-    guard argument.hasPrefix("-") else { return false }
-    // Letters without a value may come before it, as in -fp10809.
-    let first = argument.dropFirst().drop { "fnrvx".contains($0) }.first
-    return first.map { "piUso".contains($0) } ?? false
+    let reason: String
+    if isOption(["port", "ipaddr", "ip-addr", "unix", "vsock", "single", "oldstyle"], "piUso") {
+      reason = "--socket and --port choose where to listen"
+    } else if isOption(["pidfile"], "P") {
+      reason = "--pidfile FILE, before --, writes the process to end"
+    } else if isOption(["run"], "") {
+      reason = "clients are run beside the server"
+    } else if isOption(["user", "group"], "ug") {
+      reason = "run lacuna itself as that user, with runuser(1) for example"
+    } else {
+      return nil
+    }
+    return "'\(argument)' is not for here; \(reason)"
   }
 }

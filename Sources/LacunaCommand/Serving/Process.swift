@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 
 /// This process and its surroundings.
@@ -27,6 +28,9 @@ enum Process {
     // Safe: getcwd allocated it, with a NUL at its end.
     return unsafe String(cString: path)
   }
+
+  /// A path from the root on.
+  static func absolute(_ path: String) -> String { path.hasPrefix("/") ? path : "\(currentFolder())/\(path)" }
 
   /// The folder of this program's file, symbolic links followed.
   static func folderOfProgram() -> String {
@@ -61,6 +65,38 @@ enum Process {
     // Safe: the array ends in a nil, and its strings live until the process ends.
     _ = unsafe execv(arguments[0], &pointers)
     return text(ofError: errno)
+  }
+
+  /// Goes on as two processes, in this one with the number of the new one, and there with 0. Only for a process with one thread.
+  static func fork() throws -> pid_t {
+    let child = lacuna_fork()
+    guard child >= 0 else { throw Failure("cannot start a process: \(text(ofError: errno))") }
+    return child
+  }
+
+  /// A pipe, whose ends programs that are run do not get.
+  static func makePipe() throws -> (readEnd: Int32, writeEnd: Int32) {
+    var ends: [Int32] = [0, 0]
+    // Safe: the kernel fills in two numbers.
+    guard unsafe pipe(&ends) == 0 else { throw Failure("cannot make a pipe: \(text(ofError: errno))") }
+    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    return (ends[0], ends[1])
+  }
+
+  /// Writes this process's number to a file, in one step.
+  static func writeNumber(to path: String) throws {
+    let temporary = "\(path).\(getpid()).new"
+    let file = unsafe open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    let text = "\(getpid())\n"
+    // Safe: the text outlives the call.
+    let isWritten = unsafe file >= 0 && write(file, text, text.utf8.count) == text.utf8.count
+    let error = errno
+    if file >= 0 { close(file) }
+    guard isWritten, unsafe rename(temporary, path) == 0 else {
+      let reason = Process.text(ofError: isWritten ? errno : error)
+      unsafe unlink(temporary)
+      throw Failure("cannot write \(path): \(reason)")
+    }
   }
 
   /// What the system calls an error.
