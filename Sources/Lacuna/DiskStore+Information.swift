@@ -25,11 +25,6 @@ struct CatalogPicture {
     }
     stored.sort { $0.record.name.precedes($1.record.name) }
   }
-
-  /// The snapshots of a volume.
-  func snapshots(of volume: String) -> [Entry] {
-    stored.filter { $0.record.kind == .snapshot && $0.record.name.hasPrefix(volume + "@") }
-  }
 }
 
 extension String {
@@ -74,13 +69,18 @@ extension DiskStore {
   /// What is called `name`: a volume, a snapshot, or a throwaway that is open.
   func information(of name: String, space: Bool) throws(LacunaError) -> VolumeInfo {
     if let found = try onDisk({ () throws(ExtentFSError) in try engine.findVolume(named: name) }) {
-      let origin = try onDisk { () throws(ExtentFSError) in
-        found.record.origin == 0 ? nil : try engine.volumeRecord(of: found.record.origin)
-      }
-      return try information(of: found, origin: origin?.isTransient == false ? origin?.name : nil, space: space)
+      return try information(of: found, origin: try storedName(of: found.record.origin), space: space)
     }
     if let throwaway = throwaways.named(name).first { return try information(of: throwaway, space: space) }
     throw missing(name)
+  }
+
+  /// The name of the volume or snapshot `inode`; nil where it has none, or is gone.
+  private func storedName(of inode: UInt64) throws(LacunaError) -> String? {
+    guard inode != 0,
+      let record = try onDisk({ () throws(ExtentFSError) in try engine.volumeRecord(of: inode) }), !record.isTransient
+    else { return nil }
+    return record.name
   }
 
   func information(
@@ -106,16 +106,16 @@ extension DiskStore {
       space: account, damage: damage)
   }
 
-  /// A throwaway that is open. It is in no catalog before its first checkpoint.
+  /// A throwaway that is open.
   func information(of throwaway: Throwaway, space: Bool) throws(LacunaError) -> VolumeInfo {
     let inode = throwaway.volume.inode
     let record = try onDisk { () throws(ExtentFSError) in try engine.volumeRecord(of: inode) }
-    let source: String? = if case .throwaway(let source, _) = try? ExportName(throwaway.name) { source } else { nil }
     return VolumeInfo(
       name: throwaway.name, kind: .throwaway, size: throwaway.volume.byteCount,
       mapped: bytes(record?.mappedBlocks ?? 0),
       reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: throwaway.createdSeconds,
-      origin: source, quota: nil, reservation: nil, clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
+      origin: try storedName(of: throwaway.origin), quota: nil, reservation: nil,
+      clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
       space: nil, damage: damage(of: inode))
   }
 

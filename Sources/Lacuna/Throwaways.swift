@@ -7,12 +7,15 @@ internal import Glibc
 final class Throwaway: Sendable {
   /// The export name that its clients used.
   let name: String
+  /// The inode that it was made from, which may have another name by now, or be gone.
+  let origin: UInt64
   let volume: DiskVolume<FileDevice>
   /// When it was made, in seconds since 1970.
   let createdSeconds = UInt64(max(time(nil), 0))
 
-  init(name: String, _ volume: DiskVolume<FileDevice>) {
+  init(name: String, origin: UInt64, _ volume: DiskVolume<FileDevice>) {
     self.name = name
+    self.origin = origin
     self.volume = volume
   }
 }
@@ -38,7 +41,8 @@ struct Throwaways: Sendable {
 }
 
 extension DiskStore {
-  /// Opens a throwaway of `source`, for one more client; makes it, unless it has a label and is there.
+  /// Opens a throwaway of `source`, for one more client; makes it, unless it has a label and is there. One that is there of an
+  /// earlier `source` is another one, as long as something else is called so now.
   func openThrowaway(
     named name: String, of source: String, isShared: Bool
   ) throws(LacunaError) -> Throwaway {
@@ -47,8 +51,12 @@ extension DiskStore {
     }
     guard isShared else { return try makeThrowaway(named: name, of: source) }
     return try throwaways.opening.withLock { () throws(LacunaError) in
+      let current = try onDisk { () throws(ExtentFSError) in try engine.findVolume(named: source)?.inode }
       let found = throwaways.open.withLock { open -> Throwaway? in
-        guard let inode = open.first(where: { $0.value.throwaway.name == name })?.key else { return nil }
+        let match = open.first { _, entry in
+          entry.throwaway.name == name && (current == nil || entry.throwaway.origin == current)
+        }
+        guard let inode = match?.key else { return nil }
         open[inode]?.userCount += 1
         return open[inode]?.throwaway
       }
@@ -57,8 +65,11 @@ extension DiskStore {
   }
 
   private func makeThrowaway(named name: String, of source: String) throws(LacunaError) -> Throwaway {
-    let volume = try onDisk { () throws(ExtentFSError) in try engine.makeThrowaway(of: source) }
-    let throwaway = Throwaway(name: name, volume)
+    let (volume, record) = try onDisk { () throws(ExtentFSError) in
+      let volume = try engine.makeThrowaway(of: source)
+      return (volume, try engine.volumeRecord(of: volume.inode))
+    }
+    let throwaway = Throwaway(name: name, origin: record?.origin ?? 0, volume)
     throwaways.open.withLock { $0[volume.inode] = Throwaways.Entry(throwaway: throwaway) }
     return throwaway
   }
@@ -87,9 +98,11 @@ extension DiskStore {
         throw LacunaError(.noSuchVolume, "no throwaway '\(name.prefix(300))' is open")
       }
       guard candidates.count == 1 else {
-        throw LacunaError(
-          .busy,
-          "\(candidates.count) clients have a throwaway '\(name)' each; open it as '\(name)NAME' to tell it apart")
+        let text =
+          name.hasSuffix("+")
+          ? "\(candidates.count) clients have a throwaway '\(name)' each; open it as '\(name)NAME' to tell it apart"
+          : "there are \(candidates.count) throwaways '\(name)', of different volumes that were called so; when the clients of all but one have gone, that one can be kept"
+        throw LacunaError(.busy, text)
       }
       try changing { engine throws(ExtentFSError) in
         try engine.promote(throwaway.volume, as: volume)

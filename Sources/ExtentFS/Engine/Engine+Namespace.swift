@@ -44,8 +44,8 @@ extension Engine {
     }
   }
 
-  /// Takes snapshots of one or more volumes, or of snapshots, all at one instant. A snapshot is named for its volume:
-  /// `vm1@monday` of `vm1`.
+  /// Takes snapshots of one or more volumes, or of snapshots, all at one instant. A snapshot is named for its volume,
+  /// `vm1@monday` of `vm1`, and belongs to that; so does the snapshot of a snapshot.
   package func snapshot(
     _ pairs: [(volume: String, snapshot: String)], createdSeconds: UInt64
   ) throws(ExtentFSError) {
@@ -60,7 +60,7 @@ extension Engine {
         }
         var record = InodeRecord(
           kind: .snapshot, name: snapshot, byteCount: source.record.byteCount, createdSeconds: createdSeconds)
-        record.origin = source.inode
+        record.origin = source.record.kind == .snapshot ? source.record.origin : source.inode
         copies.append(Copy(from: source.inode, to: try plan.catalog.enter(record)))
       }
       plan.share(copies)
@@ -84,7 +84,8 @@ extension Engine {
     }
   }
 
-  /// Gives `volume` the contents and the size of `snapshot`. What it had goes, as when a volume is deleted; snapshots stay.
+  /// Gives `volume` the contents and the size of `snapshot`, which must be one of it. What it had goes, as when a volume is deleted;
+  /// snapshots stay.
   ///
   /// - Parameter force: also where clients use the volume. What they write meanwhile waits, and comes after.
   package func rollback(_ volume: String, to snapshot: String, force: Bool) throws(ExtentFSError) {
@@ -94,6 +95,12 @@ extension Engine {
       try requireWritable(target.record)
       guard source.record.kind == .snapshot else {
         throw ExtentFSError(.invalidArgument, "'\(snapshot)' is no snapshot")
+      }
+      guard source.record.isSnapshot(of: target) else {
+        throw ExtentFSError(
+          .invalidArgument,
+          "'\(snapshot)' is a snapshot of another volume than the one that is called '\(volume)' now; clone it to have its contents"
+        )
       }
       let open = try hold(target, in: &plan, force: force)
       let isAligned = source.record.byteCount & UInt64(blockSize.byteCount - 1) == 0
@@ -123,14 +130,14 @@ extension Engine {
     giveBack([old])
   }
 
-  /// Renames a volume, with its snapshots, or a snapshot.
+  /// Renames a volume, with the snapshots that belong to it, or a snapshot.
   package func rename(_ name: String, to new: String) throws(ExtentFSError) {
     try checkpoint { plan throws(ExtentFSError) in
       let found = try plan.catalog.find(existing: name)
       try VolumeName.check(new, found.record.kind)
       var renamed = [(inode: found.inode, name: new)]
       if found.record.kind == .volume {
-        for (inode, record) in try plan.catalog.catalog.snapshots(of: name) {
+        for (inode, record) in try plan.catalog.catalog.snapshots(of: found) {
           let snapshot = new + record.name.dropFirst(name.count)
           try VolumeName.check(snapshot, .snapshot)
           renamed.append((inode, snapshot))
@@ -197,7 +204,7 @@ extension Engine {
   /// Takes away names. What they stood for can no longer be opened when this returns, and its space comes back in the background.
   ///
   /// - Parameters:
-  ///   - withSnapshots: also the snapshots that the volumes have.
+  ///   - withSnapshots: also the snapshots that belong to the volumes.
   ///   - force: also where clients use them, who then get errors.
   /// - Returns: the names that are gone, each once: those that were given, and behind each those of its snapshots.
   @discardableResult
@@ -306,11 +313,11 @@ extension CheckpointPlan {
 }
 
 extension Catalog {
-  /// The snapshots of the volume `name`, in the order of their inodes.
-  func snapshots(of name: String) throws(ExtentFSError) -> [CatalogEntry] {
+  /// The snapshots that belong to `volume`, in the order of their inodes.
+  func snapshots(of volume: CatalogEntry) throws(ExtentFSError) -> [CatalogEntry] {
     var found: [CatalogEntry] = []
     try forEach { inode, record in
-      if record.kind == .snapshot, record.name.hasPrefix(name + "@") { found.append((inode, record)) }
+      if record.isSnapshot(of: volume) { found.append((inode, record)) }
       return true
     }
     return found
@@ -322,7 +329,7 @@ extension Catalog {
     var seen: Set<UInt64> = []
     for name in names {
       guard let found = try find(name) else { throw VolumeName.missing(name) }
-      let snapshots = withSnapshots && found.record.kind == .volume ? try snapshots(of: name) : []
+      let snapshots = withSnapshots && found.record.kind == .volume ? try snapshots(of: found) : []
       for entry in [found] + snapshots where seen.insert(entry.inode).inserted { all.append(entry) }
     }
     return all
@@ -340,17 +347,29 @@ extension CatalogEditor {
   /// Adds an inode with the record `record`, under its name. Returns its number.
   func enter(_ record: InodeRecord) throws(ExtentFSError) -> UInt64 {
     try VolumeName.check(record.name, record.kind)
-    guard try find(record.name).found == nil else { throw VolumeName.taken(record.name) }
+    try requireFree(record.name, for: record)
     let inode = try makeInode()
     try setRecord(record, of: inode)
     try enter(record.name, for: inode)
     return inode
   }
 
+  /// Refuses `name` for `record` where something has it.
+  private func requireFree(_ name: String, for record: InodeRecord) throws(ExtentFSError) {
+    guard let (_, other) = try find(name).found else { return }
+    guard record.kind == .snapshot, other.kind == .snapshot, record.origin != other.origin else {
+      throw VolumeName.taken(name)
+    }
+    throw ExtentFSError(
+      .nameTaken,
+      "there is a snapshot '\(name)' already, of another volume that is or was called '\(VolumeName.volume(of: name))'; rename or delete that snapshot, or choose another name"
+    )
+  }
+
   /// Gives `inode` another name.
   func rename(_ inode: UInt64, to name: String) throws(ExtentFSError) {
-    guard try find(name).found == nil else { throw VolumeName.taken(name) }
     guard var record = try record(of: inode) else { throw Catalog<Device>.missing(inode) }
+    try requireFree(name, for: record)
     try remove(nameOf: record)
     record.name = name
     try setRecord(record, of: inode)
@@ -378,6 +397,12 @@ extension InodeRecord {
   fileprivate mutating func setSize(_ byteCount: UInt64, _ blockSize: BlockSize) {
     self.byteCount = byteCount
     reservationBlocks = min(reservationBlocks, blockSize.blocks(toHold: byteCount))
+  }
+
+  /// Whether it is a snapshot that belongs to `volume`: it was taken of that one, and not of an earlier one that had its name.
+  func isSnapshot(of volume: CatalogEntry) -> Bool {
+    kind == .snapshot && volume.record.kind == .volume && origin == volume.inode
+      && name.hasPrefix(volume.record.name + "@")
   }
 
   fileprivate var withoutName: InodeRecord {

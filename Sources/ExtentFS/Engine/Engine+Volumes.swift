@@ -59,8 +59,9 @@ extension Engine {
     return try catalog.find(name)
   }
 
-  /// What the catalog says of `inode`; nil where there is none.
+  /// What the catalog says of `inode`, or would say of a throwaway that no checkpoint has written; nil where there is none.
   package func volumeRecord(of inode: UInt64) throws(ExtentFSError) -> InodeRecord? {
+    if let record = state.withLock({ $0.newThrowaways[inode] }) { return record }
     let (catalog, epoch) = currentCatalog()
     defer { withExtendedLifetime(epoch) {} }
     return try catalog.record(of: inode)

@@ -6,7 +6,7 @@ struct Rename: Verb {
     abstract: "Give a volume or a snapshot another name.",
     usage: "lacuna rename STORE NAME NEW-NAME [options]",
     discussion: """
-      A volume's snapshots go with it. Clients that are connected stay connected.
+      The snapshots that were taken of a volume go with it. Clients that are connected stay connected.
 
       Examples:
         lacuna rename s.lacuna vm1 vms/web1

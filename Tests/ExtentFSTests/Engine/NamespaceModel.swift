@@ -12,6 +12,10 @@ struct NamespaceModel<Device: BlockDevice> {
   private var open: [String: DiskVolume<Device>] = [:]
   private var throwaways: [(volume: DiskVolume<Device>, disk: ReferenceDisk)] = []
   private var nextName = 0
+  /// Which volume has a name now, and which volume each snapshot was taken of: names are used again.
+  private var volumeNumbers: [String: Int] = [:]
+  private var owners: [String: Int] = [:]
+  private var volumeCount = 0
   private var options: EngineOptions
   /// How often each kind of operation succeeded.
   private(set) var counts: [String: Int] = [:]
@@ -39,6 +43,23 @@ struct NamespaceModel<Device: BlockDevice> {
     return "v\(nextName)"
   }
 
+  /// A name for a volume, perhaps one that another volume had.
+  private mutating func volumeName(_ generator: inout SeededGenerator) -> String {
+    let gone = (0..<nextName).map { "v\($0 + 1)" }.filter { disks[$0] == nil }
+    if generator.oneIn(2), let name = gone.randomElement(using: &generator) { return name }
+    return freshName()
+  }
+
+  private mutating func noteVolume(_ name: String) {
+    volumeCount += 1
+    volumeNumbers[name] = volumeCount
+  }
+
+  /// The snapshots of the volume `name`, but not those of others that were called so.
+  private func snapshots(of name: String) -> [String] {
+    names { $0.hasPrefix(name + "@") && owners[$0] == volumeNumbers[name] }
+  }
+
   private mutating func didSucceed(_ what: String) { counts[what, default: 0] += 1 }
 
   private func names(_ isIncluded: (String) -> Bool) -> [String] { disks.keys.filter(isIncluded).sorted() }
@@ -62,11 +83,12 @@ struct NamespaceModel<Device: BlockDevice> {
     let snapshots = names { $0.contains("@") }
     switch generator.number(below: 100) {
     case 0..<3 where volumes.count < Self.volumeCountMax:
-      let name = freshName()
+      let name = volumeName(&generator)
       let byteCount = Int(generator.number(below: Self.byteCountMax)) + 1
       let volume = try engine.createVolume(named: name, byteCount: UInt64(byteCount), createdSeconds: 0)
       disks[name] = ReferenceDisk(byteCount: byteCount)
       open[name] = volume
+      noteVolume(name)
       didSucceed("create")
     case 3..<8 where !volumes.isEmpty && snapshots.count < 2 * Self.volumeCountMax:
       // One volume, or several at one instant.
@@ -74,17 +96,24 @@ struct NamespaceModel<Device: BlockDevice> {
       for _ in 0...generator.number(below: 3) { chosen.insert(try generator.element(volumes)) }
       let label = freshName()
       try engine.snapshot(chosen.sorted().map { ($0, "\($0)@\(label)") }, createdSeconds: 0)
-      for name in chosen { disks["\(name)@\(label)"] = disks[name] }
+      for name in chosen {
+        (disks["\(name)@\(label)"], owners["\(name)@\(label)"]) = (disks[name], volumeNumbers[name])
+      }
       didSucceed("snapshot")
     case 8..<11 where volumes.count < Self.volumeCountMax && !disks.isEmpty:
       let source = try generator.element(volumes + snapshots)
-      let name = freshName()
+      let name = volumeName(&generator)
       try engine.clone(source, as: name, createdSeconds: 0)
       disks[name] = disks[source]
+      noteVolume(name)
       didSucceed("clone")
     case 11..<13 where !volumes.isEmpty && !snapshots.isEmpty:
-      let name = try generator.element(volumes)
       let snapshot = try generator.element(snapshots)
+      let name = String(VolumeName.volume(of: snapshot))
+      guard owners[snapshot] == volumeNumbers[name] else {
+        let code: ExtentFSError.Code = disks[name] == nil ? .noSuchVolume : .invalidArgument
+        return try expect(code, "strange rollback") { try $0.rollback(name, to: snapshot, force: true) }
+      }
       // Clients must not have a volume that becomes smaller within a block.
       if let volume = open.removeValue(forKey: name) { engine.closeVolume(volume) }
       if generator.oneIn(2), disks[snapshot]?.byteCount == disks[name]?.byteCount { _ = try volume(name) }
@@ -92,7 +121,7 @@ struct NamespaceModel<Device: BlockDevice> {
       disks[name] = disks[snapshot]
       didSucceed("rollback")
     case 13..<17 where volumes.count + snapshots.count > Self.volumeCountMax:
-      try delete([try generator.element(volumes + snapshots)])
+      try delete([try generator.element(volumes + snapshots)], withSnapshots: generator.oneIn(3))
       didSucceed("delete")
     case 17..<19 where !volumes.isEmpty:
       let name = try generator.element(volumes)
@@ -101,7 +130,7 @@ struct NamespaceModel<Device: BlockDevice> {
       try engine.resize(name, to: UInt64(byteCount), allowsSmaller: true, force: true)
       disks[name]?.resize(to: byteCount)
       didSucceed("resize")
-    case 19..<20 where !volumes.isEmpty: try rename(try generator.element(volumes))
+    case 19..<20 where !volumes.isEmpty: try rename(try generator.element(volumes), to: volumeName(&generator))
     case 20..<22 where throwaways.count < 4 && !disks.isEmpty:
       let source = try generator.element(volumes + snapshots)
       throwaways.append((try engine.makeThrowaway(of: source), disks[source] ?? ReferenceDisk()))
@@ -112,9 +141,10 @@ struct NamespaceModel<Device: BlockDevice> {
     case 24..<25 where !throwaways.isEmpty && volumes.count < Self.volumeCountMax:
       let index = generator.number(below: throwaways.count)
       let kept = throwaways[index]
-      let name = freshName()
+      let name = volumeName(&generator)
       try engine.promote(kept.volume, as: name)
       throwaways.remove(at: index)
+      noteVolume(name)
       (disks[name], open[name]) = (kept.disk, kept.volume)
       didSucceed("promote")
     case 25..<28: try engine.checkpoint()
@@ -136,23 +166,41 @@ struct NamespaceModel<Device: BlockDevice> {
     }
   }
 
-  mutating func delete(_ names: [String]) throws {
-    try engine.delete(names, force: true)
-    for name in names {
-      disks[name] = nil
-      open[name] = nil
+  mutating func delete(_ names: [String], withSnapshots: Bool = false) throws {
+    let all = names.flatMap { name in withSnapshots ? [name] + snapshots(of: name) : [name] }
+    let gone = try engine.delete(names, withSnapshots: withSnapshots, force: true)
+    try check(Set(gone) == Set(all), "\(gone) were deleted, and \(all) should have been")
+    for name in all {
+      (disks[name], open[name], volumeNumbers[name], owners[name]) = (nil, nil, nil, nil)
     }
+    if all.count > names.count { didSucceed("delete with snapshots") }
   }
 
-  private mutating func rename(_ name: String) throws {
-    let new = freshName()
+  private mutating func rename(_ name: String, to new: String) throws {
+    let renamed = ([name] + snapshots(of: name)).map { (old: $0, new: new + $0.dropFirst(name.count)) }
+    guard renamed.allSatisfy({ disks[$0.new] == nil }) else {
+      return try expect(.nameTaken, "strange rename") { try $0.rename(name, to: new) }
+    }
     try engine.rename(name, to: new)
-    for old in names({ $0 == name || $0.hasPrefix(name + "@") }) {
-      let name = new + old.dropFirst(name.count)
-      disks[name] = disks.removeValue(forKey: old)
-      open[name] = open.removeValue(forKey: old)
+    for (old, new) in renamed {
+      disks[new] = disks.removeValue(forKey: old)
+      open[new] = open.removeValue(forKey: old)
+      volumeNumbers[new] = volumeNumbers.removeValue(forKey: old)
+      owners[new] = owners.removeValue(forKey: old)
     }
     didSucceed("rename")
+  }
+
+  /// Does what must be refused.
+  private mutating func expect(
+    _ code: ExtentFSError.Code, _ what: String, _ body: (Engine<Device>) throws -> Void
+  ) throws {
+    do {
+      try body(engine)
+    } catch let error as ExtentFSError where error.code == code {
+      return didSucceed(what)
+    }
+    throw CheckFailure("a \(what) was not refused")
   }
 
   private mutating func closeOne(_ generator: inout SeededGenerator) throws {

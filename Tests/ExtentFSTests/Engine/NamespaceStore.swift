@@ -58,8 +58,10 @@ struct NamespaceStore<Device: BlockDevice> {
     case 5...6 where volumes.count < Self.volumeCountMax:
       let source = any(volumes + snapshots)
       try ledger.note(.clone(source, name: name)) { try engine.clone(source, as: name, createdSeconds: 0) }
-    case 7...8 where !snapshots.isEmpty:
-      let (volume, snapshot) = (any(volumes), any(snapshots))
+    case 7...8 where snapshots.contains { volumes.contains(String(VolumeName.volume(of: $0))) }:
+      // No name is used again here, so that it tells what a snapshot is of.
+      let snapshot = any(snapshots.filter { volumes.contains(String(VolumeName.volume(of: $0))) })
+      let volume = String(VolumeName.volume(of: snapshot))
       try ledger.note(.rollback(volume, snapshot: snapshot)) {
         try engine.rollback(volume, to: snapshot, force: false)
       }
