@@ -51,6 +51,8 @@ extension DiskStore {
   /// The store as a whole.
   func information() throws(LacunaError) -> StoreInfo {
     let catalog = try catalog()
+    // Where it is written, who gives space back has met what cannot be.
+    if isReadOnly { try onDisk { () throws(ExtentFSError) in try engine.findDamagedDeletions() } }
     let figures = engine.figures
     return StoreInfo(
       path: path, uuid: "\(engine.uuid)", version: Lacuna.version, protocolVersion: ControlProtocol.version,

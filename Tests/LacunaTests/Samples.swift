@@ -11,7 +11,8 @@ enum Samples {
     ListVolumes(prefix: "vms/", kind: .snapshot, space: true, after: "vms/a", limit: 7),
     GetVolumeInfo(name: "vm1@a", space: true),
     CreateVolume(name: "vm1", size: UInt64(Int64.max), readOnly: true, quota: 1, reservation: .max),
-    DeleteVolumes(names: ["a", "b@c"], force: true, snapshots: true, dryRun: true), RenameVolume(name: "a", to: "b"),
+    DeleteVolumes(names: ["a", "b@c"], force: true, snapshots: true, dryRun: true, wait: true),
+    RenameVolume(name: "a", to: "b"),
     ResizeVolume(name: "a", size: 1, from: 2, shrink: true, force: true),
     SetVolume(name: "a", readOnly: false, quota: 0, reservation: 0, isDefault: true, force: true),
     CloneVolume(source: "a@b", name: "c"),
@@ -44,6 +45,7 @@ enum Samples {
     try body(volume)
     try body(VolumeList(volumes: [volume], next: "vm1"))
     try body(DeletionResult(deleted: ["a"], bytes: 1))
+    try body(DeletionResult(deleted: ["a"], damaged: [.init(name: "a", text: "block 7", bytes: 4096)]))
     try body(SnapshotList(snapshots: [volume]))
     try body(
       VolumeMap(extents: [VolumeMap.Extent(offset: 0, length: 1, kind: .zero, physical: .max)], next: 4096))

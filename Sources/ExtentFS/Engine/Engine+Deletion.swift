@@ -1,44 +1,39 @@
 internal import BlockStores
+internal import Bytes
 internal import Devices
+
+/// An inode without a name, whose tree is to be given up.
+package struct Deletion: Sendable {
+  package var inode: UInt64
+  /// What it is: `the deleted volume 'vm1'`; nil where it was deleted before the store was opened, since no name is stored of it.
+  package var name: String?
+  /// How many blocks it still maps, those included that others share, as far as is known: 0 for a throwaway before its turn.
+  package var mappedBlockCount: UInt64
+  /// Why what it has is not given back; nil where nothing is known against it.
+  package var damage: ExtentFSError?
+
+  /// What it is, in words.
+  package var text: String { name ?? "a volume that was deleted earlier (inode \(inode))" }
+}
 
 /// The inodes whose trees are to be given up.
 struct Deletions {
-  /// Those that are known, in the order of their turn.
-  var inodes: [UInt64] = []
+  /// Those whose turn comes, in that order.
+  var waiting: [Deletion] = []
+  /// Those whose trees cannot be read: they stay as they are while the store is open.
+  var damaged: [Deletion] = []
   /// Whether all of them are known: those that the catalog had when the store was opened were looked for.
   var isComplete = false
-  /// How many there are whose trees cannot be read, and stay as they are.
-  var damagedCount = 0
-}
-
-/// What is deleted and has not been given back yet.
-package struct DeletionBacklog: Sendable, Hashable {
-  /// How many volumes and snapshots.
-  package var volumeCount: Int
-  /// How many of those have damaged trees, and keep what they have.
-  package var damagedCount: Int
 }
 
 extension Engine {
-  /// Has the trees of `inodes` given up, which were deleted.
-  func giveBack(_ inodes: [UInt64]) {
-    // Those of an earlier opening are looked for once, and these with them, where that was not done yet.
-    state.withLock { state in
-      guard state.deletions.isComplete else { return }
-      // The search may have found them meanwhile.
-      let known = Set(state.deletions.inodes)
-      state.deletions.inodes += inodes.filter { !known.contains($0) }
-    }
-    checkpointer.wake()
-  }
-
-  /// What is deleted and has not been given back yet.
-  package func deletionBacklog() throws(ExtentFSError) -> DeletionBacklog {
+  /// What is deleted and has not been given back yet. It is kept in memory: only the first look, where the store had some when it was
+  /// opened, goes through the catalog.
+  ///
+  /// - Returns: those that are damaged behind the others.
+  package func deletionBacklog() throws(ExtentFSError) -> [Deletion] {
     try completeDeletions()
-    return state.withLock {
-      DeletionBacklog(
-        volumeCount: $0.deletions.inodes.count + $0.deletions.damagedCount, damagedCount: $0.deletions.damagedCount)
-    }
+    return state.withLock { $0.deletions.waiting + $0.deletions.damaged }
   }
 
   /// Looks for the deleted inodes where there may be some that are not known: deleted ones, and throwaways of an earlier opening.
@@ -46,18 +41,38 @@ extension Engine {
     guard state.withLock({ !$0.deletions.isComplete }) else { return }
     try checkpoints.withLock { () throws(ExtentFSError) in
       let (superblock, open) = state.withLock { ($0.superblock, Set($0.volumes.keys)) }
-      var found = Deletions(isComplete: true)
+      var found: [Deletion] = []
       if superblock.transientCount > 0 {
-        try Catalog(nodes: nodes, superblock: superblock).forEachReadable({ error in
-          self.noteUnreadableInodes(error)
-          found.damagedCount = 1
-        }) { inode, record in
-          if record.isTransient, !open.contains(inode) { found.inodes.append(inode) }
+        try Catalog(nodes: nodes, superblock: superblock).forEachReadable({ self.noteUnreadableInodes($0) }) {
+          inode, record in
+          if record.isTransient, !open.contains(inode) {
+            found.append(Deletion(inode: inode, mappedBlockCount: record.mappedBlocks))
+          }
           return true
         }
       }
-      state.withLock { $0.deletions = found }
+      state.withLock { state in
+        guard !state.deletions.isComplete else { return }
+        // Those that were deleted since have names.
+        let known = Set(state.deletions.waiting.map(\.inode))
+        state.deletions.waiting = found.filter { !known.contains($0.inode) } + state.deletions.waiting
+        state.deletions.isComplete = true
+      }
     }
+  }
+
+  /// Gives `inode`, of which `record` is left, up: at once, or in steps in the background, where it has a tree. Within a checkpoint.
+  ///
+  /// - Parameter name: what it is, in words.
+  func giveUp(
+    _ record: InodeRecord, _ inode: UInt64, _ name: String, _ catalog: CatalogEditor<Device>,
+    _ writer: CheckpointWriter<Device>
+  ) throws(ExtentFSError) {
+    try catalog.giveUp(record, inode, writer)
+    guard let left = try catalog.record(of: inode) else { return }
+    let deletion = Deletion(inode: inode, name: name, mappedBlockCount: left.mappedBlocks)
+    // Before the checkpoint is durable: no step can begin before it has ended, and if it fails none can at all.
+    state.withLock { $0.deletions.waiting.append(deletion) }
   }
 
   /// Gives up a bounded part of what is deleted: one checkpoint. False where nothing was left to do.
@@ -65,7 +80,7 @@ extension Engine {
   /// A crash at any point leaves a tree of which the rest is given up later.
   package func dropDeleted() throws(ExtentFSError) -> Bool {
     try completeDeletions()
-    guard state.withLock({ !$0.deletions.inodes.isEmpty }) else { return false }
+    guard state.withLock({ !$0.deletions.waiting.isEmpty }) else { return false }
     return try checkpoints.withLock { () throws(ExtentFSError) in
       try journal.requireUsable()
       var plan = CheckpointPlan(makeCatalogEditor())
@@ -85,14 +100,41 @@ extension Engine {
         }
       }
       try write(plan)
-      let done = Set(turn.map(\.inode).filter { catalog.inodes[$0] == .some(nil) })
-      state.withLock { $0.deletions.inodes.removeAll(where: done.contains) }
+      let left = Dictionary(
+        uniqueKeysWithValues: turn.map { ($0.inode, (catalog.inodes[$0.inode] ?? nil)?.mappedBlocks) })
+      state.withLock { state in
+        state.deletions.waiting = state.deletions.waiting.compactMap { deletion in
+          guard let left = left[deletion.inode] else { return deletion }
+          return left.map { Deletion(inode: deletion.inode, name: deletion.name, mappedBlockCount: $0) }
+        }
+      }
       return true
     }
   }
 }
 
 extension Engine {
+  /// Looks which deleted inodes cannot be given up, where the store is open for reading only, so that nobody gives up anything. As
+  /// much is looked at as the first step of each would, of so many of them as there is time for.
+  package func findDamagedDeletions() throws(ExtentFSError) {
+    try completeDeletions()
+    try checkpoints.withLock { () throws(ExtentFSError) in
+      let catalog = makeCatalogEditor()
+      for deletion in state.withLock({ $0.deletions.waiting }).prefix(Self.soughtDeletionCountMax) {
+        var work = DropWork(nodesLeft: options.deletionStepNodeCount)
+        let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: catalog.superblock.shared))
+        do throws(ExtentFSError) {
+          guard let record = try catalog.record(of: deletion.inode) else { continue }
+          _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, &work)
+        } catch {
+          guard error.isUnreadable else { throw error }
+          setAside(deletion, error)
+        }
+      }
+    }
+  }
+  private static var soughtDeletionCountMax: Int { 16 }
+
   /// The deleted inodes whose turn it is, as many as one step can begin with. What is damaged must be found before the checkpoint
   /// begins, which it would end for good: so the step is rehearsed, and without those that are damaged once more.
   private func nextDeletions(
@@ -102,27 +144,42 @@ extension Engine {
       var turn: [(inode: UInt64, record: InodeRecord)] = []
       var work = DropWork(nodesLeft: options.deletionStepNodeCount)
       let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: catalog.superblock.shared))
-      var damaged: UInt64?
-      for inode in state.withLock({ $0.deletions.inodes }) where work.nodesLeft > 0 && damaged == nil {
+      var damaged = false
+      for deletion in state.withLock({ $0.deletions.waiting }) where work.nodesLeft > 0 && !damaged {
+        var deletion = deletion
         do throws(ExtentFSError) {
-          guard let record = try catalog.record(of: inode), record.isTransient else {
-            state.withLock { state in state.deletions.inodes.removeAll { $0 == inode } }
+          guard let record = try catalog.record(of: deletion.inode), record.isTransient else {
+            forget(deletion)
             continue
           }
+          deletion.mappedBlockCount = record.mappedBlocks
           _ = try TreeMerge(cache: nodes, writer: rehearsal).drop(record.extents, &work)
-          turn.append((inode, record))
+          turn.append((deletion.inode, record))
         } catch {
           guard error.isUnreadable else { throw error }
-          damage.note("the deleted inode \(inode)", error, "what it has is not given back")
-          damaged = inode
+          setAside(deletion, error)
+          damaged = true
         }
       }
-      guard let damaged else { return turn }
-      state.withLock { state in
-        state.deletions.inodes.removeAll { $0 == damaged }
-        state.deletions.damagedCount += 1
-      }
+      if !damaged { return turn }
     }
+  }
+
+  private func forget(_ deletion: Deletion) {
+    state.withLock { state in state.deletions.waiting.removeAll { $0.inode == deletion.inode } }
+  }
+
+  /// Takes note that `deletion` is damaged, so that the others go on without it.
+  private func setAside(_ deletion: Deletion, _ error: ExtentFSError) {
+    var deletion = deletion
+    deletion.damage = error
+    forget(deletion)
+    state.withLock { $0.deletions.damaged.append(deletion) }
+    // Fits as far as the device has so many blocks; what a damaged record counts may be more.
+    let byteCount = min(deletion.mappedBlockCount, space.blockCount) << blockSize.shift
+    damage.note(
+      deletion.text, key: "deleted \(DamageRegister.key(ofInode: deletion.inode))", error,
+      "its space cannot be given back, so that up to \(byteCount) bytes stay in use")
   }
 }
 

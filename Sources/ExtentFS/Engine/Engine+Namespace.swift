@@ -89,7 +89,7 @@ extension Engine {
   ///
   /// - Parameter force: also where clients use the volume. What they write meanwhile waits, and comes after.
   package func rollback(_ volume: String, to snapshot: String, force: Bool) throws(ExtentFSError) {
-    let old = try checkpoint { plan throws(ExtentFSError) in
+    try checkpoint { plan throws(ExtentFSError) in
       let target = try plan.catalog.find(existing: volume)
       let source = try plan.catalog.find(existing: snapshot)
       try requireWritable(target.record)
@@ -119,15 +119,14 @@ extension Engine {
         try writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
         (old.base, old.mappedBlocks, old.reservedBlocks) = (record.base, record.mappedBlocks, record.reservedBlocks)
-        try catalog.giveUp(old, inode, writer)
+        try self.giveUp(old, inode, "what '\(volume)' had before it was rolled back", catalog, writer)
         record.base = source.base
         (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
         record.setSize(source.byteCount, self.blockSize)
         try catalog.setRecord(record, of: target.inode)
       }
-      return inode
     }
-    giveBack([old])
+    checkpointer.wake()
   }
 
   /// Renames a volume, with the snapshots that belong to it, or a snapshot.
@@ -206,11 +205,11 @@ extension Engine {
   /// - Parameters:
   ///   - withSnapshots: also the snapshots that belong to the volumes.
   ///   - force: also where clients use them, who then get errors.
-  /// - Returns: the names that are gone, each once: those that were given, and behind each those of its snapshots.
+  /// - Returns: what is gone, each once: what had the names that were given, and behind each its snapshots.
   @discardableResult
   package func delete(
     _ names: [String], withSnapshots: Bool = false, force: Bool
-  ) throws(ExtentFSError) -> [String] {
+  ) throws(ExtentFSError) -> [CatalogEntry] {
     let gone = try checkpoint { plan throws(ExtentFSError) in
       let gone = try plan.catalog.catalog.find(names, withSnapshots: withSnapshots)
       for found in gone {
@@ -221,15 +220,16 @@ extension Engine {
       }
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
-        for (inode, _) in gone {
+        for (inode, old) in gone {
           guard let record = try catalog.record(of: inode) else { throw Catalog<Device>.missing(inode) }
-          try catalog.giveUp(record, inode, writer)
+          let name = "the deleted \(old.kind == .snapshot ? "snapshot" : "volume") '\(old.name)'"
+          try self.giveUp(record, inode, name, catalog, writer)
         }
       }
       return gone
     }
-    giveBack(gone.map(\.inode))
-    return gone.map(\.record.name)
+    checkpointer.wake()
+    return gone
   }
 
   /// What `delete` would delete, as of the last checkpoint.

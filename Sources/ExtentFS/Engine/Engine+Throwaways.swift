@@ -63,7 +63,8 @@ extension Engine {
           state.volumes[volume.inode] = nil
           // What no checkpoint has written is gone with that.
           if state.newThrowaways.removeValue(forKey: volume.inode) == nil {
-            state.deletions.inodes.append(volume.inode)
+            let name = "the throwaway '\(volume.name)'"
+            state.deletions.waiting.append(Deletion(inode: volume.inode, name: name, mappedBlockCount: 0))
           }
         }
         return view

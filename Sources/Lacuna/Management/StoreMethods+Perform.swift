@@ -42,11 +42,10 @@ extension GetDeletions {
     // Nothing is given back any more where the store has failed.
     if !store.isReadOnly { try onDisk { () throws(ExtentFSError) in try store.engine.requireUsable() } }
     let backlog = try onDisk { () throws(ExtentFSError) in try store.engine.deletionBacklog() }
-    let deleted = try store.catalog().deleted
     // What a damaged store counts may be too much for a sum.
     return Deletions(
-      volumes: UInt64(deleted.count), mappedLeft: store.bytes(deleted.reduce(0) { $0 &+ $1.record.mappedBlocks }),
-      damaged: min(UInt64(backlog.damagedCount), UInt64(deleted.count)))
+      volumes: UInt64(backlog.count), mappedLeft: store.bytes(backlog.reduce(0) { $0 &+ $1.mappedBlockCount }),
+      damaged: UInt64(backlog.count { $0.damage != nil }))
   }
 }
 

@@ -85,7 +85,8 @@ extension DeleteVolumes {
       let gone = try store.changing { engine throws(ExtentFSError) in
         try engine.delete(names, withSnapshots: snapshots, force: force)
       }
-      return DeletionResult(deleted: gone, bytes: nil)
+      let damaged = wait ? try store.giveBack(gone, progress) : []
+      return DeletionResult(deleted: gone.map(\.record.name), damaged: damaged.isEmpty ? nil : damaged)
     }
     store.bringUpToDate()
     let doomed = try onDisk { () throws(ExtentFSError) in
@@ -93,10 +94,54 @@ extension DeleteVolumes {
     }
     var blockCount: UInt64 = 0
     for name in doomed {
-      let account = try onDisk { () throws(ExtentFSError) in try store.engine.spaceAccount(of: name) }
-      blockCount = blockCount &+ account.exclusiveCount
+      do throws(LacunaError) {
+        let account = try onDisk { () throws(ExtentFSError) in try store.engine.spaceAccount(of: name) }
+        blockCount = blockCount &+ account.exclusiveCount
+      } catch {
+        // It can be deleted, and gives nothing back.
+        guard error.code == .damaged else { throw error }
+      }
     }
     return DeletionResult(deleted: doomed, bytes: store.bytes(blockCount))
+  }
+}
+
+extension DiskStore {
+  /// Gives back the space of `gone`, in steps between which others come; what the background thread does of it meanwhile is done.
+  ///
+  /// - Returns: what of it is damaged.
+  fileprivate func giveBack(
+    _ gone: [CatalogEntry], _ progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> [DeletionResult.Damaged] {
+    let names = Dictionary(uniqueKeysWithValues: gone.map { ($0.inode, $0.record.name) })
+    var most: UInt64 = 0
+    do throws(LacunaError) {
+      while true {
+        let left = try onDisk { () throws(ExtentFSError) in
+          try engine.deletionBacklog().filter { names[$0.inode] != nil }
+        }
+        // What a damaged store counts may be too much for a sum.
+        let bytes = bytes(left.reduce(0) { $0 &+ $1.mappedBlockCount })
+        most = max(most, bytes)
+        try progress(Progress(stage: "giving back space", done: most - bytes, total: most, unit: .bytes))
+        let isOver = left.allSatisfy { $0.damage != nil }
+        if isOver {
+          return left.map { deletion in
+            DeletionResult.Damaged(
+              name: names[deletion.inode] ?? "", text: deletion.damage?.facts ?? "",
+              bytes: self.bytes(deletion.mappedBlockCount))
+          }
+        }
+        _ = try onDisk { () throws(ExtentFSError) in try engine.dropDeleted() }
+        // The lock is not a fair one: who waits for it gets it now.
+        usleep(1000)
+      }
+    } catch {
+      throw LacunaError(
+        error.code,
+        "deleted; but giving back the space has ended, and goes on by itself when the store is open and can be written: \(error.description)"
+      )
+    }
   }
 }
 

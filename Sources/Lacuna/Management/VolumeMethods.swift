@@ -67,29 +67,35 @@ public struct CreateVolume: StoreMethod {
 }
 
 /// `volume.delete`: deletes volumes and snapshots, all or none. The names are gone at once; the space comes back in the
-/// background (``GetDeletions``).
+/// background (``GetDeletions``), or before the answer where that is asked for. Reports progress then.
 ///
-/// Throws `.noSuchVolume`; `.busy` where clients are connected to one, unless forced.
+/// Throws `.noSuchVolume`; `.busy` where clients are connected to one, unless forced. What is thrown while the space comes back says that
+/// the names are gone.
 public struct DeleteVolumes: StoreMethod {
   public static let name = "volume.delete"
   public var names: [String]
   /// Also where clients are connected; their requests fail from then on.
   @Flag public var force: Bool
-  /// Also the volumes' snapshots, which stay otherwise.
+  /// Also the volumes' snapshots, which stay otherwise: those that were taken of them, and not of earlier volumes of the same name.
   @Flag public var snapshots: Bool
   /// Only says what would be deleted, and what would come back.
   @Flag public var dryRun: Bool
+  /// Returns when the space of what is deleted here is free again, but for what is damaged (``DeletionResult/damaged``).
+  @Flag public var wait: Bool
 
-  public init(names: [String], force: Bool = false, snapshots: Bool = false, dryRun: Bool = false) {
+  public init(
+    names: [String], force: Bool = false, snapshots: Bool = false, dryRun: Bool = false, wait: Bool = false
+  ) {
     self.names = names
     self.force = force
     self.snapshots = snapshots
     self.dryRun = dryRun
+    self.wait = wait
   }
 }
 
-/// `volume.rename`: gives a volume or a snapshot another name. A volume's snapshots go with it; a snapshot stays one of
-/// its volume.
+/// `volume.rename`: gives a volume or a snapshot another name. A volume's snapshots go with it, those that were taken of it; a
+/// snapshot stays one of its volume.
 ///
 /// Throws `.noSuchVolume`, `.nameTaken`, `.invalidParameter`.
 public struct RenameVolume: StoreMethod {
@@ -174,7 +180,8 @@ public struct CloneVolume: StoreMethod {
 
 /// `volume.rollback`: gives a volume the contents, and the size, of one of its snapshots. Newer snapshots stay.
 ///
-/// Throws `.noSuchVolume`; `.busy` where clients are connected, unless forced.
+/// Throws `.noSuchVolume`; `.invalidParameter` for a snapshot of an earlier volume that had the same name; `.busy` where clients are
+/// connected, unless forced.
 public struct RollBackVolume: StoreMethod {
   public static let name = "volume.rollback"
   /// The snapshot's whole name, `volume@snapshot`.

@@ -63,12 +63,30 @@ public struct DeletionResult: Codable, Sendable, Hashable {
   /// All names, those of snapshots that went with their volumes included.
   public var deleted: [String]
   /// How many bytes come back at least: those that none but one of them has. What several of them share and nobody else has comes
-  /// back as well. Only of a dry run, since it means reading their trees.
+  /// back as well. Nothing is counted of what cannot be read as a whole. Only of a dry run, since it means reading their trees.
   public var bytes: UInt64?
+  /// What of it does not give its space back, since it cannot be read; only where that was waited for, and nil where nothing is so.
+  public var damaged: [Damaged]?
 
-  public init(deleted: [String], bytes: UInt64?) {
+  /// Something that is deleted, and keeps its space.
+  public struct Damaged: Codable, Sendable, Hashable {
+    public var name: String
+    /// What is wrong with it.
+    public var text: String
+    /// How many bytes stay in use at most: those that it still maps, shared ones included.
+    public var bytes: UInt64
+
+    public init(name: String, text: String, bytes: UInt64) {
+      self.name = name
+      self.text = text
+      self.bytes = bytes
+    }
+  }
+
+  public init(deleted: [String], bytes: UInt64? = nil, damaged: [Damaged]? = nil) {
     self.deleted = deleted
     self.bytes = bytes
+    self.damaged = damaged
   }
 }
 

@@ -1,5 +1,4 @@
 internal import ArgumentParser
-internal import Glibc
 internal import Lacuna
 
 struct Delete: Verb {
@@ -40,15 +39,19 @@ struct Delete: Verb {
   func run() throws {
     let result = try withStore(dryRun ? .reading : .writing) { store in
       if dryRun { return try plan(store) }
-      // Only who can be asked is told what it gives back, which takes time to find out.
-      let plan = Terminal.canAsk && !confirmation.yes ? try plan(store) : DeletionResult(deleted: names, bytes: nil)
-      try Confirmation.ask(plan.question, isGiven: confirmation.yes)
-      let result = try store.call(DeleteVolumes(names: names, force: force, snapshots: snapshots))
       // Nobody goes on with it where the store is free.
-      if wait || store.isFree { try store.waitForDeletions(showing: common.progress) }
-      return result
+      var method = DeleteVolumes(names: names, force: force, snapshots: snapshots, wait: wait || store.isFree)
+      if !confirmation.yes {
+        // Only who can be asked is told what it gives back, which takes time to find out; and a yes is to that, and to nothing that came
+        // since, such as a snapshot.
+        let plan = Terminal.canAsk ? try plan(store) : DeletionResult(deleted: names)
+        try Confirmation.ask(plan.question, isGiven: false)
+        (method.names, method.snapshots) = (plan.deleted, false)
+      }
+      return try store.call(method)
     }
     try show(result) { $0.text(isPlan: dryRun) }
+    if let damaged = result.damaged { throw Failure(DeletionResult.text(of: damaged)) }
   }
 
   private func plan(_ store: StoreAccess) throws -> DeletionResult {
@@ -63,34 +66,19 @@ extension DeletionResult {
     return "Deleting \(what)" + (bytes.map { ", which gives back at least \(HumanReadable.bytes($0))" } ?? "")
   }
 
+  /// What stays in use, and why, in one line.
+  fileprivate static func text(of damaged: [Damaged]) -> String {
+    let named = damaged.prefix(3).map { "'\($0.name)': \($0.text)" }.joined(separator: "; ")
+    let rest = damaged.count > 3 ? "; and \(damaged.count - 3) more" : ""
+    // What a damaged store counts may be too much for a sum.
+    let bytes = damaged.reduce(0) { $0 &+ $1.bytes }
+    return
+      "deleted; but \(damaged.count == 1 ? "one" : "\(damaged.count)") cannot be read as a whole, so that up to "
+      + "\(HumanReadable.exactBytes(bytes)) stay in use (\(named)\(rest)); 'lacuna check' says more"
+  }
+
   fileprivate func text(isPlan: Bool) -> String {
     deleted.map { "\(isPlan ? "Would delete" : "Deleted") \($0.printable)\n" }.joined()
       + (bytes.map { "At least \(HumanReadable.exactBytes($0)) would come back\n" } ?? "")
-  }
-}
-
-extension StoreAccess {
-  /// Returns when no deleted volume holds space any more that can be given back.
-  ///
-  /// - Throws: where some keep theirs, since they are damaged.
-  fileprivate func waitForDeletions(showing style: ProgressStyle) throws {
-    var display = ProgressDisplay(style)
-    defer { display.finish() }
-    var most: UInt64 = 0
-    while true {
-      let left = try call(GetDeletions())
-      most = max(most, left.mappedLeft)
-      let work = WorkDone(phase: "giving back space", done: most - left.mappedLeft, total: most, unit: "bytes")
-      let damaged = left.damaged ?? 0
-      guard left.volumes > damaged else {
-        display.finish(work)
-        guard damaged > 0 else { return }
-        throw Failure(
-          "deleted; but a part of \(HumanReadable.count(damaged, "deleted volume")) cannot be read, so that up to "
-            + "\(HumanReadable.bytes(left.mappedLeft)) stay in use; 'lacuna check' says more")
-      }
-      display.show(work)
-      usleep(20_000)
-    }
   }
 }

@@ -324,7 +324,7 @@ import Testing
       { try store.engine.snapshot([("v", "v@late")], createdSeconds: 0) },
       {
         stop.waitUntilHit()
-        let gone = try store.engine.delete(["v"], withSnapshots: true, force: false)
+        let gone = try store.engine.delete(["v"], withSnapshots: true, force: false).map(\.record.name)
         if gone != ["v", "v@a", "v@late"] { throw CheckFailure("\(gone) are gone") }
       },
       {

@@ -134,7 +134,7 @@ private struct Fixture: Sendable {
     #expect(try StoreCheck.findings(on: store.device, readsData: false) == [])
     try store.engine.delete(["vm"], force: true)
     #expect(try store.engine.dropDeleted())
-    try #require(try store.engine.deletionBacklog().volumeCount == 1)
+    try #require(try store.engine.deletionBacklog().count == 1)
     let findings = try StoreCheck.findings(on: store.device, readsData: false)
     #expect(findings == [])
   }

@@ -168,7 +168,7 @@ struct NamespaceModel<Device: BlockDevice> {
 
   mutating func delete(_ names: [String], withSnapshots: Bool = false) throws {
     let all = names.flatMap { name in withSnapshots ? [name] + snapshots(of: name) : [name] }
-    let gone = try engine.delete(names, withSnapshots: withSnapshots, force: true)
+    let gone = try engine.delete(names, withSnapshots: withSnapshots, force: true).map(\.record.name)
     try check(Set(gone) == Set(all), "\(gone) were deleted, and \(all) should have been")
     for name in all {
       (disks[name], open[name], volumeNumbers[name], owners[name]) = (nil, nil, nil, nil)

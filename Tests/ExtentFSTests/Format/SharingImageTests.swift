@@ -160,7 +160,7 @@ private struct SharingImagePlan {
       let (engine, warnings) = try Engine.open(device, FileStoreUnderTest.options(limit: SharingImagePlan.limit))
       #expect(warnings == [])
       try compare(engine, plan)
-      #expect(try engine.deletionBacklog().volumeCount == (name == Self.names[1] ? 3 : 0))
+      #expect(try engine.deletionBacklog().count == (name == Self.names[1] ? 3 : 0))
       while try engine.dropDeleted() {}
       try compare(engine, plan)
       #expect(try engine.volumeRecords().count == plan.arrays.count)
