@@ -29,6 +29,7 @@ static const int lacuna_F_OFD_SETLK = 37;
 
 // ioctl(2) on a block device. The macros compute, so Swift does not see them.
 static const unsigned long lacuna_BLKGETSIZE64 = BLKGETSIZE64;
+static const unsigned long lacuna_BLKDISCARD = BLKDISCARD;
 
 // renameat2(2), linkat(2): relative paths are so from the working directory.
 static const int lacuna_AT_FDCWD = -100;

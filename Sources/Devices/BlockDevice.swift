@@ -31,6 +31,9 @@ public protocol BlockDevice: Sendable {
   ///   device cannot; the bytes are then unchanged.
   func discard(_ range: Range<UInt64>) throws(DeviceError)
 
+  /// As `discard`, but what the range reads as then, nobody knows, so that more devices can.
+  func giveBack(_ range: Range<UInt64>) throws(DeviceError)
+
   /// Whether `grow` can ever make the device longer.
   var canGrow: Bool { get }
 
@@ -51,6 +54,8 @@ public protocol BlockDevice: Sendable {
 }
 
 extension BlockDevice {
+  public func giveBack(_ range: Range<UInt64>) throws(DeviceError) { try discard(range) }
+
   /// Nothing is kept.
   public func forgetCached(_ range: Range<UInt64>) {}
 

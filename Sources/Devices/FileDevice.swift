@@ -41,7 +41,10 @@ public final class FileDevice: BlockDevice {
   /// The name of a file that has not got its own yet.
   private let temporaryPath: Locked<FilePath?>
   private let isPublished: ManagedAtomic<Bool>
-  private let isBlockDevice: Bool
+  /// The first bytes of a block device that `startAnew` was called for and `publish` was not; else none.
+  private let heldBack = HeldBytes()
+  /// Whether it is a block device rather than a file.
+  public let isBlockDevice: Bool
   private let currentByteCount: ManagedAtomic<UInt64>
   /// What was written, where it may not go into the file.
   private let scratch: ScratchPages?
@@ -117,10 +120,13 @@ public final class FileDevice: BlockDevice {
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
+      let held = isPublished.load(ordering: .acquiring) ? 0 : unsafe heldBack.read(into: buffer, at: offset)
+      // Safe: as much of the buffer is left.
+      let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[held...])
       if let scratch {
-        try unsafe scratch.read(into: buffer, at: offset, fill)
+        try unsafe scratch.read(into: rest, at: offset + UInt64(held), fill)
       } else {
-        try unsafe fill(buffer, at: offset)
+        try unsafe fill(rest, at: offset + UInt64(held))
       }
       counters.noteRead(byteCount)
     } catch {
@@ -137,7 +143,9 @@ public final class FileDevice: BlockDevice {
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
       try requireChangeable()
-      try unsafe put(buffer, at: offset)
+      let held = isPublished.load(ordering: .acquiring) ? 0 : unsafe heldBack.write(buffer, at: offset)
+      // Safe: as much of the buffer is left.
+      try unsafe put(UnsafeRawBufferPointer(rebasing: buffer[held...]), at: offset + UInt64(held))
       counters.noteWrite(byteCount)
     } catch {
       throw failure(.write, error, offset: offset, byteCount: UInt64(byteCount))
@@ -145,7 +153,7 @@ public final class FileDevice: BlockDevice {
   }
 
   /// Makes durable everything that completed before this call began. On a device that does not change its file it does nothing, nor
-  /// on a file before it is published, which a power cut leaves without a name.
+  /// on what is not published yet: a power cut leaves a file without a name, and a block device without its beginning.
   ///
   /// - Throws: `DeviceError`. The first failure is remembered, and this never succeeds again.
   public func sync() throws(DeviceError) {
@@ -190,6 +198,25 @@ public final class FileDevice: BlockDevice {
     }
   }
 
+  /// Gives the storage of the whole blocks in `range` back, which a block device is asked for by its own means; what they read as
+  /// then, nobody knows.
+  public func giveBack(_ range: Range<UInt64>) throws(DeviceError) {
+    guard isBlockDevice, scratch == nil else { return try discard(range) }
+    try DeviceError.checkRange(.discard, range, within: byteCount)
+    do throws(Errno) {
+      try requireChangeable()
+      try giveBackBlocks(of: range)
+    } catch {
+      throw failure(.discard, error, offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)
+    }
+  }
+
+  private func giveBackBlocks(of range: Range<UInt64>) throws(Errno) {
+    let whole = range.wholeBlocks(of: Self.blockDeviceAlignment)
+    guard !whole.isEmpty else { return }
+    try SystemCalls.discardBlocks(descriptor, offset: whole.lowerBound, byteCount: whole.upperBound - whole.lowerBound)
+  }
+
   /// Whether it is a file rather than a block device.
   public var canGrow: Bool { !isBlockDevice }
 
@@ -227,14 +254,65 @@ public final class FileDevice: BlockDevice {
   }
 }
 
-// MARK: Names
+// MARK: What is made anew
 
 extension FileDevice {
-  /// Makes the file durable, then gives it the name `path`, then makes that durable. Does nothing to one that has its name.
+  /// How much of a block device `startAnew` makes zero: all places where file systems, partition tables, RAID and the like keep what
+  /// they are known by, in bytes from its beginning and from its end.
+  public static let markedByteCounts = (beginning: UInt64(8 << 20), end: UInt64(1 << 20))
+
+  /// Begins to make something new on a block device, in place of all that it held: what is written to its first `byteCount` bytes is
+  /// kept in memory until `publish`. So what is made is there whole or not at all, whatever happens meanwhile.
   ///
+  /// When this returns, what the device held is not recognized any more, also after a power cut, and its storage is given back as far
+  /// as the device can.
+  ///
+  /// - Parameter byteCount: at most the device's length.
+  public func startAnew(holdingBack byteCount: Int) throws(DeviceError) {
+    do throws(Errno) {
+      try requireChangeable()
+      guard isBlockDevice, access == .readWrite, UInt64(byteCount) <= self.byteCount else { throw .invalidArgument }
+      let marked = Self.markedByteCounts
+      try writeZeroes(0..<min(max(marked.beginning, UInt64(byteCount)), self.byteCount))
+      try writeZeroes(self.byteCount - min(marked.end, self.byteCount)..<self.byteCount)
+    } catch {
+      throw failure(.write, error)
+    }
+    try sync()
+    // A device that cannot keeps the space, and nothing else changes.
+    let (first, last) = (max(Self.markedByteCounts.beginning, UInt64(byteCount)), Self.markedByteCounts.end)
+    if self.byteCount > first + last { try? giveBackBlocks(of: first..<self.byteCount - last) }
+    heldBack.hold(byteCount)
+    isPublished.store(false, ordering: .releasing)
+  }
+
+  /// Makes durable what was made anew, and only then writes what was held back of it: first the bytes of `range`, which are durable
+  /// before the others follow.
+  private func publishHeld(beginningWith range: Range<UInt64>) throws(DeviceError) {
+    let bytes = heldBack.release()
+    isPublished.store(true, ordering: .releasing)
+    try sync()
+    let first = range.clamped(to: 0..<UInt64(bytes.count))
+    for part in [first, 0..<first.lowerBound, first.upperBound..<UInt64(bytes.count)] where !part.isEmpty {
+      let result = unsafe bytes.withUnsafeBytes { buffer in
+        // Safe: the pointer is used inside the closure only, and the range is inside the bytes.
+        let piece = unsafe UnsafeRawBufferPointer(rebasing: buffer[Int(part.lowerBound)..<Int(part.upperBound)])
+        return Result { () throws(DeviceError) in try unsafe write(piece, at: part.lowerBound) }
+      }
+      try result.get()
+      try sync()
+    }
+  }
+
+  /// Makes the file durable, then gives it the name `path`, then makes that durable; of a block device, what was held back is written
+  /// when all else is durable. Does nothing to what is published.
+  ///
+  /// - Parameter range: what comes first of the bytes that were held back.
   /// - Throws: `DeviceError` of the operation `open`, with `EEXIST` where something has the name by now, or of the operation
   ///   `sync`. The file is gone then.
-  public func publish() throws(DeviceError) {
+  public func publish(beginningWith range: Range<UInt64> = 0..<0) throws(DeviceError) {
+    if isPublished.load(ordering: .acquiring) { return }
+    if isBlockDevice { return try publishHeld(beginningWith: range) }
     try temporaryPath.withLock { temporary throws(DeviceError) in
       guard let old = temporary else { return }
       temporary = nil

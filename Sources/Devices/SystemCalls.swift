@@ -93,6 +93,13 @@ enum SystemCalls {
     return byteCount
   }
 
+  /// Gives the storage of a range of a block device back; what it reads as then, nobody knows. See ioctl(2).
+  static func discardBlocks(_ descriptor: FileDescriptor, offset: UInt64, byteCount: UInt64) throws(Errno) {
+    var range = (offset, byteCount)
+    // Safe: the request reads exactly these two numbers.
+    try check { unsafe ioctl(descriptor.rawValue, lacuna_BLKDISCARD, &range) }
+  }
+
   /// Gives a file another name, which must not be taken. See renameat2(2).
   ///
   /// A file system that cannot rename so gets a second name for the file instead, and loses the first.

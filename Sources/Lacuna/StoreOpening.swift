@@ -19,6 +19,8 @@ struct StoreOpening {
   let options: StoreOptions
   let device: FileDevice
   let isReadOnly: Bool
+  /// Whether the store was made just now, and goes where a step fails.
+  var isNew = false
   let warnings: [String]
   let refusalOfWriting: LacunaError?
 
@@ -37,7 +39,7 @@ struct StoreOpening {
           (engine, warnings) = try opening.openEngine()
         } catch {
           opening.device.abandon()
-          guard error.isReasonToReadOnly, opening.device.access != .readOnly else { throw error }
+          guard error.isReasonToReadOnly, opening.device.access != .readOnly, !opening.isNew else { throw error }
           if opening.isReadOnly {
             // What cannot be merged can be read beside the trees.
             mergesJournal = false
@@ -60,7 +62,7 @@ struct StoreOpening {
       do throws(LacunaError) {
         try checkShape(of: engine)
         if options.makesVolume { try findOrMakeVolume(in: engine) }
-        do { try device.publish() } catch { throw LacunaError(error) }
+        do { try device.publish(beginningWith: engine.superblockRange) } catch { throw LacunaError(error) }
         return OpenedStore(
           engine: engine, device: device, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten,
           warnings: self.warnings + warnings,
@@ -102,9 +104,11 @@ struct StoreOpening {
     } catch {
       switch (error.operation, error.errno) {
       case (.open, ENOENT) where options.createsMissing:
-        device = try Self.create(path, options)
+        try Self.requireSize(path, options)
         // It has its name only when all is there, its volume too, and goes where a step fails.
-        (isReadOnly, warnings) = (false, [])
+        do { device = try FileDevice(preparing: path) } catch { throw Self.failure(error, path) }
+        try Self.format(device, options)
+        (isReadOnly, warnings, isNew) = (false, [], true)
       case (.open, EACCES), (.open, EPERM), (.open, EROFS):
         do { device = try FileDevice(opening: path, access: reading) } catch { throw Self.failure(error, path) }
         isReadOnly = true
@@ -112,9 +116,36 @@ struct StoreOpening {
       default: throw Self.failure(error, path)
       }
     }
+    guard device.isBlockDevice, !isReadOnly, options.createsMissing else { return }
+    isNew = try Self.makeStore(on: device, options)
   }
 
-  private static func create(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> FileDevice {
+  /// Makes a store on a block device that holds none, or whose contents it may replace. Others are there already.
+  private static func makeStore(on device: FileDevice, _ options: StoreOptions) throws(LacunaError) -> Bool {
+    let contents: DeviceContents
+    do { contents = try DeviceContents(of: device) } catch { throw LacunaError(error) }
+    switch contents {
+    case .blank: break
+    case .store where !options.replacesContents: return false
+    case .other(let found) where !options.replacesContents:
+      throw LacunaError(
+        .invalidParameter,
+        "\(device.path) is not blank, but holds \(found); 'lacuna create' with --force makes a store in place of that")
+    case .store, .other: break
+    }
+    // What is refused for other reasons must not cost what the device holds.
+    try requireSize(device.path, options)
+    try onDisk { () throws(ExtentFSError) in
+      _ = try Engine.geometry(of: formatOptions(options), on: device)
+      if options.makesVolume { try VolumeName.check(options.volumeName ?? StoreOptions.defaultVolumeName, .volume) }
+    }
+    do { try device.startAnew(holdingBack: Int(StoreGeometry.journalOffset)) } catch { throw LacunaError(error) }
+    try format(device, options)
+    return true
+  }
+
+  /// Refuses to make a store without what that takes.
+  private static func requireSize(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) {
     if options.makesVolume {
       guard let byteCount = options.byteCount else {
         throw LacunaError(
@@ -124,15 +155,19 @@ struct StoreOpening {
         throw LacunaError(.invalidParameter, "a disk has from 1 to 2^63 - 1 bytes, not \(byteCount)")
       }
     }
+  }
+
+  private static func formatOptions(_ options: StoreOptions) -> FormatOptions {
     var format = FormatOptions()
     format.blockByteCount = Int(clamping: options.blockByteCount ?? StoreOptions.defaultBlockByteCount)
     format.journalByteCount = options.journalByteCount ?? StoreOptions.defaultJournalByteCount
     format.limitByteCount = options.storedLimitByteCount ?? 0
     format.createdSeconds = UInt64(max(time(nil), 0))
-    let device: FileDevice
-    do { device = try FileDevice(preparing: path) } catch { throw failure(error, path) }
-    do { try Engine.format(device, format) } catch { throw LacunaError(error) }
-    return device
+    return format
+  }
+
+  private static func format(_ device: FileDevice, _ options: StoreOptions) throws(LacunaError) {
+    do { try Engine.format(device, formatOptions(options)) } catch { throw LacunaError(error) }
   }
 
   /// Whether it is read-only for no other reason than that this was asked for.
@@ -217,8 +252,10 @@ struct StoreOpening {
 
   private static func failure(_ error: DeviceError, _ path: FilePath) -> LacunaError {
     guard error.operation == .lock else { return LacunaError(error) }
-    let holder = LockHolder.find(of: path).map { " by process \($0)" } ?? ""
-    return LacunaError(.inUse, "\(path) is in use\(holder)")
+    if let holder = LockHolder.find(of: path) { return LacunaError(.inUse, "\(path) is in use by process \(holder)") }
+    // Of the operation `lock`, only a block device that something else claims.
+    let claimed = error.errno == EBUSY ? ": it is mounted, or held by LVM, RAID, swap or a program" : ""
+    return LacunaError(.inUse, "\(path) is in use\(claimed)")
   }
 }
 

@@ -42,6 +42,9 @@ public struct StoreOptions: Sendable {
   public var reservationByteCount: UInt64?
   /// Whether a store or a volume that is not there is made.
   public var createsMissing = true
+  /// Whether a new store takes the place of whatever a block device holds, be that another store. False makes one only on a device
+  /// that is blank. Means nothing for files, in whose place none is ever made.
+  public var replacesContents = false
   /// The size of a block in bytes, a power of two from 4096 to 65536: what a new store gets, and what one that is there must
   /// have.
   public var blockByteCount: UInt64?

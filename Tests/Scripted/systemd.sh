@@ -19,7 +19,7 @@ fi
 place=$work/place
 group=$own_group/lacuna-$$
 unit_path=/etc/systemd/system:/usr/local/lib/systemd/system:/units
-launcher='' machine_pid=''
+launcher='' machine_pid='' loop=''
 # shellcheck disable=SC2317 # finish() calls it
 clean_up() {
   if [ -n "$launcher" ]; then
@@ -28,6 +28,7 @@ clean_up() {
   fi
   # All processes of the machine end with it, but a moment later.
   if [ -d "$group" ]; then wait_until 10 remove_groups; fi
+  if [ -n "$loop" ]; then losetup --detach "$loop"; fi
 }
 
 # shellcheck disable=SC2317 # wait_until calls it
@@ -198,6 +199,49 @@ check "options of the unit reach nbdkit" is_read_only "$uri"
 check "TCP works too" is_read_only nbd://127.0.0.1:10809
 in_machine rm -r "/etc/systemd/system/$service.d" "/etc/systemd/system/$socket.d"
 in_machine systemctl daemon-reload
+
+# --- A store on a block device
+
+if truncate --size 96M "$work/device" && loop=$(losetup --find --show "$work/device" 2>"$work/losetup"); then
+  device_store=/var/lib/lacuna/big.lacuna big="nbd+unix:///?socket=/run/lacuna/big.sock"
+  control=/run/lacuna/dev/${loop##*/}.sock
+  in_machine mknod -m 600 "$loop" b "$(stat --format %Hr "$loop")" "$(stat --format %Lr "$loop")"
+  in_machine chown lacuna "$loop"
+  in_machine ln -s "$loop" "$device_store"
+  in_machine mkdir /etc/systemd/system/lacuna@big.service.d
+  # shellcheck disable=SC2016 # the quotes are of Markdown
+  sed -n '\|^# /etc/systemd/system/lacuna@big.service.d/device.conf|,/^```/{/^```/!p}' "$repository/docs/guides/systemd.md" \
+    | in_machine tee /etc/systemd/system/lacuna@big.service.d/device.conf >"$work/device.conf"
+  check "the guide has the settings for it" grep -q '^PrivateDevices=no' "$work/device.conf"
+  in_machine systemctl daemon-reload
+  check "a store is made on it" in_machine lacuna create "$loop" --size 1G --volume vm1
+  check "its socket starts" in_machine systemctl start lacuna@big.socket
+  check_equal "it is served" 1073741824 "$(in_machine nbdinfo --size "$big")"
+  check_equal "modes and owners of its control socket and the folder of that" "700 lacuna lacuna
+600 lacuna lacuna" "$(in_machine stat --format '%a %U %G' /run/lacuna/dev "$control")"
+  check "root manages it" in_machine lacuna snapshot "$device_store" vm1@monday
+  check "clients write, and space goes back" in_machine /usr/bin/python3 -c "
+import nbd
+client = nbd.NBD()
+client.connect_uri('$big')
+client.pwrite(b'x' * (8 << 20), 1 << 20)
+client.flush()
+client.trim(4 << 20, 1 << 20)
+client.flush()
+"
+  check "a restart" in_machine systemctl restart lacuna@big.service
+  check "and all is there" in_machine /usr/bin/python3 -c "
+import nbd
+client = nbd.NBD()
+client.connect_uri('$big')
+assert client.pread(4 << 20, 5 << 20) == b'x' * (4 << 20)
+"
+  check "the other store's server is not in its way" in_machine lacuna list "$store"
+  check "it stops" in_machine systemctl stop lacuna@big.socket
+  check "the store is whole" in_machine lacuna check "$device_store" --data
+else
+  skip "a store on a block device" "no loop device can be had"
+fi
 
 # --- The end
 

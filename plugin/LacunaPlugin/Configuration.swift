@@ -46,7 +46,7 @@ enum Parameter: String, CaseIterable {
       return "detect-zeroes=<BOOL>\n                  Make holes of zeroes that are written (default on)."
     case .control:
       return
-        "control=<PATH>|off\n                  Unix socket to manage the store by (default: the store's name with .sock)."
+        "control=<PATH>|off\n                  Unix socket to manage the store by (default: the store's name with .sock;\n                  of a block device, a name in /run/lacuna/dev)."
     case .memory:
       return "memory=<SIZE>     Size of a disk that is held in memory, instead of store=."
     case .engine:

@@ -67,6 +67,7 @@ final class Server: Sendable {
       guard let store = options.path else { return nil }
       let path = ControlSocket.path(forStore: store)
       do throws(LacunaError) {
+        try StorePlace.makeFolder(forStore: store)
         return try ControlServer(path: path)
       } catch {
         // Such as a folder that is not ours, or another server of the same store, which both only read.

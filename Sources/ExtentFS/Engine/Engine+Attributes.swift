@@ -62,10 +62,7 @@ extension Engine {
   /// - Throws: as the operations of the namespace do; `.invalidArgument` for a limit of a store on a block device, which has a length
   ///   of its own.
   package func setAttributes(_ change: StoreAttributes) throws(ExtentFSError) {
-    guard change.limitByteCount == nil || device.canGrow else {
-      throw ExtentFSError(
-        .invalidArgument, "a limit is for stores in files: this one is on a block device, and as large as that")
-    }
+    guard change.limitByteCount == nil || device.canGrow else { throw Self.limitOnDevice }
     try checkpoint { plan throws(ExtentFSError) in
       if let name = change.defaultVolume {
         plan.catalog.superblock.defaultInode = name.isEmpty ? 0 : try plan.catalog.find(existing: name).inode

@@ -118,7 +118,7 @@ extension Engine {
     {
       let bytes = blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count)
       // A device that cannot discard keeps the space, and nothing else changes.
-      try? device.discard(bytes)
+      try? device.giveBack(bytes)
       try space.didTrim(run)
       rest = rest.minusOrZero(run.count)
     }

@@ -59,6 +59,12 @@ package struct EngineStatistics: Sendable {
 }
 
 extension Engine {
+  /// Where on the device the newest superblock is, in bytes.
+  package var superblockRange: Range<UInt64> {
+    let start = StoreGeometry.superblockOffset(ofSlot: state.withLock { $0.slot })
+    return start..<start + UInt64(Superblock.encodedByteCount)
+  }
+
   /// What the store has done since it was opened.
   package var statistics: EngineStatistics {
     let counts = nodes.counts

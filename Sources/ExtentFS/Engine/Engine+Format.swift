@@ -19,14 +19,36 @@ package struct FormatOptions: Sendable {
 }
 
 extension Engine {
-  /// Makes an empty store on `device`, which grows as far as needed. What the device held is lost.
+  /// Where everything is to be in a store that `format` makes; nothing is written.
   ///
-  /// The superblock comes last: a crash before it is durable leaves something that is no store.
-  package static func format(_ device: Device, _ options: FormatOptions) throws(ExtentFSError) {
+  /// - Throws: `.invalidArgument` where it cannot be made.
+  package static func geometry(of options: FormatOptions, on device: Device) throws(ExtentFSError) -> StoreGeometry {
     guard let blockSize = BlockSize(byteCount: options.blockByteCount) else {
       throw ExtentFSError(.invalidArgument, "a store cannot have blocks of \(options.blockByteCount) bytes")
     }
     let geometry = try StoreGeometry(blockSize: blockSize, journalByteCount: options.journalByteCount)
+    let headByteCount = blockSize.offset(of: geometry.headBlockCount)
+    guard device.canGrow || device.byteCount >= headByteCount else {
+      throw ExtentFSError(
+        .invalidArgument,
+        "the device has \(device.byteCount) bytes, and a store with a journal of \(options.journalByteCount) takes "
+          + "\(headByteCount) besides its volumes")
+    }
+    guard device.canGrow || options.limitByteCount == 0 else { throw limitOnDevice }
+    return geometry
+  }
+
+  /// Why there is no limit for a store on a block device.
+  static var limitOnDevice: ExtentFSError {
+    ExtentFSError(.invalidArgument, "a limit is for a store in a file; on a block device, a store is as large as that")
+  }
+
+  /// Makes an empty store on `device`, which grows as far as needed. What the device held is lost.
+  ///
+  /// The superblock comes last: a crash before it is durable leaves something that is no store.
+  package static func format(_ device: Device, _ options: FormatOptions) throws(ExtentFSError) {
+    let geometry = try geometry(of: options, on: device)
+    let blockSize = geometry.blockSize
     let headByteCount = blockSize.offset(of: geometry.headBlockCount)
     do throws(DeviceError) {
       if device.byteCount < headByteCount { try device.grow(to: headByteCount) }

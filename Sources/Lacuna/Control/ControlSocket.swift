@@ -4,9 +4,9 @@ internal import SystemPackage
 /// The name of a control socket in the file system.
 public enum ControlSocket {
   /// Where the server of the store at `storePath` listens, unless it was told otherwise: beside the store, whose symbolic
-  /// links are followed, with `.sock` behind its name.
+  /// links are followed, with `.sock` behind its name; of a block device see ``StorePlace``.
   public static func path(forStore storePath: String) -> String {
-    (ControlCalls.realPath(storePath) ?? storePath) + ".sock"
+    StorePlace.companion(ofStore: storePath, suffix: ".sock", followsLinks: true)
   }
 
   /// Connects to the server at `path`.

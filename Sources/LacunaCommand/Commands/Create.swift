@@ -12,6 +12,7 @@ struct Create: Verb {
         lacuna create s.lacuna --volume vm1 --size 10G
         lacuna create s.lacuna --volume vms/web1 --size 1T --quota 200G
         lacuna create big.lacuna --size 100T --block-size 64K --journal 256M
+        lacuna create /dev/sdx --size 10G
       """)
 
   @OptionGroup var target: StoreArgument
@@ -44,12 +45,15 @@ struct Create: Verb {
   )
   var limit: ByteCount?
 
+  @Flag(help: "Make a new store in place of whatever a block device holds.")
+  var force = false
+
   @OptionGroup var common: CommonOptions
 
   private var describesNewStore: Bool { blockSize != nil || journal != nil || limit != nil }
 
   func run() throws {
-    if common.control == nil, !StoreFile.exists(target.store) {
+    if try makesNewStore() {
       let info = try makeStore()
       return try show(info) {
         "Made the store \(target.store) with the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n"
@@ -69,10 +73,23 @@ struct Create: Verb {
     }
   }
 
+  /// Whether there is no store yet, or another one takes its place.
+  private func makesNewStore() throws -> Bool {
+    guard common.control == nil else { return false }
+    switch try StorePlace(at: target.store) {
+    case .nothing: return true
+    case .blockDevice(let hasStore): return force || !hasStore
+    case .file where force:
+      throw Failure("\(target.store) is no block device, and --force is for these; remove it first")
+    case .file: return false
+    }
+  }
+
   /// Makes the store with its first volume, both or none.
   private func makeStore() throws -> VolumeInfo {
     var options = StoreOptions()
-    options.path = target.store
+    options.path = StoreFile.absolute(target.store)
+    options.replacesContents = force
     options.volumeName = volume
     options.byteCount = size.bytes
     options.blockByteCount = blockSize?.bytes

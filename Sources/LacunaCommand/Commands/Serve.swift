@@ -10,7 +10,7 @@ struct Serve: ParsableCommand {
       Listens on the Unix socket STORE.nbd, which only your user may open, or with --port on 127.0.0.1: never on other
       addresses. Where nbdkit dies, another one serves the same socket at once. Behind -- come nbdkit's own options and
       more parameters of the plugin (nbdkit-lacuna-plugin(1)). Without STORE, they say what to serve, and socket and log are
-      in a new folder. A service manager may pass in sockets instead, and restart it, as systemd does.
+      in a new folder; of a block device, they are in /run/lacuna/dev. A service manager may pass in sockets instead, and restart it, as systemd does.
 
       Examples:
         lacuna serve s.lacuna
@@ -96,7 +96,7 @@ struct Serve: ParsableCommand {
 
   private func address(in folder: PrivateFolder?) throws -> ListenAddress {
     if let port { return .loopback(port: port) }
-    let beside = store.map { "\($0).nbd" }
+    let beside = store.map { StorePlace.companion(ofStore: $0, suffix: ".nbd") }
     return try .unixSocket(at: socket ?? beside ?? folder?.socket ?? "socket")
   }
 
@@ -125,6 +125,7 @@ struct Serve: ParsableCommand {
     let announcement = Announcement(
       what: store ?? service.parameters.joined(separator: " "), address: address, isInMemory: service.isInMemory)
     if noRestart, let warning = service.nbdkit.warning { Terminal.writeMessage("lacuna: warning: \(warning)\n") }
+    if let store { try makeFolder(for: store) }
     let listener = try ClientListener(on: address)
     guard background else {
       let code = try supervise(service, listener, folder) {
@@ -133,7 +134,7 @@ struct Serve: ParsableCommand {
       if code != 0 { throw ExitCode(code) }
       return
     }
-    let beside = store.map { "\($0).log" }
+    let beside = store.map { StorePlace.companion(ofStore: $0, suffix: ".log") }
     let log = Process.absolute(self.log ?? beside ?? folder?.log ?? "log")
     let process = try Background.begin(log: log) { announce in
       try supervise(service, listener, folder) {
@@ -143,6 +144,12 @@ struct Serve: ParsableCommand {
     }
     let ending = store.map { "lacuna stop \($0.shellQuoted)" } ?? "kill \(process)"
     try Terminal.write(announcement.facts(process: process, log: log, ending: ending))
+  }
+
+  /// Makes the folder for what is not beside a store, where something goes there.
+  private func makeFolder(for store: String) throws {
+    if socket != nil || port != nil, log != nil || !background { return }
+    try StorePlace.makeFolder(forStore: store)
   }
 
   /// Serves until that ends, and returns the exit code.

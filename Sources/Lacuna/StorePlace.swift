@@ -1,0 +1,88 @@
+internal import Devices
+internal import ExtentFS
+internal import Glibc
+internal import SystemPackage
+
+/// What is at a path that names a store, or is to; and where the sockets of its server are.
+public enum StorePlace: Sendable, Hashable {
+  case nothing
+  /// A file, or what is neither a file nor a block device.
+  case file
+  case blockDevice(hasStore: Bool)
+
+  /// Looks at `path`, whose symbolic links are followed. It does not look whether what is there is in use.
+  ///
+  /// - Throws: where a block device cannot be read.
+  public init(at path: String) throws(LacunaError) {
+    guard let kind = Self.kind(path) else {
+      self = .nothing
+      return
+    }
+    guard kind == S_IFBLK else {
+      self = .file
+      return
+    }
+    do {
+      let file = try FileDescriptor.open(FilePath(path), .readOnly, options: [.closeOnExec])
+      defer { try? file.close() }
+      let marks = try (0..<StoreGeometry.superblockSlotCount).map { slot in
+        var mark: UInt64 = 0
+        let offset = Int64(StoreGeometry.superblockOffset(ofSlot: slot))
+        // Safe: the kernel fills in at most the bytes of `mark`.
+        _ = try unsafe withUnsafeMutableBytes(of: &mark) { try unsafe file.read(fromAbsoluteOffset: offset, into: $0) }
+        return UInt64(littleEndian: mark)
+      }
+      self = .blockDevice(hasStore: marks.contains(Superblock.magic))
+    } catch let error as Errno {
+      throw LacunaError(.deviceFailed(errno: error.rawValue), "cannot read \(path): \(error)")
+    } catch {
+      throw LacunaError(.internalFailure, "\(error)")
+    }
+  }
+
+  private static func kind(_ path: String) -> mode_t? {
+    var status = stat()
+    // Safe: the kernel fills in a structure of this type, which outlives the call.
+    return unsafe stat(path, &status) == 0 ? status.st_mode & S_IFMT : nil
+  }
+
+  // MARK: What belongs to a store
+
+  /// The file that belongs to the store at `store` and whose name ends in `suffix`, such as a socket of its server, unless that was told
+  /// otherwise: beside a store in a file, with `suffix` behind its name. What belongs to one on a block device is not put into /dev: it
+  /// is named for the device in `/run/lacuna/dev`, or for a user with a runtime folder of their own in `$XDG_RUNTIME_DIR/lacuna/dev`.
+  ///
+  /// - Parameter followsLinks: whether a file is looked for behind symbolic links; a block device always is.
+  public static func companion(ofStore store: String, suffix: String, followsLinks: Bool = false) -> String {
+    let real = ControlCalls.realPath(store)
+    guard let real, kind(real) == S_IFBLK else { return (followsLinks ? real ?? store : store) + suffix }
+    let name = real.hasPrefix("/dev/") ? real.dropFirst(5) : real.dropFirst()
+    return "\(runtimeFolder)/dev/\(name.replacing("/", with: "!"))\(suffix)"
+  }
+
+  /// Makes the folder of such files, for this user alone, where it is one for block devices and is not there.
+  public static func makeFolder(forStore store: String) throws(LacunaError) {
+    guard let real = ControlCalls.realPath(store), kind(real) == S_IFBLK else { return }
+    // The outer one may have sockets of systemd's, for other users.
+    for (folder, mode) in [(runtimeFolder, 0o755 as mode_t), ("\(runtimeFolder)/dev", 0o700)] {
+      if unsafe mkdir(folder, mode) == 0 {
+        // Whatever the umask is.
+        _ = unsafe chmod(folder, mode)
+        continue
+      }
+      if errno == EEXIST { continue }
+      let error = Errno(rawValue: errno)
+      throw LacunaError(
+        .deviceFailed(errno: error.rawValue),
+        "cannot make \(folder), where the sockets of a store on a block device are: \(error)")
+    }
+  }
+
+  private static var runtimeFolder: String {
+    // Safe: the value ends in a NUL, and nothing changes the environment.
+    guard geteuid() != 0, let value = unsafe getenv("XDG_RUNTIME_DIR"), case let folder = unsafe String(cString: value),
+      folder.hasPrefix("/")
+    else { return "/run/lacuna" }
+    return "\(folder)/lacuna"
+  }
+}
