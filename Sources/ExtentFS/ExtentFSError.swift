@@ -14,6 +14,8 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
     case newerFormat
     /// The store has features that this version does not know, and may be read, but not written.
     case readOnlyFormat
+    /// The store's newest superblock may be lost: it may be read as of the one before, but not written.
+    case olderSuperblock
     /// Another process has the store open.
     case inUse
     /// There is no volume or snapshot of that name.

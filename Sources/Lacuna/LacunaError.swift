@@ -37,6 +37,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case newerFormat
     /// The store may only be read, since it has features that this version does not know.
     case readOnlyFormat
+    /// The store may only be read, since its newest superblock may be lost.
+    case olderSuperblock
     /// Nobody answers on the control socket, or not in time.
     case unreachable
     /// What came over the control socket is no request, or no answer.
@@ -74,7 +76,7 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case .failed: EIO
     case .inUse: EBUSY
     case .notAStore, .newerFormat: EINVAL
-    case .readOnlyFormat: EROFS
+    case .readOnlyFormat, .olderSuperblock: EROFS
     case .unreachable: ECONNREFUSED
     case .invalidRequest: EPROTO
     case .deviceFailed(let errno): errno
@@ -106,6 +108,7 @@ extension LacunaError {
       case .notAStore: .notAStore
       case .newerFormat: .newerFormat
       case .readOnlyFormat: .readOnlyFormat
+      case .olderSuperblock: .olderSuperblock
       case .inUse: .inUse
       case .noSuchVolume, .deleted: .noSuchVolume
       case .nameTaken: .nameTaken

@@ -184,6 +184,7 @@ struct StoreOpening {
     engineOptions.cacheByteCount = options.cacheByteCount
     engineOptions.limitByteCount = options.limitByteCount
     engineOptions.detectsZeroes = options.detectsZeroes
+    engineOptions.acceptsOlderSuperblock = options.acceptsOlderSuperblock
     engineOptions.checkpointSeconds = options.checkpointSeconds
     engineOptions.reportsDetail = options.reportsDetail
     engineOptions.reportsDamage = { [report = options.reportsDamage] damage in report(damage.text) }
@@ -263,7 +264,7 @@ extension LacunaError {
   /// Whether a store that cannot be opened for writing may be opened for reading.
   fileprivate var isReasonToReadOnly: Bool {
     switch code {
-    case .readOnlyFormat, .damaged, .failed, .outOfSpace, .deviceFailed(errno: EIO): true
+    case .readOnlyFormat, .olderSuperblock, .damaged, .failed, .outOfSpace, .deviceFailed(errno: EIO): true
     default: false
     }
   }

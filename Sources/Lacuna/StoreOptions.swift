@@ -27,6 +27,8 @@ public struct StoreOptions: Sendable {
   /// Whether the volume is looked for, and made where it is not there. False to open a store, or to make an empty one, without
   /// a thought for its volumes; `volumeName` and `byteCount` then mean nothing.
   public var makesVolume = true
+  /// Whether to write to a store whose newest superblock may be lost, by going on from the one before; see `lacuna recover`.
+  public var acceptsOlderSuperblock = false
   /// Whether a store that is there is opened for reading only, so that not a byte of it changes; nothing is made then.
   public var opensReadOnly = false
   /// Whether a store that is opened for reading only looks as it would if it were opened for writing: with what its journal says

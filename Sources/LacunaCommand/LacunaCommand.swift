@@ -24,7 +24,7 @@ struct LacunaCommand: ParsableCommand {
         name: "Change",
         subcommands: [
           Create.self, Resize.self, Rename.self, SetSettings.self, Delete.self, Snapshot.self, Clone.self,
-          Rollback.self, Promote.self,
+          Rollback.self, Promote.self, Recover.self,
         ]),
       CommandGroup(name: "Serve", subcommands: [Serve.self]),
     ])

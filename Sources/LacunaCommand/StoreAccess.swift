@@ -9,6 +9,8 @@ enum StorePurpose {
   case inspecting
   /// To change it.
   case writing
+  /// To change it, also where its newest superblock may be lost.
+  case recovering
 }
 
 /// A store to ask: opened by this process where nobody else has it, else by way of the process that serves it.
@@ -102,14 +104,16 @@ struct StoreAccess {
     options.path = StoreFile.absolute(path)
     options.createsMissing = false
     options.makesVolume = false
-    options.opensReadOnly = purpose != .writing
+    let changes = purpose == .writing || purpose == .recovering
+    options.opensReadOnly = !changes
+    options.acceptsOlderSuperblock = purpose == .recovering
     options.mergesJournal = purpose != .inspecting
     let store = try Store(options)
-    if let refusal = store.refusalOfWriting, purpose == .writing {
+    if let refusal = store.refusalOfWriting, changes {
       try? store.close()
       throw refusal
     }
-    if purpose == .writing { try store.startBackgroundWork() }
+    if changes { try store.startBackgroundWork() }
     return store
   }
 

@@ -49,8 +49,11 @@ struct Lab {
   }
 
   /// Serves the store while `body` runs.
-  func serve(_ parameters: [String] = [], _ body: (NBDServer) throws -> Void) throws {
-    let command = NBDServerCommand(plugin: try Program.plugin(), parameters: ["store=\(store)"] + parameters)
+  func serve(
+    _ parameters: [String] = [], options: [String] = [], _ body: (NBDServer) throws -> Void
+  ) throws {
+    let command = NBDServerCommand(
+      plugin: try Program.plugin(), parameters: ["store=\(store)"] + parameters, options: options)
     try NBDServer.run(command, body)
   }
 

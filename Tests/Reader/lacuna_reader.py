@@ -246,15 +246,42 @@ class Store:
         return data
 
     def newest_superblock(self):
-        valid, failure = [], None
+        """The superblock that counts. What is wrong with the other slot is a finding, unless it was torn (3)."""
+        valid, broken, self.slot_findings = [], [], []
         for offset in (0, SECOND_SLOT):
+            data = self.read(offset, SUPERBLOCK_SIZE)
             try:
-                valid.append(Superblock(self.read(offset, SUPERBLOCK_SIZE)))
+                valid.append((Superblock(data), data))
             except Damaged as error:
-                failure = error
+                broken.append((offset, data, error))
         if not valid:
-            raise Refused(f"no valid superblock: {failure}")
-        return max(valid, key=lambda superblock: superblock.generation)
+            raise Refused(f"no valid superblock: {broken[-1][2]}")
+        newest, sound = max(valid, key=lambda pair: pair[0].generation)
+        for offset, data, error in broken:
+            near, ends = {newest.generation + step for step in (-1, 0, 1)}, {u64(data, 64), u64(data, 4088)}
+            if newest.generation == 1 and not any(data) or len(ends) == 2 and ends <= near:
+                continue
+            mended = self.mended(data, sound)
+            if mended is not None and mended.generation == newest.generation + 1:
+                newest = mended
+            older = u64(data, 64) in (newest.generation - 1, newest.generation)
+            self.slot_findings.append(f"the superblock at {offset}: {error}; " + (
+                "it was mended" if mended else "it was the older one" if older else "it may have been the newest"))
+        return newest
+
+    @staticmethod
+    def mended(data, sound):
+        """What was in a slot, where only bytes that never differ have changed. (A single other byte is not looked for here.)"""
+        constant = [(0, 12), (40, 64), (80, 88), (144, 152), (4064, 4088)]
+        for ranges in (constant + [(16, 40), (280, 4032)], constant + [(512, 4032)]):
+            candidate = bytearray(data)
+            for start, end in ranges:
+                candidate[start:end] = sound[start:end]
+            try:
+                return Superblock(bytes(candidate))
+            except Damaged:
+                pass
+        return None
 
     def metadata(self, block, checksum):
         require(block < self.block_count, f"block {block} is behind the device's end")
@@ -401,7 +428,7 @@ def cut(run, first, end):
 # --- Checking ---
 class Check:
     def __init__(self, store):
-        self.store, self.superblock, self.findings = store, store.superblock, []
+        self.store, self.superblock, self.findings = store, store.superblock, list(store.slot_findings)
         self.reached = {}  # what leads to a block first, by the block
         self.references = {}  # how many places lead to a block (8)
         self.node_blocks, self.shared_nodes = set(), {}

@@ -81,6 +81,7 @@ package final class StoreCheck<Device: BlockDevice> {
   func run() throws(ExtentFSError) -> StoreCheckReport {
     try readSpace()
     report.generation = superblock.generation
+    try checkSlots()
     try readShared()
     try readNames()
     try readInodes()
@@ -109,6 +110,14 @@ package final class StoreCheck<Device: BlockDevice> {
   func note(_ error: ExtentFSError, _ path: String) throws(ExtentFSError) {
     guard error.code == .damaged else { throw error }
     report.note("\(path): \(error.facts)")
+  }
+
+  /// Looks at both slots. One that a power cut tore is no finding.
+  private func checkSlots() throws(ExtentFSError) {
+    var found: SuperblockSearch?
+    try points.withoutCheckpoints { () throws(ExtentFSError) in found = try device.findSuperblock() }
+    guard let broken = found?.broken, let part = broken.part else { return }
+    report.note("\(part): \(broken.error.facts); \(broken.effect)")
   }
 
   /// Compares the superblock's numbers with what was found.

@@ -18,6 +18,7 @@ struct Recovery<Device: BlockDevice> {
   let options: EngineOptions
   let superblock: Superblock
   let slot: Int
+  let search: SuperblockSearch
   let nodes: NodeCache<Device>
   let spaceRoot: Locked<TreeRoot>
   let space: SpaceMap<Device>
@@ -36,7 +37,8 @@ struct Recovery<Device: BlockDevice> {
     (self.damage, self.readOnly) = (damage, readOnly)
     self.device = device
     self.options = options
-    (superblock, slot) = try device.newestSuperblock()
+    search = try device.findSuperblock()
+    (superblock, slot) = (search.superblock, search.slot)
     let geometry = superblock.geometry
     let deviceBlockCount = device.byteCount >> geometry.blockSize.shift
     guard superblock.blockCount <= deviceBlockCount else {
@@ -94,6 +96,21 @@ struct Recovery<Device: BlockDevice> {
     checksums = ChecksumTable(space: space, byteBudget: half, damage: damage)
     // Before the journal is read: that would fill the kernel's memory with large folios of it.
     mapping = readOnly ? nil : device.map(geometry.journalRegion)
+  }
+
+  /// Takes note of a superblock that was damaged.
+  ///
+  /// - Parameter mayWrite: whether a newer superblock may be given up for the one that counts.
+  mutating func tellOfBrokenSuperblock(mayWrite: Bool) throws(ExtentFSError) {
+    guard let broken = search.broken, let part = broken.part else { return }
+    damage.note(part, broken.error, broken.effect)
+    warnings.append("\(part): \(broken.error.facts); \(broken.effect)")
+    guard mayWrite || broken.meaning != .unknown else {
+      throw ExtentFSError(
+        .olderSuperblock,
+        "\(part): \(broken.error.facts); \(broken.effect), and blocks that the other one leads to may be in use for what came after, "
+          + "so nothing is written")
+    }
   }
 
   private var region: Range<UInt64> { superblock.geometry.journalRegion }
@@ -300,12 +317,13 @@ extension Engine {
         .readOnlyFormat, "the store has features unknown to this program, which may therefore only read it: \(features)"
       )
     }
+    try recovery.tellOfBrokenSuperblock(mayWrite: purpose != .writing || options.acceptsOlderSuperblock)
     let (journal, end) = try recovery.replay()
     if !readOnly {
       // What was read may be in the kernel alone, such as a superblock that a process wrote and died. It has to be durable
       // before anything is written to blocks that are free by it, and in use by the superblock before it (R1).
       do { try device.sync() } catch { throw ExtentFSError(error) }
-      if try device.replaceBrokenSuperblock(by: recovery.superblock, besides: recovery.slot) {
+      if try device.replaceBrokenSuperblock(recovery.search) {
         do { try device.sync() } catch { throw ExtentFSError(error) }
       }
     }

@@ -35,6 +35,7 @@ internal import Bytes
 /// 4048 u64  transientCount
 /// 4056 u64  limitByteCount        zero without the feature "limit"
 /// 4064      zero
+/// 4088 u64  generation            once more, so that one that was written in part shows; 0 from programs that do not know it
 /// ```
 package struct Superblock: Sendable, Equatable {
   /// Features that may be unknown.
@@ -101,6 +102,14 @@ package struct Superblock: Sendable, Equatable {
 
   private static let countsOffset = 4032
   private static let limitOffset = 4056
+  static let generationOffset = 64
+  static let closingGenerationOffset = 4088
+  /// What is the same in all superblocks of a store.
+  static let constantRanges = [0..<12, 40..<64, 80..<88, 144..<152, 4064..<closingGenerationOffset]
+  /// What is the same as long as the store gets no new feature.
+  static let featureRanges = [16..<40, 280..<countsOffset]
+  /// What is the same even then, unless the store has many features.
+  static let laterFeatureRanges = [512..<countsOffset]
 
   /// The superblock of a store with nothing in it.
   package init(uuid: StoreUUID, geometry: StoreGeometry, generation: UInt64, blockCount: UInt64) {
@@ -167,9 +176,9 @@ package struct Superblock: Sendable, Equatable {
     guard bytes.byteCount >= Self.encodedByteCount, bytes.uint64(at: 0) == Self.magic else {
       throw ExtentFSError(.notAStore, "there is no Lacuna store here: the first bytes are not its mark")
     }
-    let checksum = Self.checksum(bytes)
-    guard bytes.uint32(at: 12) == checksum else {
-      throw ExtentFSError(.damaged, "a superblock's checksum is \(bytes.uint32(at: 12)) and should be \(checksum)")
+    guard Self.hasRightChecksum(bytes) else {
+      throw ExtentFSError(
+        .damaged, "a superblock's checksum is \(bytes.uint32(at: 12)) and should be \(Self.checksum(bytes))")
     }
     try Self.checkFeatures(bytes)
     compatibleFeatures = bytes.uint64(at: 16)
@@ -178,7 +187,7 @@ package struct Superblock: Sendable, Equatable {
     featureNames = FeatureTable.decode(bytes)
     uuid = StoreUUID(decoding: bytes, at: 40)
     geometry = try Self.geometry(bytes)
-    generation = bytes.uint64(at: 64)
+    generation = bytes.uint64(at: Self.generationOffset)
     blockCount = bytes.uint64(at: 72)
     journalTailOffset = bytes.uint64(at: 88)
     journalTailSequence = bytes.uint64(at: 96)
@@ -255,7 +264,7 @@ package struct Superblock: Sendable, Equatable {
     bytes.store(incompatibleFeatures, at: 32)
     uuid.encode(into: &bytes, at: 40)
     bytes.store(UInt32(geometry.blockSize.byteCount), at: 56)
-    bytes.store(generation, at: 64)
+    bytes.store(generation, at: Self.generationOffset)
     bytes.store(blockCount, at: 72)
     bytes.store(geometry.journalByteCount, at: 80)
     bytes.store(journalTailOffset, at: 88)
@@ -277,11 +286,14 @@ package struct Superblock: Sendable, Equatable {
       bytes.store(transientCount, at: Self.countsOffset + 16)
     }
     if has(.limit) { bytes.store(limitByteCount, at: Self.limitOffset) }
+    bytes.store(generation, at: Self.closingGenerationOffset)
     bytes.store(Self.checksum(bytes.bytes), at: 12)
   }
 
+  static func hasRightChecksum(_ bytes: RawSpan) -> Bool { bytes.uint32(at: 12) == checksum(bytes) }
+
   /// The CRC32C of the first 4096 bytes with the checksum field taken as zero.
-  private static func checksum(_ bytes: RawSpan) -> UInt32 {
+  static func checksum(_ bytes: RawSpan) -> UInt32 {
     // Safe: both buffers live during their calls, and callers give 4096 bytes or more.
     unsafe bytes.withUnsafeBytes { buffer in
       let before = unsafe CRC32C.checksum(UnsafeRawBufferPointer(rebasing: buffer[0..<12]))

@@ -24,7 +24,8 @@ extension LacunaError.Code {
   /// All but `deviceFailed`, which has a number with it.
   public static let simple: [LacunaError.Code] = [
     .invalidParameter, .noSuchVolume, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
-    .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .unreachable,
+    .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .olderSuperblock,
+    .unreachable,
     .invalidRequest,
     .internalFailure,
   ]
@@ -52,6 +53,7 @@ extension LacunaError.Code {
     case .notAStore: "notAStore"
     case .newerFormat: "newerFormat"
     case .readOnlyFormat: "readOnlyFormat"
+    case .olderSuperblock: "olderSuperblock"
     case .unreachable: "unreachable"
     case .invalidRequest: "invalidRequest"
     case .deviceFailed: "deviceFailed"

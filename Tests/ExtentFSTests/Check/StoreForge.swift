@@ -235,7 +235,9 @@ final class StoreForge: TreeWriter {
     superblock.reservedBlockCount = inodes.values.reduce(0) { $0 + $1.promisedBlocks }
     changesSuperblock(&superblock)
     let bytes = encoded(4096) { superblock.encode(into: &$0) }
-    try bytes.withUnsafeBytes { try device.write($0, at: 0) }
+    for slot in 0..<2 {
+      try bytes.withUnsafeBytes { try device.write($0, at: StoreGeometry.superblockOffset(ofSlot: slot)) }
+    }
   }
 
   private func names() -> [KeyedEdit] {

@@ -7,7 +7,8 @@ import Testing
 @Suite struct TornSuperblockTests {
   private static let shape = CrashShape(limitByteCount: 1 << 20, diskByteCount: 64 * 1024)
 
-  /// The first cut leaves the new superblock whole but for its last sectors. Recovery goes back to the one before, and
+  /// The first cut leaves the new superblock whole but for its last sector, which is that of the one
+  /// before it there. Recovery goes back to the one before, and
   /// writes where the torn one's trees are. The second cut tears recovery's superblock in the same place: the first
   /// sector is still that of the torn one, and the others, which are the same in all superblocks, are new.
   @Test func `two power cuts that tear one slot leave a store that opens`() throws {
@@ -20,8 +21,12 @@ import Testing
     try store.write(10..<30, ledgers)
     try store.engine.checkpoint()
     let expectation = ledgers.expectation(at: device.callCount)
-    let slot = try #require(Self.lastSuperblock(device.log)).offset
-    try [UInt8](repeating: 0xA5, count: 100).withUnsafeBytes { try device.write($0, at: slot + 3000) }
+    let superblocks = Self.superblocks(device.log)
+    let slot = try #require(superblocks.last).offset
+    let newest = superblocks.count - 1
+    let older = try #require(superblocks[..<newest].last { $0.offset == slot })
+    guard case .write(_, let before) = device.log.calls[older.call] else { return }
+    try before[3584...].withUnsafeBytes { try device.write($0, at: slot + 3584) }
     let torn = device.image
     store.close()
 
@@ -29,7 +34,7 @@ import Testing
     let recovered = try CrashStore(opening: second, Self.shape)
     let log = second.log
     recovered.close()
-    let (call, offset) = try #require(Self.lastSuperblock(log))
+    let (call, offset) = try #require(Self.superblocks(log).last)
     #expect(offset == slot)
     guard case .write(_, let bytes) = log.calls[call] else { return }
     let moment = log.moment(at: call)
@@ -41,15 +46,13 @@ import Testing
     try last.check(expectation)
   }
 
-  /// The last call that writes a superblock, and where.
-  private static func lastSuperblock(_ log: CrashLog) -> (call: Int, offset: UInt64)? {
-    for (number, call) in log.calls.enumerated().reversed() {
-      if case .write(let offset, let bytes) = call, bytes.count == Superblock.encodedByteCount,
+  /// The calls that write superblocks, and where.
+  private static func superblocks(_ log: CrashLog) -> [(call: Int, offset: UInt64)] {
+    log.calls.enumerated().compactMap { number, call in
+      guard case .write(let offset, let bytes) = call, bytes.count == Superblock.encodedByteCount,
         offset == 0 || offset == StoreGeometry.superblockOffset(ofSlot: 1)
-      {
-        return (number, offset)
-      }
+      else { return nil }
+      return (number, offset)
     }
-    return nil
   }
 }

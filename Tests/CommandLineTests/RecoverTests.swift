@@ -1,0 +1,60 @@
+import Foundation
+import NBDTestSupport
+import Testing
+
+/// A store whose newest superblock was damaged, as its users see it.
+@Suite struct `A damaged superblock` {
+  /// A store with a volume `vm1`, and a volume `late` that its last checkpoint made; with bytes of its newest superblock changed.
+  private func run(changing range: Range<Int>, _ body: (Lab) throws -> Void) throws {
+    try Lab.run(.free) { lab in
+      try lab.write("vm1", [(0, 65536, 1)])
+      try lab.run(["create", "--volume", "late", "--size", "1M"]).succeeded()
+      let file = try FileHandle(forUpdating: URL(fileURLWithPath: lab.store))
+      defer { try? file.close() }
+      func superblock(_ slot: UInt64) throws -> Data {
+        try file.seek(toOffset: slot * 65536)
+        return try #require(try file.read(upToCount: 4096))
+      }
+      let newest = try superblock(0)[64..<72].elementsEqual(superblock(1)[64..<72].map { $0 &- 1 }) ? 1 : 0
+      let bytes = try superblock(UInt64(newest))[range].map { ~$0 }
+      try file.seek(toOffset: UInt64(newest * 65536 + range.lowerBound))
+      try file.write(contentsOf: Data(bytes))
+      try body(lab)
+    }
+  }
+
+  @Test func `of which one byte is wrong is read all the same, found by check, and mended by whoever writes`() throws {
+    try run(changing: 160..<161) { lab in
+      let list = try lab.run(["list"])
+      #expect(list.status == .exited(0) && list.standardOutput.contains("late"), "\(list)")
+      #expect(list.standardError.contains(/warning: superblock slot \d: .*nothing is missing/), "\(list)")
+      let check = try lab.run(["check", "--data"])
+      #expect(check.status == .exited(2) && check.standardOutput.contains("superblock slot"), "\(check)")
+      #expect(try lab.run(["recover", "--yes"]).standardOutput == "There is nothing to recover\n")
+      try lab.run(["check", "--data"]).succeeded()
+      #expect(try lab.run(["list"]).succeeded().standardOutput.contains("late"))
+    }
+  }
+
+  @Test func `that may have been the newest lets the store be read, and written once that is accepted`() throws {
+    try run(changing: 152..<200) { lab in
+      let list = try lab.run(["list"])
+      #expect(list.status == .exited(0) && !list.standardOutput.contains("late"), "\(list)")
+      #expect(list.standardError.contains("may have been the newest"), "\(list)")
+      let check = try lab.run(["check", "--data"])
+      #expect(check.status == .exited(2) && check.standardOutput.contains("may have been the newest"), "\(check)")
+      let refusal = try lab.run(["create", "--volume", "other", "--size", "1M"])
+      #expect(refusal.status == .exited(1) && refusal.standardError.contains("lacuna recover"), "\(refusal)")
+      try lab.serve(options: ["-r"]) { server in
+        let client = try NBDClient(socketPath: server.socketPath, exportName: "vm1")
+        #expect(try client.read(4096, at: 0) == [UInt8](repeating: 1, count: 4096))
+        try client.disconnect()
+      }
+      #expect(try lab.run(["recover"]).status == .exited(3))
+      #expect(try lab.run(["recover", "--yes"]).standardOutput == "Went back to the older superblock\n")
+      try lab.run(["check", "--data"]).succeeded()
+      try lab.run(["create", "--volume", "other", "--size", "1M"]).succeeded()
+      #expect(try lab.run(["recover", "--yes", "--json"]).standardOutput.contains("\"recovered\" : false"))
+    }
+  }
+}
