@@ -40,7 +40,7 @@ extension DiskStore {
 
   /// What was found that cannot be read.
   private var damage: [StoreInfo.Damage] {
-    engine.damage.all.map { StoreInfo.Damage(part: $0.part, text: text(of: $0)) }
+    engine.damage.all.map { StoreInfo.Damage(part: $0.part, text: text(of: $0), inCatalog: $0.isInCatalog) }
   }
 
   /// What was found of the volume `inode` that cannot be read, whatever its name was then.

@@ -58,3 +58,55 @@ import Testing
     }
   }
 }
+
+/// A store whose trees of names or inodes have a wrong byte, as its users see it.
+@Suite struct `A damaged catalog` {
+  /// A closed store with `vm1`, and one changed byte in the root of the tree that `offset` in the superblock leads to.
+  private func run(rootAt offset: Int, _ body: (Lab) throws -> Void) throws {
+    try Lab.run(.free) { lab in
+      try lab.write("vm1", [(0, 65536, 1)])
+      let file = try FileHandle(forUpdating: URL(fileURLWithPath: lab.store))
+      defer { try? file.close() }
+      func number(_ offset: UInt64) throws -> UInt64 {
+        try file.seek(toOffset: offset)
+        return try #require(try file.read(upToCount: 8)).reversed().reduce(0) { $0 << 8 | UInt64($1) }
+      }
+      let slot: UInt64 = try number(64) > number(65536 + 64) ? 0 : 65536
+      let byte = try number(slot + UInt64(offset)) * 4096 + 100
+      try file.seek(toOffset: byte)
+      let old = try #require(try file.read(upToCount: 1))
+      try file.seek(toOffset: byte)
+      try file.write(contentsOf: Data(old.map { ~$0 }))
+      try body(lab)
+    }
+  }
+
+  @Test func `whose names cannot be read is told as that, and its volumes are found all the same`() throws {
+    try run(rootAt: 184) { lab in
+      let list = try lab.run(["list"])
+      #expect(list.status == .exited(1) && list.standardOutput.contains("vm1"), "\(list)")
+      #expect(list.standardError.contains("a part of the tree of names"), "\(list)")
+      try lab.serve { server in
+        let client = try NBDClient(socketPath: server.socketPath, exportName: "vm1")
+        #expect(try client.read(4096, at: 0) == [UInt8](repeating: 1, count: 4096))
+        try client.disconnect()
+        let served = try lab.run(["list"])
+        #expect(served.status == .exited(1) && served.standardError.contains("tree of names"), "\(served)")
+        // Writing a name writes the tree anew.
+        try lab.run(["snapshot", "vm1@a"]).succeeded()
+      }
+      try lab.run(["list"]).succeeded()
+      try lab.run(["check", "--data"]).succeeded()
+    }
+  }
+
+  @Test func `whose inodes cannot be read is no store without volumes`() throws {
+    try run(rootAt: 152) { lab in
+      let list = try lab.run(["list"])
+      #expect(list.status == .exited(1) && list.standardError.contains("a node of kind inodes"), "\(list)")
+      let info = try lab.run(["info", "vm1"])
+      #expect(info.status == .exited(1) && !info.standardError.contains("there is no volume"), "\(info)")
+      #expect(try lab.run(["check"]).status == .exited(2))
+    }
+  }
+}

@@ -94,6 +94,14 @@ struct Catalog<Device: BlockDevice> {
     }
   }
 
+  /// Calls `body` with the reason for each part of the tree of names that cannot be read.
+  func forEachUnreadableName(_ body: (ExtentFSError) -> Void) throws(ExtentFSError) {
+    try TreeReader(cache: nodes, root: superblock.names, kind: .names).forEachPart { part, _ in
+      if case .unreadable(let error) = part { body(error) }
+      return true
+    }
+  }
+
   /// Calls `body` with all inodes, in order, until it returns false.
   func forEach(_ body: (UInt64, InodeRecord) throws(ExtentFSError) -> Bool) throws(ExtentFSError) {
     let reader = TreeReader(cache: nodes, root: superblock.inodes, kind: .inodes)

@@ -8,6 +8,8 @@ package struct Damage: Sendable, Hashable {
   package var facts: String
   /// What that means for users.
   package var effect: String
+  /// Whether it is a part of the catalog, which says what volumes and snapshots there are.
+  package var isInCatalog = false
 
   /// One line of text.
   package var text: String { "\(part): \(facts); \(effect)" }
@@ -37,9 +39,13 @@ package final class DamageRegister: Sendable {
 
   /// Takes note that `part` cannot be read.
   ///
-  /// - Parameter key: what it is called here, where its name may change; nil for `part`.
-  func note(_ part: String, key: String? = nil, _ error: ExtentFSError, _ effect: String) {
-    let damage = Damage(part: part, facts: error.facts, effect: effect)
+  /// - Parameters:
+  ///   - key: what it is called here, where its name may change; nil for `part`.
+  ///   - isInCatalog: see `Damage`.
+  func note(
+    _ part: String, key: String? = nil, _ error: ExtentFSError, _ effect: String, isInCatalog: Bool = false
+  ) {
+    let damage = Damage(part: part, facts: error.facts, effect: effect, isInCatalog: isInCatalog)
     let isNew = found.withLock { found in
       guard let index = found.firstIndex(where: { $0.key == key ?? part }) else {
         found.append((key ?? part, damage))

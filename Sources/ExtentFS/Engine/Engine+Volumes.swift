@@ -77,11 +77,20 @@ extension Engine {
       all.append((inode, record))
       return true
     }
+    try catalog.forEachUnreadableName { self.noteUnreadableNames($0) }
     return all
   }
 
   func noteUnreadableInodes(_ error: ExtentFSError) {
-    damage.note("a part of the tree of inodes", error, "the volumes and snapshots that it has cannot be opened")
+    damage.note(
+      "a part of the tree of inodes", error, "the volumes and snapshots that it has cannot be opened", isInCatalog: true
+    )
+  }
+
+  private func noteUnreadableNames(_ error: ExtentFSError) {
+    damage.note(
+      "a part of the tree of names", error, "names are looked for in the inodes until one is changed there",
+      isInCatalog: true)
   }
 
   /// Which store it is.

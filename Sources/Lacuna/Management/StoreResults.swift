@@ -51,6 +51,9 @@ public struct StoreInfo: Codable, Sendable, Hashable {
     public var part: String
     /// What is wrong with it, and what that means.
     public var text: String
+    /// Whether it is a part of the catalog, so that volumes or snapshots may be missing in lists. Nil from a server that does not
+    /// say.
+    public var inCatalog: Bool?
   }
 }
 

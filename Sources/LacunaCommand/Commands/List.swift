@@ -31,8 +31,14 @@ struct List: Verb {
   @OptionGroup var common: CommonOptions
 
   func run() throws {
-    let volumes = try withStore(.reading) { try $0.volumes(prefix: prefix, kind: type, space: space) }
+    let (volumes, damage) = try withStore(.reading) { store in
+      // The list first, which finds out what of the catalog cannot be read.
+      (try store.volumes(prefix: prefix, kind: type, space: space), try store.call(GetStoreInfo()).damage ?? [])
+    }
     try show(VolumeList(volumes: volumes, next: nil)) { $0.table(withSpace: space) }
+    let unread = damage.filter { $0.inCatalog == true }
+    guard let first = unread.first else { return }
+    throw Failure("the list may lack volumes or snapshots: \(first.part): \(first.text)")
   }
 }
 
