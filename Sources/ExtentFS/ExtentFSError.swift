@@ -30,6 +30,8 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
     case deleted
     /// The volume may map no more blocks than it does.
     case quotaReached
+    /// The range ends behind the volume's end.
+    case outOfRange
     /// The caller asked for what cannot be.
     case invalidArgument
     /// An earlier failure left the store refusing writes until it is opened again.

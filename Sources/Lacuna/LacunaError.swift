@@ -11,6 +11,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case invalidParameter
     /// There is no volume of that name.
     case noSuchVolume
+    /// The volume was deleted while it was open.
+    case deleted
     /// There is something of that name already.
     case nameTaken
     /// Clients are connected, and what was asked for would take something away from them.
@@ -65,6 +67,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     switch code {
     case .invalidParameter: EINVAL
     case .noSuchVolume: ENOENT
+    // The protocol has no ENOENT: a client would be told that its request was wrong.
+    case .deleted: EIO
     case .nameTaken: EEXIST
     case .busy: EBUSY
     case .readOnly: EROFS
@@ -110,11 +114,13 @@ extension LacunaError {
       case .readOnlyFormat: .readOnlyFormat
       case .olderSuperblock: .olderSuperblock
       case .inUse: .inUse
-      case .noSuchVolume, .deleted: .noSuchVolume
+      case .noSuchVolume: .noSuchVolume
+      case .deleted: .deleted
       case .nameTaken: .nameTaken
       case .busy: .busy
       case .readOnly: .readOnly
       case .quotaReached: .quotaReached
+      case .outOfRange: .outOfRange
       case .invalidArgument: .invalidParameter
       case .failed: .failed
       case .device(let failure): .deviceFailed(errno: failure.errno)

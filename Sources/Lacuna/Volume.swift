@@ -33,7 +33,8 @@ public struct VolumeExtent: Sendable, Hashable {
 ///
 /// Positions and lengths are in bytes and need no alignment. All operations may be called from any thread, and check their
 /// ranges: `.outOfRange` where one ends behind the volume's end, `.outOfSpace` for a write there. An operation covers
-/// whole or not at all what it changes in one block; two that overlap in time have no order.
+/// whole or not at all what it changes in one block; two that overlap in time have no order. Another user may have made the
+/// volume smaller since it was opened, which is told in the same way, or may have deleted it: `.deleted`.
 ///
 /// Durability: what returned before a ``flush()`` began is durable when that returns, whoever did it; what was done
 /// `durably` is so when it returns. A volume in memory has nothing more durable to offer than that; what a volume on disk has
@@ -101,7 +102,7 @@ public final class Volume: Sendable {
       throw pastEnd(.outOfSpace, offset, UInt64(buffer.count))
     }
     try onContents(.write, UInt64(buffer.count)) { contents throws(LacunaError) in
-      try unsafe contents.write(buffer, at: offset)
+      do throws(LacunaError) { try unsafe contents.write(buffer, at: offset) } catch { throw error.ofWrite }
       if durably { try contents.sync() }
     }
   }
@@ -119,7 +120,7 @@ public final class Volume: Sendable {
       throw LacunaError(.notSupported, "volume '\(description.name)': these zeroes are no faster than writing them")
     }
     try onContents(.zero, range.length) { contents throws(LacunaError) in
-      try contents.zero(in: range, keepsSpace: !mayTrim)
+      do throws(LacunaError) { try contents.zero(in: range, keepsSpace: !mayTrim) } catch { throw error.ofWrite }
       if durably { try contents.sync() }
     }
   }
@@ -178,4 +179,9 @@ public final class Volume: Sendable {
     LacunaError(
       code, "volume '\(description.name)': \(count) bytes at offset \(offset) pass the end at \(byteCount)")
   }
+}
+
+extension LacunaError {
+  /// What a write reports in place of this: behind the end of a volume that was made smaller there is no room.
+  fileprivate var ofWrite: LacunaError { code == .outOfRange ? LacunaError(.outOfSpace, description) : self }
 }

@@ -10,7 +10,7 @@ extension LacunaError {
 
   private func advice(store: String) -> String? {
     switch code {
-    case .noSuchVolume: "'lacuna list \(store)' shows what there is"
+    case .noSuchVolume, .deleted: "'lacuna list \(store)' shows what there is"
     case .nameTaken: "choose another name"
     case .busy: "disconnect the clients, or do it all the same with --force"
     case .readOnly:

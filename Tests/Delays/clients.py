@@ -259,8 +259,10 @@ class Connection:
             if self.world.was_dead(self.began, end):
                 raise Lost from error
             # What an error number of the server becomes on its way is the protocol's: EROFS is EPERM, EDQUOT is ENOSPC.
+            behind_the_end = errno.ENOSPC if what in ("a write", "a zero") else errno.EINVAL
             is_right = (
-                error.errnum == errno.EINVAL and (volume.may_be_gone(end) or min(volume.possible_sizes(start, end)) < stop)
+                error.errnum == errno.EIO and volume.may_be_gone(end)
+                or error.errnum == behind_the_end and min(volume.possible_sizes(start, end)) < stop
                 or error.errnum == errno.EPERM and True in volume.read_only.possible(start, end) and what != "a read"
                 or error.errnum == errno.ENOSPC and True in volume.has_quota.possible(start, end) and what != "a read")
             self.world.count(f"{what}: {errno.errorcode.get(error.errnum, error.errnum)}")

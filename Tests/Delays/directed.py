@@ -193,7 +193,7 @@ def trim_to_the_old_end_while_it_grows(stage: Stage) -> None:
     stage.end_and_check()
 
 
-def _reach_the_old_end(stage: Stage, request: Callable[[nbd.NBD], object]) -> None:
+def _reach_the_old_end(stage: Stage, request: Callable[[nbd.NBD], object], behind_the_end: int) -> None:
     """A request up to the old end waits while `rollback --force` brings a larger snapshot."""
     server = stage.serve(64 * KIB)
     client = stage.connect()
@@ -215,7 +215,7 @@ def _reach_the_old_end(stage: Stage, request: Callable[[nbd.NBD], object]) -> No
     try:
         waiting.result()
     except nbd.Error as error:
-        refused(error, errno.EINVAL)
+        refused(error, behind_the_end)
     late = stage.connect()
     expect(late.get_size() == 64 * KIB, f"the volume has {late.get_size()} bytes after the rollback")
     expect_bytes("the snapshot's bytes behind the old end",
@@ -227,13 +227,13 @@ def _reach_the_old_end(stage: Stage, request: Callable[[nbd.NBD], object]) -> No
 
 @case
 def trim_to_the_old_end_while_a_rollback_brings_more(stage: Stage) -> None:
-    _reach_the_old_end(stage, lambda client: client.trim(OLD_END, 0))
+    _reach_the_old_end(stage, lambda client: client.trim(OLD_END, 0), errno.EINVAL)
 
 
 @case
 def zero_to_the_old_end_while_a_rollback_brings_more(stage: Stage) -> None:
     # From the first byte of a block on, so that nothing has to be written before the whole blocks go.
-    _reach_the_old_end(stage, lambda client: client.zero(OLD_END - 9 * BLOCK, 9 * BLOCK))
+    _reach_the_old_end(stage, lambda client: client.zero(OLD_END - 9 * BLOCK, 9 * BLOCK), errno.ENOSPC)
 
 
 # What a request of a client that came meanwhile may do where the volume becomes smaller
@@ -258,7 +258,7 @@ def write_over_the_new_end_while_a_rollback_takes_away(stage: Stage) -> None:
             if late.get_size() >= 10 * BLOCK:
                 late.pwrite(b"W" * BLOCK, 9 * BLOCK)
         except nbd.Error as error:
-            refused(error, errno.EINVAL)
+            refused(error, errno.ENOSPC)
 
     writing = Task(connect_and_write)
     settle()

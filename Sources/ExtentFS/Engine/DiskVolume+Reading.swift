@@ -13,9 +13,10 @@ package enum ExtentKind: Sendable, Hashable {
 }
 
 extension DiskVolume {
-  /// Fills `buffer` with the bytes from `offset` on. Takes no lock; every block read from the device is checked.
+  /// Fills `buffer` with the bytes from `offset` on. Waits for no write (see ``DiskVolume``); every block read from the
+  /// device is checked.
   ///
-  /// - Throws: `.invalidArgument` where the range passes the volume's end; `.damaged` where a block does not have its
+  /// - Throws: `.outOfRange` where the range passes the volume's end, `.deleted`; `.damaged` where a block does not have its
   ///   checksum, with `buffer` undefined; `.device`.
   @_specialize(where Device == FileDevice)
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
@@ -43,7 +44,9 @@ extension DiskVolume {
     }
   }
 
-  /// Calls `body` with maximal ranges of one kind that cover `range`, in order, until it returns false. Takes no lock.
+  /// Calls `body` with maximal ranges of one kind that cover `range`, in order, until it returns false. Waits for no write.
+  ///
+  /// - Throws: `.outOfRange` where the range begins behind the volume's end, `.deleted`; `.damaged`, `.device`.
   @_specialize(where Device == FileDevice)
   package func forEachExtent(
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind) throws(ExtentFSError) -> Bool
@@ -52,8 +55,10 @@ extension DiskVolume {
     // The view keeps the nodes that it leads to from being used for anything else.
     defer { withExtendedLifetime(view) {} }
     if view.access == .deleted { throw gone }
-    let range = range.clamped(to: 0..<view.byteCount)
     guard !range.isEmpty else { return }
+    // An answer that ends with the volume is a good one, and an empty one is none.
+    guard range.lowerBound < view.byteCount else { throw pastEnd(range, in: view) }
+    let range = range.clamped(to: 0..<view.byteCount)
     var pending: (bytes: Range<UInt64>, kind: ExtentKind)?
     var stopped = false
     try view.forEachPiece(in: blockSize.blocks(touching: range), engine.nodes) { blocks, place throws(ExtentFSError) in
@@ -77,12 +82,17 @@ extension DiskVolume {
 
   /// The `byteCount` bytes from `offset` on, which must lie in the volume.
   func checkedRange(_ offset: UInt64, _ byteCount: Int, in view: View) throws(ExtentFSError) -> Range<UInt64> {
-    guard let range = Range(offset: offset, byteCount: byteCount), range.upperBound <= view.byteCount else {
-      if view.access == .deleted { throw gone }
-      throw ExtentFSError(
-        .invalidArgument, "volume '\(name)': \(byteCount) bytes at offset \(offset) pass the end at \(view.byteCount)")
-    }
+    guard let range = Range(offset: offset, byteCount: byteCount) else { throw pastEnd(offset..<UInt64.max, in: view) }
+    guard range.upperBound <= view.byteCount else { throw pastEnd(range, in: view) }
     return range
+  }
+
+  /// Why bytes that do not lie in the volume cannot be had: its end is before them, or it is gone.
+  func pastEnd(_ range: Range<UInt64>, in view: View) -> ExtentFSError {
+    if view.access == .deleted { return gone }
+    return ExtentFSError(
+      .outOfRange,
+      "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
   }
 
   /// Reads the logical `bytes` into `buffer` from consecutive blocks, of which `block` stands for the logical `first`.

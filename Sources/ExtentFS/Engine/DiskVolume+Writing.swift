@@ -9,8 +9,8 @@ extension DiskVolume {
   ///
   /// Whole blocks never read anything. Whole blocks of zeroes become holes, where the store is set so.
   ///
-  /// - Throws: `.invalidArgument` where the range passes the volume's end; `.outOfSpace`, `.device`, `.failed`: each block is
-  ///   then as it was, or as written.
+  /// - Throws: `.outOfRange` where the range passes the volume's end, `.deleted`; `.outOfSpace`, `.device`, `.failed`: each
+  ///   block is then as it was, or as written.
   @_specialize(where Device == FileDevice)
   package func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
     let range = try checkedRange(offset, bytes.count, in: current.load(ordering: .acquiring))
@@ -286,7 +286,7 @@ extension DiskVolume {
 }
 
 extension DiskVolume {
-  /// - Throws: `.deleted`, `.readOnly`, and `.invalidArgument` where the bytes `range` do not lie in the volume.
+  /// - Throws: `.deleted`, `.readOnly`, and `.outOfRange` where the bytes `range` do not lie in the volume.
   @inline(__always)
   private func requireChangeable(_ range: Range<UInt64>, in view: View) throws(ExtentFSError) {
     guard view.access == .writable, range.upperBound <= view.byteCount else { throw refusal(range, view) }
@@ -294,12 +294,8 @@ extension DiskVolume {
 
   private func refusal(_ range: Range<UInt64>, _ view: View) -> ExtentFSError {
     switch view.access {
-    case .deleted: gone
     case .readOnly: ExtentFSError(.readOnly, "volume '\(name)' is read-only")
-    case .writable:
-      ExtentFSError(
-        .invalidArgument,
-        "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
+    case .writable, .deleted: pastEnd(range, in: view)
     }
   }
 }

@@ -23,7 +23,7 @@ extension LacunaError: Codable {
 extension LacunaError.Code {
   /// All but `deviceFailed`, which has a number with it.
   public static let simple: [LacunaError.Code] = [
-    .invalidParameter, .noSuchVolume, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
+    .invalidParameter, .noSuchVolume, .deleted, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
     .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .olderSuperblock,
     .unreachable,
     .invalidRequest,
@@ -40,6 +40,7 @@ extension LacunaError.Code {
     switch self {
     case .invalidParameter: "invalidParameter"
     case .noSuchVolume: "noSuchVolume"
+    case .deleted: "deleted"
     case .nameTaken: "nameTaken"
     case .busy: "busy"
     case .readOnly: "readOnly"

@@ -24,7 +24,7 @@ extension ListVolumes {
         list.volumes.append(try store.information(of: entry, origin: origin, space: space))
       } catch {
         // Deleted since the list was made.
-        guard error.code == .noSuchVolume else { throw error }
+        guard [.noSuchVolume, .deleted].contains(error.code) else { throw error }
       }
     }
     return list

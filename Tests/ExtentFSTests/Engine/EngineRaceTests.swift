@@ -138,7 +138,7 @@ import Testing
         stop.waitUntilHit()
         var code: ExtentFSError.Code?
         do { try store.write(volume, 9, 9 << 10..<10 << 10) } catch let error as ExtentFSError { code = error.code }
-        guard code == .invalidArgument else {
+        guard code == .outOfRange else {
           throw CheckFailure("a write behind the end: \(String(describing: code))")
         }
       },
