@@ -43,6 +43,9 @@ public protocol BlockDevice: Sendable {
   ///   fixed.
   func grow(to byteCount: UInt64) throws(DeviceError)
 
+  /// Begins to bring `range` into the system's memory, so that a read finds it there. It is a wish, and waits for no byte.
+  func readAhead(_ range: Range<UInt64>)
+
   /// Drops what the system keeps of `range` in memory, as far as it is on the medium, so that the next read asks that.
   func forgetCached(_ range: Range<UInt64>)
 
@@ -55,6 +58,9 @@ public protocol BlockDevice: Sendable {
 
 extension BlockDevice {
   public func giveBack(_ range: Range<UInt64>) throws(DeviceError) { try discard(range) }
+
+  /// Everything is near.
+  public func readAhead(_ range: Range<UInt64>) {}
 
   /// Nothing is kept.
   public func forgetCached(_ range: Range<UInt64>) {}

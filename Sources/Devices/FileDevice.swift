@@ -240,6 +240,22 @@ public final class FileDevice: BlockDevice {
     }
   }
 
+  /// Has the kernel begin to read `range` into its memory. It is a wish: what it has no memory for, or cannot read, stays away.
+  public func readAhead(_ range: Range<UInt64>) {
+    let range = range.clamped(to: 0..<byteCount)
+    var next = range.lowerBound
+    while next < range.upperBound {
+      let end = min(next + Self.readAheadByteCount, range.upperBound)
+      try? SystemCalls.advise(
+        descriptor, offset: Int64(next), byteCount: Int64(end - next), POSIX_FADV_WILLNEED)
+      next = end
+    }
+  }
+
+  /// Linux reads no more for one such call than its window, which is as long as this unless somebody has made it shorter
+  /// (/sys/block/.../read_ahead_kb), and says nothing of the rest.
+  private static var readAheadByteCount: UInt64 { 128 << 10 }
+
   /// Drops what the kernel has of `range` in memory. It is a wish: what is being used or written stays.
   public func forgetCached(_ range: Range<UInt64>) {
     try? SystemCalls.advise(

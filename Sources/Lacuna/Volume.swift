@@ -135,9 +135,11 @@ public final class Volume: Sendable {
     }
   }
 
-  /// Says that `range` will soon be read. In memory everything is near already.
+  /// Says that `range` will soon be read: its data is on its way into the kernel's memory when this returns, as far as there is
+  /// memory for it, and no more than the first 32 MiB. In memory everything is near already.
   public func prefetch(_ range: Range<UInt64>) throws(LacunaError) {
     guard range.upperBound <= byteCount else { throw pastEnd(.outOfRange, range.lowerBound, range.length) }
+    try onContents { contents throws(LacunaError) in try contents.prefetch(in: range) }
   }
 
   /// Makes everything that completed before this call durable.

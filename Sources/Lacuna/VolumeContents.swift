@@ -76,6 +76,16 @@ enum VolumeContents: Sendable {
     }
   }
 
+  /// Begins to bring what lies in `range` nearer, and does not wait for it. In memory everything is near already.
+  func prefetch(in range: Range<UInt64>) throws(LacunaError) {
+    switch self {
+    case .extents, .chain, .bytes: break
+    case .disk(let volume): try onDisk { () throws(ExtentFSError) in try volume.readAhead(in: range) }
+    case .difference(let difference):
+      try onDisk { () throws(ExtentFSError) in try difference.new.readAhead(in: range) }
+    }
+  }
+
   /// Calls `visit` with maximal ranges of one kind that cover `range`, in order, until it returns false.
   func forEachExtent(
     in range: Range<UInt64>, _ visit: (Range<UInt64>, VolumeExtent.Kind) throws(LacunaError) -> Bool

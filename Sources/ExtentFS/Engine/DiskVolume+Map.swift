@@ -3,8 +3,37 @@ internal import Bytes
 internal import Devices
 
 extension DiskVolume {
+  /// How much data one request reads ahead: more than clients ask for at once, and less than it takes to fill a memory or to keep
+  /// a device busy for long.
+  package static var readAheadByteCountMax: UInt64 { 32 << 20 }
+
+  /// Begins to bring the data in `range` into the kernel's memory, the first `readAheadByteCountMax` bytes of it, and does not wait
+  /// for it. What the mapping has not in memory is read. Waits for no write.
+  ///
+  /// - Throws: `.outOfRange` where the range passes the volume's end, `.deleted`; `.damaged`, `.device` where the mapping cannot be
+  ///   read. That the data can be read is not found out.
+  @_specialize(where Device == FileDevice)
+  package func readAhead(in range: Range<UInt64>) throws(ExtentFSError) {
+    let view = current.load(ordering: .acquiring)
+    guard range.upperBound <= view.byteCount else { throw pastEnd(range, in: view) }
+    var left = Self.readAheadByteCountMax
+    do throws(ExtentFSError) {
+      try forEachMapping(in: range) { bytes, _, offset in
+        // What lies behind the device's end, as a damaged mapping says, is for a read to find out.
+        guard let offset, offset < engine.device.byteCount else { return true }
+        let count = min(bytes.length, left)
+        engine.device.readAhead(offset..<offset + count)
+        left -= count
+        return left > 0
+      }
+    } catch {
+      noteUnreadable(error)
+      throw error
+    }
+  }
+
   /// Calls `body` with maximal ranges that cover `range`, in order, until it returns false: each of one kind, and of data each
-  /// in one piece on the device, with the offset in bytes where that begins. Takes no lock.
+  /// in one piece on the device, with the offset in bytes where that begins. Waits for no write.
   @_specialize(where Device == FileDevice)
   package func forEachMapping(
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind, UInt64?) throws(ExtentFSError) -> Bool

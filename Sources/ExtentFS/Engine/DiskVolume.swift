@@ -5,7 +5,8 @@ package import Devices
 
 /// One volume of an open store: reads, writes, zeroes and trims on its bytes.
 ///
-/// Thread safety: all operations may be called from any thread. Readers take no lock: they load the published view. Writers
+/// Thread safety: all operations may be called from any thread. Readers load the published view, and take no lock but, for
+/// the time of a look-up, those of the caches of nodes and of checksums. Writers
 /// put their data on the device outside every lock, then, under `writers`, append the record to the journal and publish the
 /// view, so that both have the same order. Lock order: `writers`, then the journal's. A writer never holds `writers` while
 /// it waits for room in the journal, for blocks or for a checkpoint.

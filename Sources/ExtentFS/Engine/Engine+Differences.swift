@@ -8,7 +8,7 @@ extension Engine {
   ///
   /// It compares the trees as of the last checkpoint: what was written since is not seen. So both have to be volumes whose deltas are
   /// empty. Snapshots are, since the checkpoint that makes one merges all that it holds, and nothing is written to one; who wants
-  /// another volume compared makes a snapshot of it. The cost follows what differs; see ``TreeDiff``. Takes no lock; any thread.
+  /// another volume compared makes a snapshot of it. The cost follows what differs; see ``TreeDiff``. Waits for no write; any thread.
   ///
   /// - Throws: `.damaged` and `.device` where a tree cannot be read; `.damaged` for a volume that has changes in the journal of a
   ///   store which is too damaged to merge them; and what `body` throws.

@@ -11,7 +11,7 @@ enum Place: Equatable {
 }
 
 extension View {
-  /// Calls `body` with consecutive pieces that cover `blocks`, in order, until it returns false. Takes no lock, but may read
+  /// Calls `body` with consecutive pieces that cover `blocks`, in order, until it returns false. Waits for no write, but may read
   /// nodes of the tree from the device, where neither delta says anything.
   func forEachPiece<Device>(
     in blocks: Range<UInt64>, _ nodes: NodeCache<Device>,
