@@ -104,7 +104,7 @@ struct StoreOpening {
     } catch {
       switch (error.operation, error.errno) {
       case (.open, ENOENT) where options.createsMissing:
-        try Self.requireSize(path, options)
+        try Self.requireParameters(path, options)
         // It has its name only when all is there, its volume too, and goes where a step fails.
         do { device = try FileDevice(preparing: path) } catch { throw Self.failure(error, path) }
         try Self.format(device, options)
@@ -134,7 +134,7 @@ struct StoreOpening {
     case .store, .other: break
     }
     // What is refused for other reasons must not cost what the device holds.
-    try requireSize(device.path, options)
+    try requireParameters(device.path, options)
     try onDisk { () throws(ExtentFSError) in
       _ = try Engine.geometry(of: formatOptions(options), on: device)
       if options.makesVolume { try VolumeName.check(options.volumeName ?? StoreOptions.defaultVolumeName, .volume) }
@@ -144,8 +144,8 @@ struct StoreOpening {
     return true
   }
 
-  /// Refuses to make a store without what that takes.
-  private static func requireSize(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) {
+  /// Refuses to make a store without what that takes, or as none can be.
+  private static func requireParameters(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) {
     if options.makesVolume {
       guard let byteCount = options.byteCount else {
         throw LacunaError(
@@ -154,6 +154,14 @@ struct StoreOpening {
       guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
         throw LacunaError(.invalidParameter, "a disk has from 1 to 2^63 - 1 bytes, not \(byteCount)")
       }
+    }
+    let blockByteCount = options.blockByteCount ?? StoreOptions.defaultBlockByteCount
+    guard StoreOptions.blockByteCounts.contains(blockByteCount) else {
+      let all = StoreOptions.blockByteCounts.map { "\($0)" }
+      throw LacunaError(
+        .invalidParameter,
+        "a store has blocks of \(all.dropLast().joined(separator: ", ")) or \(all.last ?? "") bytes, not of \(blockByteCount)"
+      )
     }
   }
 

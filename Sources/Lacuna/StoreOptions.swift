@@ -73,6 +73,8 @@ public struct StoreOptions: Sendable {
 
   /// The name of the volume that a new store gets where none is given.
   public static let defaultVolumeName = "disk"
+  /// The block sizes that a new store can have, in bytes.
+  public static let blockByteCounts: [UInt64] = [4096, 8192, 16_384, 32_768, 65_536]
   /// The block size of a new store where none is given, in bytes.
   public static let defaultBlockByteCount: UInt64 = 4096
   /// The length of a new store's journal where none is given, in bytes.

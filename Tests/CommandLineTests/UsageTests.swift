@@ -115,9 +115,13 @@ private let verbs = [
       try Program.run(["create", store, "--size", "1T", "--block-size", "64K", "--volume", "b"])
         .refused(1, naming: [store, "--block-size"])
       try Program.run(["create", store, "--size", "1T"]).refused(1, naming: [store, "--volume"])
-      for wrong in [["--block-size", "512"], ["--block-size", "5000"], ["--journal", "100000"], ["--journal", "0"]] {
+      for wrong in [
+        ["--block-size", "512"], ["--block-size", "1K"], ["--block-size", "2K"], ["--block-size", "5000"],
+        ["--block-size", "128K"], ["--block-size", "0"], ["--journal", "100000"], ["--journal", "0"],
+      ] {
         let finished = try Program.run(["create", directory.file("t"), "--size", "1M"] + wrong)
-        finished.refused(1, naming: [], "\(wrong)")
+        finished.refused(1, naming: wrong[0] == "--block-size" ? ["4096", "65536"] : [], "\(wrong)")
+        #expect(access(directory.file("t"), F_OK) != 0)
       }
     }
   }

@@ -156,7 +156,7 @@ struct Configuration {
 
   private static func blockByteCount(_ value: String) throws(PluginError) -> UInt64 {
     let byteCount = try byteCount("block-size", value)
-    guard (4096...65536).contains(byteCount), byteCount & (byteCount - 1) == 0 else {
+    guard StoreOptions.blockByteCounts.contains(byteCount) else {
       throw PluginError("block-size=\(value): a block has 4096, 8192, 16384, 32768 or 65536 bytes")
     }
     return byteCount
