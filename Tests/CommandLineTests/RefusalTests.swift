@@ -60,10 +60,14 @@ private let writers = verbs.filter { !readers.contains($0) }
     try Lab.run(way) { lab in
       try lab.run(["snapshot", "vm1@a"]).succeeded()
       let tooLong = String(repeating: "x", count: 256)
-      for name in ["", "a//b", "/a", "a/", ".", "..", "a/../b", "a b", "a\u{1B}[31m", "größe", "a@b", tooLong] {
-        try lab.run(["create", "--volume", name, "--size", "1M"]).refused(1, naming: [], "create \(name)")
-        try lab.run(["clone", "vm1@a", name]).refused(1, naming: [], "clone \(name)")
-        try lab.run(["rename", "vm1", name]).refused(1, naming: [], "rename \(name)")
+      for name in [
+        "", "-", "-a", "--yes", "-a/b", "a//b", "/a", "a/", ".", "..", "a/../b", "a b", "a\u{1B}[31m", "größe", "a@b",
+        tooLong,
+      ] {
+        let volume = name.hasPrefix("-") ? ["--volume=\(name)"] : ["--volume", name]
+        try lab.run(["create", "--size", "1M"] + volume).refused(1, naming: [], "create \(name)")
+        try lab.run(["clone", "--", "vm1@a", name]).refused(1, naming: [], "clone \(name)")
+        try lab.run(["rename", "--", "vm1", name]).refused(1, naming: [], "rename \(name)")
       }
       for name in ["vm1", "vm1@", "vm1@a/b", "vm1@a..b", "vm1@.a", "vm1@a@b", "@a"] {
         try lab.run(["snapshot", name]).refused(1, naming: [], "snapshot \(name)")

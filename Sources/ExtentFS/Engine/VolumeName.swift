@@ -2,9 +2,10 @@
 ///
 /// A volume's name has components between slashes, of the letters and digits of ASCII and `._-`; none is empty, `.` or `..`. A
 /// snapshot's adds an `@` and one more component, which has no two dots in a row and none at its ends, so that
-/// `volume@a..b` can mean two snapshots. A name has 255 bytes at most.
+/// `volume@a..b` can mean two snapshots. A name has 255 bytes at most. New volumes have no name that a command line would take for
+/// an option; stores may have some of before.
 package enum VolumeName {
-  /// - Throws: `.invalidArgument` where `name` cannot be that of a `kind`.
+  /// - Throws: `.invalidArgument` where `name` cannot be that of a new `kind`.
   package static func check(_ name: String, _ kind: InodeRecord.Kind) throws(ExtentFSError) {
     guard name.utf8.count <= InodeRecord.maximumNameByteCount else {
       throw ExtentFSError(
@@ -17,6 +18,10 @@ package enum VolumeName {
         throw ExtentFSError(
           .invalidArgument,
           "'\(name)' cannot be the name of a volume: it has letters, digits and ._-, in components between slashes")
+      }
+      guard !name.hasPrefix("-") else {
+        throw ExtentFSError(
+          .invalidArgument, "'\(name)' cannot be the name of a new volume: it begins with -, as options do")
       }
     case .snapshot:
       guard parts.count == 2, isVolume(String(parts[0])), isSnapshotPart(String(parts[1])) else {
