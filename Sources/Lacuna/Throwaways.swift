@@ -65,11 +65,17 @@ extension DiskStore {
   }
 
   private func makeThrowaway(named name: String, of source: String) throws(LacunaError) -> Throwaway {
-    let (volume, record) = try onDisk { () throws(ExtentFSError) in
-      let volume = try engine.makeThrowaway(of: source)
-      return (volume, try engine.volumeRecord(of: volume.inode))
+    let made: (volume: DiskVolume<FileDevice>, record: InodeRecord?)
+    do throws(LacunaError) {
+      made = try onDisk { () throws(ExtentFSError) in
+        let volume = try engine.makeThrowaway(of: source)
+        return (volume, try engine.volumeRecord(of: volume.inode))
+      }
+    } catch {
+      // The client hears no more than that there is no such export, and the log is where one looks for why.
+      throw LacunaError(error.code, "the throwaway '\(name.prefix(300))' cannot be made: \(error.description)")
     }
-    let throwaway = Throwaway(name: name, origin: record?.origin ?? 0, volume)
+    let (volume, throwaway) = (made.volume, Throwaway(name: name, origin: made.record?.origin ?? 0, made.volume))
     throwaways.open.withLock { $0[volume.inode] = Throwaways.Entry(throwaway: throwaway) }
     return throwaway
   }
