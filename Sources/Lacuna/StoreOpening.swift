@@ -61,11 +61,11 @@ struct StoreOpening {
     do throws(LacunaError) {
       do throws(LacunaError) {
         try checkShape(of: engine)
-        if options.makesVolume { try findOrMakeVolume(in: engine) }
+        let sizeWarning = options.makesVolume ? try findOrMakeVolume(in: engine) : nil
         do { try device.publish(beginningWith: engine.superblockRange) } catch { throw LacunaError(error) }
         return OpenedStore(
           engine: engine, device: device, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten,
-          warnings: self.warnings + warnings,
+          warnings: self.warnings + warnings + (sizeWarning.map { [$0] } ?? []),
           refusalOfWriting: refusalOfWriting)
       } catch {
         // So that the file is let go of; what is wrong is known already.
@@ -220,14 +220,16 @@ struct StoreOpening {
 
   /// Sees to it that the volume that was asked for is there, and as large as was asked for. A store without one is fine where
   /// none was asked for.
-  private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) {
+  ///
+  /// - Returns: what there is to be said of the size of one that was made.
+  private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) -> String? {
     do {
       let defaultName = try engine.defaultName
       guard
         let name = options.volumeName ?? defaultName ?? options.byteCount.map({ _ in StoreOptions.defaultVolumeName })
-      else { return }
+      else { return nil }
       if let found = try engine.findVolume(named: name)?.record {
-        guard let wanted = options.byteCount, wanted != found.byteCount else { return }
+        guard let wanted = options.byteCount, wanted != found.byteCount else { return nil }
         throw LacunaError(
           .invalidParameter,
           "the volume '\(name)' in \(path) has \(found.byteCount) bytes, not the \(wanted) that size= says; "
@@ -235,7 +237,7 @@ struct StoreOpening {
       }
       // An export that is not stored, such as a throwaway, is looked for when a client asks for it.
       if let special = options.volumeName.flatMap({ try? ExportName($0) }), special.isMade, options.byteCount == nil {
-        return
+        return nil
       }
       guard let byteCount = options.byteCount, options.createsMissing, !isReadOnly else {
         throw LacunaError(
@@ -250,6 +252,7 @@ struct StoreOpening {
       engine.closeVolume(
         try engine.createVolume(
           named: name, byteCount: byteCount, createdSeconds: UInt64(max(time(nil), 0)), attributes))
+      return VolumeInfo.sizeWarning(byteCount, of: name)
     } catch let error as LacunaError {
       throw error
     } catch let error as ExtentFSError {

@@ -62,8 +62,13 @@ private let verbs = [
   func `takes sizes as qemu-img does`(_ text: String, _ byteCount: UInt64) throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("s")
-      let finished = try Program.run(["create", store, "--size", text, "--json"]).succeeded()
+      let finished = try Program.run(["create", store, "--size", text, "--json"])
+      #expect(finished.status == .exited(0), "\(finished.standardError)")
       #expect(finished.standardOutput.contains("\"size\" : \(byteCount)\n"), "\(finished.standardOutput)")
+      // Of sizes that are no whole sectors one is warned.
+      let warnings = finished.standardError.split(separator: "\n")
+      #expect(warnings.count == (byteCount % 512 == 0 ? 0 : 1), "\(finished.standardError)")
+      #expect(warnings.allSatisfy { $0.hasPrefix("lacuna: warning: ") && $0.contains(" \(byteCount) bytes") })
     }
   }
 
@@ -99,6 +104,12 @@ private let verbs = [
       try Program.run(["resize", store, "disk", "--yes", "--", "-1M"]).succeeded()
       #expect(try Program.run(["info", store, "disk", "--json"]).standardOutput.contains("\"size\" : 524288,"))
       try Program.run(["resize", store, "disk", "--yes", "--", "-1M"]).refused(1, naming: ["disk", "524288"])
+      // A size is no option, wherever it stands.
+      try Program.run(["resize", store, "disk", "-256K", "--yes"]).succeeded()
+      try Program.run(["resize", store, "--yes", "disk", "-128K"]).succeeded()
+      #expect(try Program.run(["info", store, "disk", "--json"]).standardOutput.contains("\"size\" : 131072,"))
+      try Program.run(["resize", store, "disk", "-1", "--yes"]).refused(1, naming: ["4096"])
+      #expect(try Program.run(["resize", store, "disk", "+1"]).standardError.contains("no multiple of 512"))
       try Program.run(["resize", store, "disk", "+15E"]).refused(1, naming: [])
       try Program.run(["resize", store, "disk", "+16383P"]).refused(1, naming: [])
     }

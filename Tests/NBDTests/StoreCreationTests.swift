@@ -23,6 +23,19 @@ private let killCount = getenv("LACUNA_KILLS").flatMap { Int(String(cString: $0)
     ["-U", "-", try PluginUnderTest.path()] + parameters + ["--run", "true"]
   }
 
+  @Test(arguments: [("1000001", "65 of them"), ("513", "1 of them"), ("512", nil)] as [(String, String?)])
+  func `a volume whose last part QEMU cannot write is made with a warning`(size: String, words: String?) throws {
+    try PrivateDirectory.run { directory in
+      for parameters in [["size=\(size)"], ["volume=second", "size=\(size)"], []] {
+        try ServedStore.run(directory.file("s.lacuna"), parameters) { store in
+          let warns = store.server.standardError.contains("lacuna: warning: the size of ")
+          #expect(warns == (words != nil && !parameters.isEmpty), "\(store.server.standardError)")
+          if let words, warns { #expect(store.server.standardError.contains(words)) }
+        }
+      }
+    }
+  }
+
   @Test func `a server that is killed while it makes a store leaves a whole store or none`() throws {
     try withSeededGenerator { generator in
       // Of some runs, since the first one loads the plugin.

@@ -139,3 +139,14 @@ public struct VolumeDiff: Codable, Sendable, Hashable {
     case data, zero
   }
 }
+
+extension VolumeInfo {
+  /// What to tell who gave the volume its size; nil where all clients can use all of it.
+  public var sizeWarning: String? { Self.sizeWarning(size, of: name) }
+
+  static func sizeWarning(_ size: UInt64, of name: String) -> String? {
+    size % 512 == 0
+      ? nil
+      : "the size of '\(name)', \(size) bytes, is no multiple of 512, and QEMU cannot write to the last \(size % 512) of them"
+  }
+}

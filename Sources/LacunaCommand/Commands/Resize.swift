@@ -7,7 +7,8 @@ struct Resize: Verb {
     usage: "lacuna resize STORE NAME SIZE [options]",
     discussion: """
       A larger volume has zeroes at its end. What lies behind the end of a smaller one is lost, so it asks first, and is
-      refused while clients are connected, unless --force is given. Connected clients keep the size they were told.
+      refused while clients are connected, unless --force is given. A smaller size is one of whole blocks: a multiple of
+      4096 bytes, or of the block size that the store was made with. Connected clients keep the size they were told.
 
       Examples:
         lacuna resize s.lacuna vm1 20G
@@ -49,6 +50,12 @@ struct Resize: Verb {
       return try store.call(
         ResizeVolume(name: name, size: new, from: isBound ? old : nil, shrink: new < old, force: force))
     }
-    try show(info) { "Resized \($0.name.printable) to \(HumanReadable.exactBytes($0.size))\n" }
+    try show(info) {
+      "Resized \($0.name.printable) to \(HumanReadable.exactBytes($0.size))\n"
+        + ($0.clients == 0
+          ? ""
+          : "\(HumanReadable.count($0.clients, "client")) of it keep the size they were told until they connect again\n")
+    }
+    if let warning = info.sizeWarning { Terminal.writeWarning(warning) }
   }
 }

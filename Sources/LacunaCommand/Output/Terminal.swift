@@ -26,6 +26,9 @@ enum Terminal {
   /// Writes what is no result: messages, questions, progress. That nobody sees it is no failure.
   static func writeMessage(_ text: String) { try? write(text, to: STDERR_FILENO) }
 
+  /// Says what the user should know though all went well.
+  static func writeWarning(_ text: String) { writeMessage("lacuna: warning: \(text.printable)\n") }
+
   /// The next line of standard input without its end; nil at its end.
   static func readAnswer() -> String? { readLine() }
 
