@@ -39,6 +39,13 @@ final class DiskStore: Sendable {
   ///
   /// What is there and is no store is never written to.
   init(at path: String, _ options: StoreOptions) throws(LacunaError) {
+    guard !path.isEmpty else { throw LacunaError(.invalidParameter, "the path of the store is empty") }
+    // `FilePath` would drop the slash, and another file be meant.
+    guard !path.hasSuffix("/") else {
+      throw LacunaError(
+        .invalidParameter,
+        "\(path) is the path of a folder, by the slash at its end; a store is a file or a block device")
+    }
     let opened = try StoreOpening.open(FilePath(path), options)
     self.path = path
     engine = opened.engine

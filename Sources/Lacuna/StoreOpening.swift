@@ -106,7 +106,15 @@ struct StoreOpening {
       case (.open, ENOENT) where options.createsMissing:
         try Self.requireParameters(path, options)
         // It has its name only when all is there, its volume too, and goes where a step fails.
-        do { device = try FileDevice(preparing: path) } catch { throw Self.failure(error, path) }
+        do {
+          device = try FileDevice(preparing: path)
+        } catch {
+          guard error.errno == ENOENT else { throw Self.failure(error, path) }
+          let folder = path.removingLastComponent()
+          throw LacunaError(
+            .deviceFailed(errno: ENOENT),
+            "\(path) cannot be made, since there is no folder \(folder.isEmpty ? "." : folder)")
+        }
         try Self.format(device, options)
         (isReadOnly, warnings, isNew) = (false, [], true)
       case (.open, EACCES), (.open, EPERM), (.open, EROFS):

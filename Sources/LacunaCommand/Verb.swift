@@ -20,7 +20,7 @@ extension Verb {
     }
     do { try access.close() } catch { throw explained(error) }
     // Not beside an error, which says by itself what matters.
-    for warning in access.warnings { Terminal.writeMessage("lacuna: warning: \(warning.printable)\n") }
+    for warning in access.warnings { Terminal.writeWarning(warning) }
     return result
   }
 

@@ -97,10 +97,49 @@ private let writers = verbs.filter { !readers.contains($0) }
       #expect(try FinishedCommand.run(["sh", "-c", "seq 100000 > \(text)"]).status == .exited(0))
       let empty = directory.file("empty")
       #expect(try FinishedCommand.run(["touch", empty]).status == .exited(0))
-      for path in [text, empty, directory.path, "/dev/null"] {
-        for verb in verbs { try Program.run([verb[0], path] + verb.dropFirst()).refused(1, naming: [path], "\(verb)") }
+      let fifo = directory.file("fifo")
+      #expect(mkfifo(fifo, 0o600) == 0)
+      for (path, what) in [
+        (text, "no Lacuna store"), (empty, "an empty file"), (directory.path, "Is a directory"),
+        ("/dev/null", "neither a regular file nor a block device"), (fifo, "neither a regular file nor a block device"),
+      ] {
+        // Also to a creation that says nothing of a volume, or much of the store.
+        let more = [["create", "--size", "1M"], ["create", "--size", "1M", "--block-size", "8K"]]
+        for verb in verbs + more {
+          try Program.run([verb[0], path] + verb.dropFirst()).refused(1, naming: [path, what], "\(verb)")
+        }
       }
       #expect(try FinishedCommand.run(["sh", "-c", "seq 100000 | cmp - \(text)"]).status == .exited(0))
+    }
+  }
+
+  @Test func `makes no file of a folder's path, and none of no path`() throws {
+    try PrivateDirectory.run { directory in
+      try Program.run(["create", directory.file("s"), "--size", "1M"]).succeeded()
+      for path in [directory.file("x/"), directory.file("s/"), directory.file("x//")] {
+        for verb in verbs + [["create", "--size", "1M"]] {
+          try Program.run([verb[0], path] + verb.dropFirst()).refused(1, naming: [path, "folder"], "\(verb)")
+        }
+      }
+      #expect(access(directory.file("x"), F_OK) != 0)
+      #expect(try Program.run(["list", directory.file("s")]).succeeded().standardOutput.contains("\ndisk"))
+      try Program.run(["create", "", "--size", "1M"]).refused(1, naming: ["empty"])
+      try Program.run(["create", directory.file("no/x"), "--size", "1M"]).refused(
+        1, naming: ["no folder \(directory.file("no"))"])
+    }
+  }
+
+  @Test func `says of a store that was cut off that it cannot be opened, and sends nobody to what fails as well`()
+    throws
+  {
+    try Lab.run(.free) { lab in
+      try lab.run(["snapshot", "vm1@a"]).succeeded()
+      #expect(truncate(lab.store, 10 << 20) == 0)
+      for verb in verbs {
+        let finished = try lab.run(verb)
+        finished.refused(1, naming: [lab.store, "a copy"], "\(verb)")
+        #expect(!finished.standardError.contains("lacuna check"), "\(finished.standardError)")
+      }
     }
   }
 

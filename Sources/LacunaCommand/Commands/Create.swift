@@ -55,9 +55,14 @@ struct Create: Verb {
   func run() throws {
     if try makesNewStore() {
       let info = try makeStore()
-      return try show(info) {
+      try show(info) {
         "Made the store \(target.store) with the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n"
       }
+      return warn(of: info, isNewStore: true)
+    }
+    if describesNewStore || volume == nil {
+      // What is no store is not asked for the name of a volume: opening it says what it is.
+      try withStore(.reading) { _ in }
     }
     guard !describesNewStore else {
       throw Failure(
@@ -68,8 +73,17 @@ struct Create: Verb {
     }
     let method = CreateVolume(
       name: volume, size: size.bytes, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes)
-    try show(call(method, for: .writing)) {
-      "Made the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n"
+    let info = try call(method, for: .writing)
+    try show(info) { "Made the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n" }
+    warn(of: info, isNewStore: false)
+  }
+
+  private func warn(of volume: VolumeInfo, isNewStore: Bool) {
+    if let warning = volume.sizeWarning { Terminal.writeWarning(warning) }
+    let socket = ControlSocket.path(forStore: target.store)
+    if isNewStore, (try? ControlClient(path: socket)) != nil {
+      Terminal.writeWarning(
+        "a server of another store answers on \(socket), maybe of one that was moved from here while it was served")
     }
   }
 
