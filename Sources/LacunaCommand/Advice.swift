@@ -3,12 +3,16 @@ internal import Lacuna
 
 extension LacunaError {
   /// The same error, with what to do next behind it.
-  func explained(store: String) -> LacunaError {
-    guard let advice = advice(store: store), !description.contains(advice) else { return self }
+  func explained(store: String) -> LacunaError { explained(advice(store: store)) }
+
+  /// The same error, with `advice` behind it.
+  func explained(_ advice: String?) -> LacunaError {
+    guard let advice, !description.contains(advice) else { return self }
     return LacunaError(code, "\(description); \(advice)")
   }
 
-  private func advice(store: String) -> String? {
+  /// What to do next; nil where there is nothing to be said.
+  func advice(store: String) -> String? {
     switch code {
     case .noSuchVolume, .deleted: "'lacuna list \(store)' shows what there is"
     case .nameTaken: "choose another name"

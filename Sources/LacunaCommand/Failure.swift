@@ -14,7 +14,7 @@ enum ExitStatus: Int32, Error {
   case done = 0
   /// Something went wrong; a line on standard error says what.
   case failed = 1
-  /// `check` found something wrong, or `diff --exit-code` a difference.
+  /// `check` found something wrong, or `diff --exit-code` had something to show.
   case found = 2
   /// Data would have been destroyed, and nobody said yes.
   case notConfirmed = 3

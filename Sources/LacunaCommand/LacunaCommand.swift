@@ -32,7 +32,7 @@ struct LacunaCommand: ParsableCommand {
   static func main() {
     do {
       try checkVerb()
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(Resize.withoutDashes(Array(CommandLine.arguments.dropFirst())))
       try command.run()
     } catch {
       exit(withCode: Report(error).send())

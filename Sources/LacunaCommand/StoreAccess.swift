@@ -135,8 +135,8 @@ struct StoreAccess {
     } catch {
       throw LacunaError(
         .inUse,
-        "\(inUse.description), which does not answer on \(socket) (control=off, or control= with another path?); "
-          + "give its socket with --control, or end that process")
+        "\(inUse.description), which does not answer on \(socket) (control=off, control= with another path, or was the "
+          + "store moved while it was served?); give its socket with --control, or end that process")
     }
   }
 }
@@ -149,6 +149,10 @@ extension LacunaError {
       LacunaError(code, "there is no store \(path); 'lacuna create \(path) --size SIZE' makes one")
     case .deviceFailed(errno: EACCES), .deviceFailed(errno: EPERM):
       LacunaError(code, "\(description); run lacuna as a user who may open it")
+    case .damaged:
+      // No verb can look at it, 'check' neither.
+      LacunaError(
+        code, "\(description); it cannot be opened, so go back to a copy of it, and keep this one as it is until then")
     default: explained(store: path)
     }
   }

@@ -5,9 +5,14 @@ internal import Lacuna
 protocol Verb: ParsableCommand {
   var target: StoreArgument { get }
   var common: CommonOptions { get }
+
+  /// What to do next after an error of the store; nil where there is nothing to be said.
+  func advice(on error: LacunaError) -> String?
 }
 
 extension Verb {
+  func advice(on error: LacunaError) -> String? { error.advice(store: target.store) }
+
   /// Hands the store to `body`: opened by this process where it is free, else by way of its server.
   func withStore<Result>(_ purpose: StorePurpose, _ body: (StoreAccess) throws -> Result) throws -> Result {
     let access = try StoreAccess(target.store, for: purpose, control: common.control, progress: common.progress)
@@ -36,6 +41,6 @@ extension Verb {
 
   private func explained(_ error: any Error) -> any Error {
     guard let error = error as? LacunaError else { return error }
-    return error.explained(store: target.store)
+    return error.explained(advice(on: error))
   }
 }

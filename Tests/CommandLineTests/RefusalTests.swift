@@ -191,7 +191,7 @@ private let writers = verbs.filter { !readers.contains($0) }
         }
       }
       try lab.serve(["control=\(lab.directory.file("elsewhere"))"]) { _ in
-        try lab.run(["info"]).refused(1, naming: [lab.store, "--control"])
+        try lab.run(["info"]).refused(1, naming: [lab.store, "--control", "moved while it was served"])
         try lab.run(["info", "--control", lab.directory.file("elsewhere")]).succeeded()
         try lab.run(["info", "--control", lab.directory.file("nowhere")]).refused(1, naming: ["nowhere", "--control"])
       }

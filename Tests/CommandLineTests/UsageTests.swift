@@ -1,3 +1,4 @@
+import Glibc
 import NBDTestSupport
 import Testing
 
@@ -30,7 +31,10 @@ private let verbs = [
       (["clone", "s", "a"], "name"), (["create", "s"], "size"), (["create", "s", "--size"], "size"),
       (["resize", "s", "a"], "size"), (["resize", "s", "a", "1X"], "1X"), (["dump", "s", "x"], "'x'"),
       (["dump", "s", "-1"], "block"), (["dump", "s", "18446744073709551616"], "18446744073709551616"),
-      (["set", "s", "a"], "--quota"), (["set", "s", "--quota", "1G"], "volume"), (["set", "s", "--default"], "volume"),
+      (["set", "s", "a"], "--quota"), (["set", "s", "a", "--foo"], "--foo"), (["set", "s", "--foo"], "--foo"),
+      (["stats", "s", "--count", "1", "--foo"], "--foo"), (["resize", "s", "a", "-1G", "--foo"], "--foo"),
+      (["resize", "s", "-1G"], "size"), (["resize", "s", "a", "-1X"], "-1X"),
+      (["set", "s", "--quota", "1G"], "volume"), (["set", "s", "--default"], "volume"),
       (["list", "s", "--type", "disk"], "throwaway"), (["check", "s", "--progress", "some"], "some"),
       (["stats", "s", "--count", "1"], "--watch"), (["stats", "s", "--prometheus", "--watch"], "--watch"),
       (["stats", "s", "--watch", "--interval", "0"], "--interval"),

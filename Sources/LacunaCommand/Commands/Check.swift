@@ -22,6 +22,11 @@ struct Check: Verb {
 
   @OptionGroup var common: CommonOptions
 
+  func advice(on error: LacunaError) -> String? {
+    // Which would be to run what has just failed.
+    error.code == .damaged ? nil : error.advice(store: target.store)
+  }
+
   func run() throws {
     let result = try call(CheckStore(data: data), for: .reading)
     try show(result, \.text)

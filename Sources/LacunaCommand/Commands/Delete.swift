@@ -37,7 +37,10 @@ struct Delete: Verb {
   @OptionGroup var common: CommonOptions
 
   func run() throws {
+    var remains = Remains()
     let result = try withStore(dryRun ? .reading : .writing) { store in
+      // What of a damaged store cannot be found out is not said, and holds up nothing.
+      if let found = try? Remains(of: names, in: store) { remains = found }
       if dryRun { return try plan(store) }
       // Nobody goes on with it where the store is free.
       var method = DeleteVolumes(names: names, force: force, snapshots: snapshots, wait: wait || store.isFree)
@@ -50,12 +53,56 @@ struct Delete: Verb {
       }
       return try store.call(method)
     }
-    try show(result) { $0.text(isPlan: dryRun) }
+    try show(result) {
+      $0.text(isPlan: dryRun) + remains.text(after: $0, isPlan: dryRun, store: target.store)
+    }
     if let damaged = result.damaged { throw Failure(DeletionResult.text(of: damaged)) }
   }
 
   private func plan(_ store: StoreAccess) throws -> DeletionResult {
     try store.call(DeleteVolumes(names: names, force: force, snapshots: snapshots, dryRun: true))
+  }
+}
+
+/// What there is after a deletion that one may not expect.
+private struct Remains {
+  /// The snapshots that are named for each volume.
+  var snapshots: [(volume: String, names: [String])] = []
+  /// The default volume, where it is deleted.
+  var formerDefault: String?
+
+  /// How many names are shown for each volume.
+  private static var namesMax: Int { 3 }
+
+  init() {}
+
+  /// Of what is about to be deleted.
+  init(of names: [String], in store: StoreAccess) throws {
+    let volumes = Set(names.filter { !$0.contains("@") })
+    guard !volumes.isEmpty else { return }
+    formerDefault = try store.call(GetStoreInfo()).defaultVolume.flatMap { volumes.contains($0) ? $0 : nil }
+    let prefix = volumes.count == 1 ? volumes.first.map { $0 + "@" } : nil
+    let all = try store.volumes(prefix: prefix, kind: .snapshot).map(\.name)
+    let byVolume = Dictionary(grouping: all) { String($0.prefix { $0 != "@" }) }
+    snapshots = volumes.sorted().compactMap { volume in byVolume[volume].map { (volume, $0) } }
+  }
+
+  func text(after result: DeletionResult, isPlan: Bool, store: String) -> String {
+    let deleted = Set(result.deleted)
+    let lines = snapshots.compactMap { volume, all -> String? in
+      let names = all.filter { !deleted.contains($0) }
+      guard !names.isEmpty else { return nil }
+      let more = names.count - Self.namesMax
+      let verb = isPlan ? "would stay" : names.count == 1 ? "stays" : "stay"
+      return "\(HumanReadable.count(names.count, "snapshot")) named for \(volume.printable) \(verb): "
+        + names.prefix(Self.namesMax).map(\.printable).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
+        + "\n"
+    }
+    let last = formerDefault.map {
+      "\($0.printable) \(isPlan ? "is" : "was") the default volume; there \(isPlan ? "would be none then" : "is none now")"
+        + " ('lacuna set \(store) NAME --default' makes one of another)\n"
+    }
+    return lines.joined() + (last ?? "")
   }
 }
 

@@ -3,11 +3,12 @@ internal import Lacuna
 
 struct Diff: Verb {
   static let configuration = CommandConfiguration(
-    abstract: "Show where two volumes or snapshots differ.",
+    abstract: "Show where two volumes or snapshots may differ.",
     usage: "lacuna diff STORE A B [options]",
     discussion: """
-      Shows what became data and what became zeroes from A to B. It costs what changed, not what there is. Clients get the
-      same as the block status of the export VOLUME@A..B.
+      Shows what became data and what became zeroes from A to B. It costs what changed, not what there is: it compares where
+      blocks are and not what is in them, so what was written anew with the same bytes is shown as well. Clients get the same
+      as the block status of the export VOLUME@A..B.
 
       Examples:
         lacuna diff s.lacuna vm1@monday vm1@tuesday
@@ -22,7 +23,7 @@ struct Diff: Verb {
   @Argument(help: "The newer one.", completion: .volumeNames)
   var b: String
 
-  @Flag(help: "End with exit code 2 where they differ.")
+  @Flag(help: "End with exit code 2 where there is anything to show.")
   var exitCode = false
 
   @OptionGroup var common: CommonOptions

@@ -7,8 +7,9 @@ struct Promote: Verb {
     usage: "lacuna promote STORE THROWAWAY NAME [options]",
     discussion: """
       A throwaway is what clients get that open VOLUME+, VOLUME@SNAPSHOT+ or, to share it, VOLUME+NAME and
-      VOLUME@SNAPSHOT+NAME; it is gone when the last of them leaves. One with a name can be kept, and its clients go on
-      with it. It is served as long as it exists, so it takes a served store.
+      VOLUME@SNAPSHOT+NAME; it is gone when the last of them leaves. While it is open it can be kept, and its clients go on
+      with it; of those without a name of their own, only one that no other client has beside it. 'lacuna list STORE
+      --type throwaway' shows those that are open.
 
       Example:
         lacuna promote s.lacuna vm1@monday+trial vm1-trial
@@ -23,6 +24,12 @@ struct Promote: Verb {
   var name: String
 
   @OptionGroup var common: CommonOptions
+
+  func advice(on error: LacunaError) -> String? {
+    error.code == .noSuchVolume
+      ? "'lacuna list \(target.store) --type throwaway' shows those that are, while the store is served"
+      : error.advice(store: target.store)
+  }
 
   func run() throws {
     try show(call(PromoteVolume(name: throwaway, to: name), for: .writing)) {

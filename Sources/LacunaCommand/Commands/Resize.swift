@@ -13,7 +13,7 @@ struct Resize: Verb {
       Examples:
         lacuna resize s.lacuna vm1 20G
         lacuna resize s.lacuna vm1 +512M
-        lacuna resize s.lacuna vm1 --shrink -- -1G
+        lacuna resize s.lacuna vm1 -1G --yes
       """)
 
   @OptionGroup var target: StoreArgument
@@ -32,6 +32,16 @@ struct Resize: Verb {
   var yes = false
 
   @OptionGroup var common: CommonOptions
+
+  /// The command line with a size such as -1G behind a --, where the parser takes it for no option.
+  static func withoutDashes(_ arguments: [String]) -> [String] {
+    guard arguments.first == configuration.commandName ?? _commandName, !arguments.contains("--"),
+      let index = arguments.firstIndex(where: { $0.first == "-" && $0.dropFirst().first?.isWholeNumber == true })
+    else { return arguments }
+    var rest = arguments
+    let size = rest.remove(at: index)
+    return rest + ["--", size]
+  }
 
   func run() throws {
     let info = try withStore(.writing) { store in

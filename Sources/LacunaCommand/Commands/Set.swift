@@ -45,7 +45,7 @@ struct SetSettings: Verb {
 
   private var changesVolume: Bool { readOnly != nil || quota != nil || reservation != nil }
 
-  func validate() throws {
+  private func checkOptions() throws {
     guard changesVolume || `default` != nil || limit != nil else {
       throw ValidationError("say what to set: --read-only, --quota, --reservation, --default or --limit")
     }
@@ -54,6 +54,7 @@ struct SetSettings: Verb {
   }
 
   func run() throws {
+    try checkOptions()
     try withStore(.writing) { store in
       guard let name else {
         let change = SetStore(defaultVolume: `default` == nil ? nil : "", limit: limit?.bytes)

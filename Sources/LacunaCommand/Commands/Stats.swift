@@ -32,7 +32,7 @@ struct Stats: Verb {
 
   @OptionGroup var common: CommonOptions
 
-  func validate() throws {
+  private func checkOptions() throws {
     if prometheus && (watch || common.json) { throw ValidationError("--prometheus excludes --watch and --json") }
     if !watch && (interval != nil || count != nil) { throw ValidationError("--interval and --count need --watch") }
     if let interval, !(0.01...86_400).contains(interval) {
@@ -42,6 +42,7 @@ struct Stats: Verb {
   }
 
   func run() throws {
+    try checkOptions()
     if watch { return try printLines() }
     let statistics = try call(GetStatistics(), for: .reading)
     if prometheus {
