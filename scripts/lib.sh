@@ -11,7 +11,7 @@ build_packages=(binutils ca-certificates g++ git libc6-dev libisal-dev libisal2 
 serve_packages=(libisal2 nbdkit)
 # shellcheck disable=SC2034 # used by the scripts that read this file
 test_packages=("${build_packages[@]}" btrfs-progs cryptsetup-bin e2fsprogs fdisk fio fuse3 jq libnbd-bin libnbd-dev
-  mount nbd-client procps python3 python3-libnbd qemu-utils systemd util-linux xfsprogs)
+  mount nbd-client perl procps python3 python3-libnbd qemu-utils systemd util-linux xfsprogs)
 # Debian packages that scripts/e2e needs: programs for guests, and what makes and runs them.
 # shellcheck disable=SC2034 # used by the scripts that read this file
 e2e_packages=("${build_packages[@]}" btrfs-progs busybox-static coreutils cpio cryptsetup-bin e2fsprogs fdisk
@@ -115,6 +115,12 @@ need_swift() {
 # Everything that building needs.
 need_build_tools() {
   need_packages "${build_packages[@]}"
+  need_swift
+}
+
+# Everything that building the tests needs: all of the package, of which a part is a client that uses libnbd's headers.
+need_test_build_tools() {
+  need_packages "${build_packages[@]}" libnbd-dev
   need_swift
 }
 
