@@ -27,6 +27,9 @@ public protocol BlockChainStore: Sendable {
   /// allocated, and nobody may read it meanwhile.
   func writeBlock(_ block: UInt64, _ bytes: UnsafeRawBufferPointer, skip: Int) throws(StoreError)
 
+  /// As `ExtentStore.open`.
+  func open(_ inode: Inode) throws(StoreError) -> OpenInode
+
   /// The chain of `inode`; an empty file's for an unknown one.
   func chain(of inode: Inode) throws(StoreError) -> BlockChain
 

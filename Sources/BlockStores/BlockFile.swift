@@ -18,7 +18,7 @@ public import Bytes
 ///
 /// Invariant: in the last block, the bytes behind the file's end are zeroes.
 ///
-/// Only one `BlockFile` may be open on an inode at a time.
+/// Only one `BlockFile` can be open on an inode at a time, from its making to the end of its life.
 public final class BlockFile<Backing: FileBacking>: Sendable {
   /// The file's number within the store.
   public let inode: Inode
@@ -28,16 +28,22 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
   let reclaimer: Reclaimer<Backing>
   /// Nil where nothing is overwritten in place.
   let overwriting: ReadWriteLock?
+  /// Keeps other users from the inode.
+  private let opened: OpenInode
 
   /// Opens the file `inode` of `backing`; an unknown one is empty.
+  ///
+  /// - Throws: `.inUse` where it is open already, and what the store throws.
   public convenience init(_ backing: Backing, inode: Inode, overwritesInPlace: Bool = false) throws(StoreError) {
-    self.init(backing, inode, try backing.map(of: inode), overwritesInPlace)
+    let opened = try backing.open(inode)
+    self.init(backing, inode, opened, try backing.map(of: inode), overwritesInPlace)
   }
 
-  /// Opens the file `inode`, whose mapping is `map`.
-  private init(_ backing: Backing, _ inode: Inode, _ map: Backing.Map, _ overwritesInPlace: Bool) {
+  /// The file `inode`, which is open and has the mapping `map`.
+  private init(_ backing: Backing, _ inode: Inode, _ opened: OpenInode, _ map: Backing.Map, _ overwritesInPlace: Bool) {
     self.inode = inode
     self.backing = backing
+    self.opened = opened
     overwriting = overwritesInPlace ? ReadWriteLock() : nil
     reclaimer = Reclaimer(backing)
     current = ManagedAtomic(View(map, reclaimer))
@@ -131,15 +137,16 @@ extension BlockFile {
 
   /// Makes `inode`, which must be unknown, a file that shares every block with this one as it is now; from then on they
   /// are two files. Cost: O(extents).
+  ///
+  /// - Throws: `.wrongInode` where `inode` is a file already, `.inUse` where it is open as an empty one.
   public func clone<Store: COWStore>(to inode: Inode) throws(StoreError) -> ExtentFile<Store>
   where Backing == ExtentBacking<Store> {
     // Under the lock the store's mapping is the published one, and so the clone's.
-    let map = try withoutOverwriting { () throws(StoreError) in
+    let (opened, map) = try withoutOverwriting { () throws(StoreError) in
       try writers.withLock { () throws(StoreError) in
-        try backing.store.clone(self.inode, to: inode)
-        return current.load(ordering: .relaxed).map
+        (try backing.store.clone(self.inode, to: inode), current.load(ordering: .relaxed).map)
       }
     }
-    return BlockFile(backing, inode, map, overwriting != nil)
+    return BlockFile(backing, inode, opened, map, overwriting != nil)
   }
 }

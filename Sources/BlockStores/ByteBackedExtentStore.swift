@@ -21,6 +21,7 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
   private let base: Base
   private let blockCount: UInt64
   private let state: Locked<State>
+  private let openInodes = OpenInodes()
 
   private struct State {
     var files: [Inode: ExtentMap] = [:]
@@ -105,6 +106,8 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
     }
     return range.lowerBound
   }
+
+  public func open(_ inode: Inode) throws(StoreError) -> OpenInode { try openInodes.open(inode) }
 
   public func extents(of inode: Inode) throws(StoreError) -> ExtentMap {
     state.withLock { $0.files[inode] } ?? ExtentMap()

@@ -31,6 +31,12 @@ public protocol ExtentStore: Sendable {
   /// be allocated, and nobody may read them meanwhile.
   func write(_ bytes: UnsafeRawBufferPointer, to block: UInt64, skip: Int) throws(StoreError)
 
+  /// Opens `inode` for the one user who may change its mapping, until what this returns goes. ``BlockFile`` does so. The calls below are
+  /// that user's, and nothing asks whether one has it.
+  ///
+  /// - Throws: `.inUse` where it is open already.
+  func open(_ inode: Inode) throws(StoreError) -> OpenInode
+
   /// The mapping of `inode`; an empty file's for an unknown one.
   func extents(of inode: Inode) throws(StoreError) -> ExtentMap
 
@@ -55,19 +61,22 @@ public protocol ExtentStore: Sendable {
 /// source, for the price of counting; a block with several references is not written in place. (Design document,
 /// "Copy-on-Write support".)
 public protocol COWStore: ExtentStore {
-  /// Gives `destination`, which must be unknown, the mapping of `source`, and raises the count of every block in it.
+  /// Gives `destination`, which must be unknown, the mapping of `source`, and raises the count of every block in it. Where `source` is
+  /// open as a file, ``BlockFile/clone(to:)`` is the way, which keeps the file's writers out.
   ///
-  /// - Throws: `.wrongInode` where `destination` has a mapping.
-  func clone(_ source: Inode, to destination: Inode) throws(StoreError)
+  /// - Returns: `destination`, open for the caller.
+  /// - Throws: `.wrongInode` where `destination` has a mapping, `.inUse` where it is open.
+  @discardableResult
+  func clone(_ source: Inode, to destination: Inode) throws(StoreError) -> OpenInode
 
   /// How many references `block` has; 0 where it is free.
   func referenceCount(of block: UInt64) throws(StoreError) -> UInt64
 
   /// Breaks sharing: afterwards each mapped block of `inode` in `blocks` has one reference, and what it holds is what
   /// it held. Shared blocks are copied to new ones, one reference to each old one is given up, and the mapping follows.
-  /// Nobody may change the file's mapping meanwhile.
+  /// The inode is open meanwhile: under an open file, blocks would be freed that the file still has.
   ///
   /// - Returns: the mapping as it is now.
-  /// - Throws: `.outOfSpace` where there is no room for the copies; then nothing has changed.
+  /// - Throws: `.inUse` where the inode is open; `.outOfSpace` where there is no room for the copies; then nothing has changed.
   func breakSharing(of inode: Inode, in blocks: Range<UInt64>) throws(StoreError) -> ExtentMap
 }

@@ -18,6 +18,8 @@ public protocol FileBacking: Sendable {
   func read(into buffer: UnsafeMutableRawBufferPointer, from block: UInt64, skip: Int) throws(StoreError)
   /// As `ExtentStore.write`.
   func write(_ bytes: UnsafeRawBufferPointer, to block: UInt64, skip: Int) throws(StoreError)
+  /// As `ExtentStore.open`.
+  func open(_ inode: Inode) throws(StoreError) -> OpenInode
   /// As `ExtentStore.extents`.
   func map(of inode: Inode) throws(StoreError) -> Map
   /// As `ExtentStore.setExtents`.
@@ -54,6 +56,7 @@ public struct ExtentBacking<Store: ExtentStore>: FileBacking {
   public func write(_ bytes: UnsafeRawBufferPointer, to block: UInt64, skip: Int) throws(StoreError) {
     try unsafe store.write(bytes, to: block, skip: skip)
   }
+  public func open(_ inode: Inode) throws(StoreError) -> OpenInode { try store.open(inode) }
   public func map(of inode: Inode) throws(StoreError) -> ExtentMap { try store.extents(of: inode) }
   public func setMap(_ map: ExtentMap, of inode: Inode, changed: Range<UInt64>) throws(StoreError) {
     try store.setExtents(map, of: inode, changed: changed)
@@ -95,6 +98,7 @@ public struct BlockChainBacking<Store: BlockChainStore>: FileBacking {
     }
   }
 
+  public func open(_ inode: Inode) throws(StoreError) -> OpenInode { try store.open(inode) }
   public func map(of inode: Inode) throws(StoreError) -> BlockChain { try store.chain(of: inode) }
   public func setMap(_ map: BlockChain, of inode: Inode, changed: Range<UInt64>) throws(StoreError) {
     try store.setChain(map, of: inode, changed: changed)

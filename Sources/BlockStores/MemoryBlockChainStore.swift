@@ -6,6 +6,7 @@ public import Bytes
 public final class MemoryBlockChainStore: BlockChainStore {
   private let space: MemorySpace
   private let files = Locked<[Inode: BlockChain]>([:])
+  private let openInodes = OpenInodes()
 
   /// A store of `blockCount` blocks, of which the first is never used. Up to `residentLimit` free blocks keep their
   /// memory, so that they need not be fetched from the system again.
@@ -33,6 +34,8 @@ public final class MemoryBlockChainStore: BlockChainStore {
   public func writeBlock(_ block: UInt64, _ bytes: UnsafeRawBufferPointer, skip: Int) throws(StoreError) {
     try unsafe space.write(bytes, to: block, skip: skip)
   }
+
+  public func open(_ inode: Inode) throws(StoreError) -> OpenInode { try openInodes.open(inode) }
 
   public func chain(of inode: Inode) throws(StoreError) -> BlockChain {
     files.withLock { $0[inode] } ?? BlockChain()

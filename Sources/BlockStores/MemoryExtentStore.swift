@@ -5,10 +5,11 @@ public import Bytes
 /// Untouched blocks cost no memory, and freed ones give theirs back. Nothing outlives the store.
 ///
 /// Thread safety: the table of mappings and the reference counts are each guarded by a lock of their own, never held
-/// together with another except that a clone takes `files`, then `shared`. Bytes are read and written without a lock.
+/// together with another except that a clone takes `files`, then that of the open inodes or `shared`. Bytes are read and written without a lock.
 public final class MemoryExtentStore: COWStore {
   private let space: MemorySpace
   private let files = Locked<[Inode: ExtentMap]>([:])
+  private let openInodes = OpenInodes()
   /// Runs of blocks with two and more references; an allocated block in no run has one.
   private let shared = Locked(RunMap<Count>())
 
@@ -67,6 +68,8 @@ public final class MemoryExtentStore: COWStore {
     try unsafe space.write(bytes, to: block, skip: skip)
   }
 
+  public func open(_ inode: Inode) throws(StoreError) -> OpenInode { try openInodes.open(inode) }
+
   public func extents(of inode: Inode) throws(StoreError) -> ExtentMap {
     files.withLock { $0[inode] } ?? ExtentMap()
   }
@@ -82,11 +85,13 @@ public final class MemoryExtentStore: COWStore {
   /// Does nothing: memory has no medium to be durable on.
   public func sync() throws(StoreError) {}
 
-  public func clone(_ source: Inode, to destination: Inode) throws(StoreError) {
+  @discardableResult
+  public func clone(_ source: Inode, to destination: Inode) throws(StoreError) -> OpenInode {
     try files.withLock { files throws(StoreError) in
       guard files[destination] == nil else {
         throw StoreError(.wrongInode, "inode \(destination) has a mapping already")
       }
+      let opened = try openInodes.open(destination)
       let extents = files[source] ?? ExtentMap()
       shared.withLock { shared in
         extents.runs.forEachRun(in: 0..<UInt64.max) { extent in
@@ -100,6 +105,7 @@ public final class MemoryExtentStore: COWStore {
         }
       }
       files[destination] = extents
+      return opened
     }
   }
 
@@ -109,6 +115,8 @@ public final class MemoryExtentStore: COWStore {
   }
 
   public func breakSharing(of inode: Inode, in blocks: Range<UInt64>) throws(StoreError) -> ExtentMap {
+    let opened = try open(inode)
+    defer { withExtendedLifetime(opened) {} }
     let before = try extents(of: inode)
     var after = before
     var copies: [PhysicalRun] = []

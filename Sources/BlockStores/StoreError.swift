@@ -12,6 +12,8 @@ public struct StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     case notAllocated
     /// The inode holds nothing, or, for the destination of a clone, holds something.
     case wrongInode
+    /// Somebody has the inode open, or breaks its sharing.
+    case inUse
     /// What the store below keeps is not what this store once wrote there.
     case malformed
     /// The device below failed.

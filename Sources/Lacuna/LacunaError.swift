@@ -98,7 +98,7 @@ extension LacunaError {
       case .outOfRange: .outOfRange
       case .malformed: .damaged
       case .device(let failure): .deviceFailed(errno: failure.errno)
-      case .notAllocated, .wrongInode: .internalFailure
+      case .notAllocated, .wrongInode, .inUse: .internalFailure
       }
     self.init(code, "\(error)")
   }

@@ -94,19 +94,67 @@ import Testing
     let file = try ExtentFile(store, inode: .one)
     let bytes = pattern(3000, seed: 1)
     try file.write(bytes, at: 0)
-    let clone = try file.clone(to: .two)
-    #expect(store.freeBlockCount == 34)
-    try clone.write(pattern(100, seed: 2), at: 600)
-    try file.truncate(to: 1000)
-    #expect(try file.bytes(at: 0, count: 4000) == Array(bytes[..<1000]))
-    #expect(try clone.bytes(at: 0, count: 4000) == bytes[..<600] + pattern(100, seed: 2) + bytes[700...])
-    expectError(.wrongInode) { _ = try file.clone(to: .two) }
-    try file.remove()
-    #expect(try clone.bytes(at: 0, count: 600) == Array(bytes[..<600]))
-    try clone.remove()
+    do {
+      let clone = try file.clone(to: .two)
+      #expect(store.freeBlockCount == 34)
+      try clone.write(pattern(100, seed: 2), at: 600)
+      try file.truncate(to: 1000)
+      #expect(try file.bytes(at: 0, count: 4000) == Array(bytes[..<1000]))
+      #expect(try clone.bytes(at: 0, count: 4000) == bytes[..<600] + pattern(100, seed: 2) + bytes[700...])
+      expectError(.wrongInode) { _ = try file.clone(to: .two) }
+      try file.remove()
+      #expect(try clone.bytes(at: 0, count: 600) == Array(bytes[..<600]))
+      try clone.remove()
+      // It is empty, and can be written to: no number for another one yet.
+      expectError(.inUse) { _ = try file.clone(to: .two) }
+      withExtendedLifetime(clone) {}
+    }
     #expect(store.freeBlockCount == 40)
     // Both numbers are unknown again.
     _ = try file.clone(to: .two)
+  }
+
+  @Test(arguments: FileStores.all)
+  func `a second file on an inode is refused while there is a first one, and harms nothing`(
+    kind: FileStores.Kind
+  ) throws {
+    func open<Store: FileStore>(_ store: Store) throws {
+      let bytes = pattern(3000, seed: 1)
+      do {
+        let file = try BlockFile(store.backing, inode: .one)
+        try file.write(bytes, at: 0)
+        expectError(.inUse) { _ = try BlockFile(store.backing, inode: .one) }
+        expectError(.inUse) { _ = try BlockFile(store.backing, inode: .one, overwritesInPlace: true) }
+        try BlockFile(store.backing, inode: .two).write([1], at: 0)
+        try file.write(bytes, at: 100)
+        #expect(try file.bytes(at: 0, count: 4000) == Array(bytes[..<100]) + bytes)
+      }
+      let file = try BlockFile(store.backing, inode: .one)
+      #expect(try file.bytes(at: 100, count: 4000) == bytes)
+      try file.remove()
+      try store.checkSpace(of: [.one, .two])
+    }
+    try open(kind.make(30))
+  }
+
+  // The file's view would keep blocks that are free by then, and free them once more.
+  @Test(arguments: [false, true])
+  func `sharing is not broken under an open file`(overwritesInPlace: Bool) throws {
+    let store = try StoreKind<MemoryExtentStore>.memory.make(40)
+    let bytes = pattern(5120, seed: 1)
+    do {
+      let file = try ExtentFile(store, inode: .one, overwritesInPlace: overwritesInPlace)
+      try file.write(bytes, at: 0)
+      let clone = try file.clone(to: .two)
+      let before = try store.extents(of: .one).runs.runs
+      for inode in [Inode.one, .two] { expectError(.inUse) { _ = try store.breakSharing(of: inode, in: 0..<10) } }
+      #expect(try store.extents(of: .one).runs.runs == before)
+      try clone.write(pattern(100, seed: 2), at: 600)
+      #expect(try file.bytes(at: 0, count: 6000) == bytes)
+    }
+    _ = try store.breakSharing(of: .two, in: 0..<10)
+    #expect(try ExtentFile(store, inode: .one).bytes(at: 0, count: 6000) == bytes)
+    try COWFileStore(store, capacity: 40) { store.freeBlockCount }.checkSpace(of: [.one, .two])
   }
 
   @Test func `a file that overwrites in place takes blocks only for what is not its own`() throws {

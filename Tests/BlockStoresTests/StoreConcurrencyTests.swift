@@ -107,9 +107,11 @@ import Testing
     for _ in 0..<200 {
       let store = try StoreKind<MemoryExtentStore>.frugalMemory.make(40)
       let bytes = pattern(5120, seed: 1)
-      let file = try ExtentFile(store, inode: .one)
-      try file.write(bytes, at: 0)
-      _ = try file.clone(to: .two)
+      do {
+        let file = try ExtentFile(store, inode: .one)
+        try file.write(bytes, at: 0)
+        _ = try file.clone(to: .two)
+      }
       try inThreads(2) { thread in _ = try store.breakSharing(of: thread == 0 ? .one : .two, in: 0..<10) }
       let files = try [Inode.one, .two].map { try ExtentFile(store, inode: $0) }
       for file in files { #expect(try file.bytes(at: 0, count: 6000) == bytes) }

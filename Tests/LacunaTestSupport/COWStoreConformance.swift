@@ -61,6 +61,25 @@ package enum COWStoreConformance {
       #expect(try counts(of: blocks, in: store) == [1, 1, 1])
     },
 
+    Promise("what somebody has open is not cloned to, and its sharing is not broken") { kind in
+      let store = try kind.make(50)
+      let blocks = try makeFile(.one, blockCount: 3, in: store)
+      do {
+        let opened = try store.clone(.one, to: .two)
+        let empty = try store.open(.three)
+        for inode in [Inode.two, .three] {
+          expectError(.inUse) { _ = try store.open(inode) }
+          expectError(.inUse) { _ = try store.breakSharing(of: inode, in: 0..<3) }
+        }
+        expectError(.inUse) { try store.clone(.one, to: .three) }
+        #expect(try counts(of: blocks, in: store) == [2, 2, 2])
+        withExtendedLifetime((opened, empty)) {}
+      }
+      _ = try store.breakSharing(of: .two, in: 0..<3)
+      #expect(try counts(of: blocks, in: store) == [1, 1, 1])
+      try store.clone(.one, to: .three)
+    },
+
     Promise("a clone of an unknown inode is an empty file, and there") { kind in
       let store = try kind.make(50)
       try store.clone(.one, to: .two)

@@ -163,9 +163,12 @@ package struct FileWorkload<Store: FileStore> {
 
   private mutating func reopen() throws {
     store = try store.reopened()
-    for index in files.indices {
-      files[index].file = try BlockFile(
-        store.backing, inode: files[index].inode, overwritesInPlace: overwritesInPlace)
+    // The old files go first: one at a time is open on an inode.
+    let all = files.map { (inode: $0.inode, model: $0.model) }
+    files = []
+    for (inode, model) in all {
+      let file = try BlockFile(store.backing, inode: inode, overwritesInPlace: overwritesInPlace)
+      files.append(File(inode: inode, file: file, model: model))
     }
   }
 }

@@ -43,6 +43,8 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
     try base.write(bytes, to: block, skip: skip)
   }
 
+  package func open(_ inode: Inode) throws(StoreError) -> OpenInode { try base.open(inode) }
+
   package func extents(of inode: Inode) throws(StoreError) -> ExtentMap {
     try faults.step("extents", .read)
     return try base.extents(of: inode)
@@ -67,9 +69,10 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
 }
 
 extension AwkwardExtentStore: COWStore where Base: COWStore {
-  package func clone(_ source: Inode, to destination: Inode) throws(StoreError) {
+  @discardableResult
+  package func clone(_ source: Inode, to destination: Inode) throws(StoreError) -> OpenInode {
     try faults.step("clone")
-    try base.clone(source, to: destination)
+    return try base.clone(source, to: destination)
   }
 
   package func referenceCount(of block: UInt64) throws(StoreError) -> UInt64 { try base.referenceCount(of: block) }
@@ -110,6 +113,8 @@ package struct FaultyBlockChainStore<Base: BlockChainStore>: BlockChainStore {
     try faults.step("writeBlock")
     try base.writeBlock(block, bytes, skip: skip)
   }
+
+  package func open(_ inode: Inode) throws(StoreError) -> OpenInode { try base.open(inode) }
 
   package func chain(of inode: Inode) throws(StoreError) -> BlockChain {
     try faults.step("chain", .read)
