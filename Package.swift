@@ -37,7 +37,8 @@ let package = Package(
   targets: [
     // C libraries, one door each.
     .systemLibrary(name: "CNBDKit", pkgConfig: "nbdkit", providers: [.apt(["nbdkit-plugin-dev"])]),
-    .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+    // Without pkgConfig, which would warn those who only build the product, and need no libnbd, that it is missing.
+    .systemLibrary(name: "CLibNBD"),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
 

@@ -15,6 +15,12 @@ private let verbs = [
       #expect(lines.count <= 41 && lines.allSatisfy { $0.count <= 80 }, "\(finished.standardOutput)")
       let verb = arguments.first { verbs.contains($0) } ?? ""
       #expect(lines.contains { $0.hasPrefix("  lacuna \(verb)") }, "\(finished.standardOutput)")
+      // Paragraphs are broken where a line is full, and nowhere else.
+      let prose = lines.prefix { !$0.hasPrefix("USAGE:") }
+      for (line, next) in zip(prose, prose.dropFirst()) where !line.isEmpty && !line.hasPrefix(" ") {
+        let word = next.prefix { $0 != " " }
+        #expect(word.isEmpty || line.count + 1 + word.count > 78, "\(line)\n\(next)")
+      }
     }
     let help = try Program.run(["--help"]).standardOutput
     for verb in verbs { #expect(help.contains("\n  \(verb) "), "\(verb)") }

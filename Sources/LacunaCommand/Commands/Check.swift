@@ -13,7 +13,7 @@ struct Check: Verb {
       Examples:
         lacuna check s.lacuna
         lacuna check s.lacuna --data --json
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

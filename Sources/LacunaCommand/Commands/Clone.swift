@@ -12,7 +12,7 @@ struct Clone: Verb {
       Examples:
         lacuna clone s.lacuna vm1@monday vm2
         lacuna clone s.lacuna templates/debian vms/web1
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -13,7 +13,7 @@ struct Create: Verb {
         lacuna create s.lacuna --volume vms/web1 --size 1T --quota 200G
         lacuna create big.lacuna --size 100T --block-size 64K --journal 256M
         lacuna create /dev/sdx --size 10G
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -13,7 +13,7 @@ struct Delete: Verb {
         lacuna delete s.lacuna vm1@monday
         lacuna delete s.lacuna vm1 --snapshots --dry-run
         lacuna delete s.lacuna vm1 vm2 --snapshots --yes --wait
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -13,7 +13,7 @@ struct Diff: Verb {
       Examples:
         lacuna diff s.lacuna vm1@monday vm1@tuesday
         lacuna diff s.lacuna vm1@monday vm1 --exit-code > changes
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -12,7 +12,7 @@ struct Dump: Verb {
       Examples:
         lacuna dump s.lacuna 0
         lacuna dump s.lacuna 0x1a2b --json
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -9,7 +9,7 @@ struct Info: Verb {
       Examples:
         lacuna info s.lacuna
         lacuna info s.lacuna vm1@monday --json
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

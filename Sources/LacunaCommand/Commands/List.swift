@@ -12,7 +12,7 @@ struct List: Verb {
       Examples:
         lacuna list s.lacuna
         lacuna list s.lacuna vms/ --type snapshot --space
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

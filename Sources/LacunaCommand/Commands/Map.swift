@@ -12,7 +12,7 @@ struct Map: Verb {
       Examples:
         lacuna map s.lacuna vm1
         lacuna map s.lacuna vm1@monday --json | jq 'map(select(.data).length) | add'
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

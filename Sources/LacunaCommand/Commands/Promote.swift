@@ -13,7 +13,7 @@ struct Promote: Verb {
 
       Example:
         lacuna promote s.lacuna vm1@monday+trial vm1-trial
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

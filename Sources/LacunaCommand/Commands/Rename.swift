@@ -11,7 +11,7 @@ struct Rename: Verb {
       Examples:
         lacuna rename s.lacuna vm1 vms/web1
         lacuna rename s.lacuna vm1@monday vm1@november
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

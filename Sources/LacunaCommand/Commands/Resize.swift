@@ -14,7 +14,7 @@ struct Resize: Verb {
         lacuna resize s.lacuna vm1 20G
         lacuna resize s.lacuna vm1 +512M
         lacuna resize s.lacuna vm1 -1G --yes
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -12,7 +12,7 @@ struct Rollback: Verb {
       Examples:
         lacuna rollback s.lacuna vm1@monday
         lacuna snapshot s.lacuna vm1@before && lacuna rollback s.lacuna vm1@monday --yes
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -17,7 +17,7 @@ struct Serve: ParsableCommand {
         lacuna serve s.lacuna --background -- cache=1G
         lacuna serve s.lacuna --read-only --port 10809
         lacuna serve -- memory=1G
-      """)
+      """.unwrapped)
 
   @Argument(help: "The store: a file or a block device.", completion: .file())
   var store: String?

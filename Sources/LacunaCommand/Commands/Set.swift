@@ -15,7 +15,7 @@ struct SetSettings: Verb {
         lacuna set s.lacuna vm1 --quota none --read-only
         lacuna set s.lacuna vm2 --default
         lacuna set s.lacuna --limit 500G
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -13,7 +13,7 @@ struct Snapshot: Verb {
       Examples:
         lacuna snapshot s.lacuna vm1@monday
         lacuna snapshot s.lacuna db/data@now db/log@now
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

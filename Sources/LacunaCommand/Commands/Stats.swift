@@ -14,7 +14,7 @@ struct Stats: Verb {
         lacuna stats s.lacuna
         lacuna stats s.lacuna --watch --interval 5
         lacuna stats s.lacuna --prometheus > /var/lib/node_exporter/lacuna.prom
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

@@ -62,3 +62,17 @@ enum HumanReadable {
 
   private static func scale(_ power: Int) -> Double { Double(UInt64(1) << (10 * UInt64(power))) }
 }
+
+extension String {
+  /// The same with each paragraph in one line, for what wraps lines itself; lines that begin with a space stay as they are.
+  var unwrapped: String {
+    var lines: [String] = []
+    var goesOn = false
+    for line in split(separator: "\n", omittingEmptySubsequences: false) {
+      let isProse = !line.isEmpty && line.first != " "
+      if goesOn, isProse { lines[lines.count - 1] += " " + line } else { lines.append(String(line)) }
+      goesOn = isProse
+    }
+    return lines.joined(separator: "\n")
+  }
+}
