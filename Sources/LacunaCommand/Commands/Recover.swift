@@ -14,7 +14,7 @@ struct Recover: Verb {
       Examples:
         lacuna recover s.lacuna
         lacuna recover s.lacuna --yes
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 
