@@ -13,7 +13,6 @@ struct LacunaCommand: ParsableCommand {
         lacuna create s.lacuna --volume vm1 --size 10G
         lacuna snapshot s.lacuna vm1@monday
         lacuna clone s.lacuna vm1@monday vm2
-        lacuna list s.lacuna
         lacuna serve s.lacuna
       """,
     version: Lacuna.version,
