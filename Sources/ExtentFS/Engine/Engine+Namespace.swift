@@ -30,8 +30,9 @@ extension Engine {
       if plan.catalog.superblock.defaultInode == 0 { plan.catalog.superblock.defaultInode = inode }
       try promise(record.promisedBlocks, to: name)
       try write(plan)
-      // Before the next checkpoint begins: nothing can have changed the catalog.
-      guard let record = try volumeRecord(of: inode),
+      // It is there, so that nothing may fail any more: its record is not read, but the one that was written. Before the next
+      // checkpoint begins, nothing can have changed it.
+      guard let record = try plan.catalog.record(of: inode),
         case .open(let volume) = adopt(inode, record, asOf: superblock.generation, userCount: 1)
       else { throw ExtentFSError(.damaged, "the volume '\(name)' was made, and is not there") }
       return volume

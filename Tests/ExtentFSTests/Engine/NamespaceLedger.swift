@@ -7,10 +7,20 @@ struct NamespaceState: Sendable, Equatable {
   static let unit = 512
 
   var disks: [String: Disk] = [:]
+  /// What volumes are beside their contents, of those that are something else than most.
+  var attributes: [String: Attributes] = [:]
+
+  /// What a volume can be made with.
+  struct Attributes: Sendable, Equatable {
+    var isReadOnly = false
+    /// In blocks of 1024 bytes; 0 for none.
+    var quota: UInt64 = 0
+    var reservation: UInt64 = 0
+  }
 
   /// Something that changes the state.
   enum Operation: Sendable {
-    case create(String, unitCount: Int)
+    case create(String, unitCount: Int, Attributes)
     case snapshot([(volume: String, snapshot: String)])
     case clone(String, name: String)
     case rollback(String, snapshot: String)
@@ -28,23 +38,35 @@ struct NamespaceState: Sendable, Equatable {
 
   mutating func apply(_ operation: Operation) {
     switch operation {
-    case .create(let name, let unitCount): disks[name] = Disk(repeating: 0, count: unitCount)
+    case .create(let name, let unitCount, let other):
+      disks[name] = Disk(repeating: 0, count: unitCount)
+      if other != Attributes() { attributes[name] = other }
     case .snapshot(let pairs): for (volume, snapshot) in pairs { disks[snapshot] = disks[volume] }
     case .clone(let source, let name): disks[name] = disks[source]
-    case .rollback(let name, let snapshot): disks[name] = disks[snapshot]
+    case .rollback(let name, let snapshot):
+      disks[name] = disks[snapshot]
+      fitReservation(of: name)
     case .rename(let name, let new):
       for old in disks.keys where old == name || old.hasPrefix(name + "@") {
         disks[new + old.dropFirst(name.count)] = disks.removeValue(forKey: old)
       }
+      attributes[new] = attributes.removeValue(forKey: name)
     case .resize(let name, let unitCount):
       guard let old = disks[name] else { return }
       disks[name] = old.prefix(unitCount) + Disk(repeating: 0, count: max(unitCount - old.count, 0))
-    case .delete(let names): for name in names { disks[name] = nil }
+      fitReservation(of: name)
+    case .delete(let names): for name in names { (disks[name], attributes[name]) = (nil, nil) }
     case .keep(let disk, let name): disks[name] = disk
     case .write(let name, let units, let number):
       disks[name]?.replaceSubrange(units, with: repeatElement(number, count: units.count))
     case .barrier: break
     }
+  }
+
+  /// No more is reserved than the volume has.
+  private mutating func fitReservation(of name: String) {
+    guard let disk = disks[name], let old = attributes[name] else { return }
+    attributes[name]?.reservation = min(old.reservation, UInt64(disk.count * Self.unit + 1023) / 1024)
   }
 }
 
@@ -128,6 +150,8 @@ struct NamespaceExpectation: Sendable {
     if let whole, whole == found { return }
     let (names, expected) = (found.disks.keys.sorted(), durable.disks.keys.sorted())
     try LacunaTestSupport.check(names == expected, "there are \(names), and should be \(expected)")
+    try LacunaTestSupport.check(
+      found.attributes == durable.attributes, "there is \(found.attributes), and should be \(durable.attributes)")
     for (name, disk) in found.disks {
       guard let old = durable.disks[name] else { continue }
       try LacunaTestSupport.check(

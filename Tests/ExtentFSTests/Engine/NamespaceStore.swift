@@ -43,36 +43,36 @@ struct NamespaceStore<Device: BlockDevice> {
     let state = ledger.state
     let volumes = state.disks.keys.filter { !$0.contains("@") }.sorted()
     let snapshots = state.disks.keys.filter { $0.contains("@") }.sorted()
+    let writable = volumes.filter { state.attributes[$0]?.isReadOnly != true }
     let name = "n\(ledger.nextNumber)"
     func any(_ names: [String]) -> String { names[generator.number(below: names.count)] }
     let units = 1 + generator.number(below: Self.unitCountMax)
     switch generator.number(below: 40) {
-    case _ where volumes.isEmpty, 0 where volumes.count < Self.volumeCountMax:
-      try ledger.note(.create(name, unitCount: units)) {
-        let volume = try engine.createVolume(named: name, byteCount: UInt64(units * Self.unit), createdSeconds: 0)
-        engine.closeVolume(volume)
-      }
-    case 1...4 where snapshots.count < 2 * Self.volumeCountMax:
+    case _ where writable.isEmpty, 0...1 where volumes.count < Self.volumeCountMax:
+      try create(name, unitCount: units, ledger, &generator)
+    case 2...4 where snapshots.count < 2 * Self.volumeCountMax:
       let pairs = Set([any(volumes), any(volumes)]).sorted().map { (volume: $0, snapshot: "\($0)@\(name)") }
       try ledger.note(.snapshot(pairs)) { try engine.snapshot(pairs, createdSeconds: 0) }
     case 5...6 where volumes.count < Self.volumeCountMax:
       let source = any(volumes + snapshots)
       try ledger.note(.clone(source, name: name)) { try engine.clone(source, as: name, createdSeconds: 0) }
-    case 7...8 where snapshots.contains { volumes.contains(String(VolumeName.volume(of: $0))) }:
+    case 7...8 where snapshots.contains { writable.contains(String(VolumeName.volume(of: $0))) }:
       // No name is used again here, so that it tells what a snapshot is of.
-      let snapshot = any(snapshots.filter { volumes.contains(String(VolumeName.volume(of: $0))) })
+      let snapshot = any(snapshots.filter { writable.contains(String(VolumeName.volume(of: $0))) })
       let volume = String(VolumeName.volume(of: snapshot))
       try ledger.note(.rollback(volume, snapshot: snapshot)) {
         try engine.rollback(volume, to: snapshot, force: false)
       }
     case 9...11 where volumes.count + snapshots.count > Self.volumeCountMax:
       let names = Set([any(volumes + snapshots), any(volumes + snapshots)]).sorted()
-      try ledger.note(.delete(names)) { try engine.delete(names, force: false) }
+      let withSnapshots = generator.oneIn(3)
+      let all = names + (withSnapshots ? snapshots.filter { names.contains(String(VolumeName.volume(of: $0))) } : [])
+      try ledger.note(.delete(all)) { try engine.delete(names, withSnapshots: withSnapshots, force: false) }
     case 12:
       let volume = any(volumes)
       try ledger.note(.rename(volume, name: name)) { try engine.rename(volume, to: name) }
     case 13...14:
-      let volume = any(volumes)
+      let volume = any(writable)
       let count = units < state.disks[volume]?.count ?? 0 ? (units + 1) / 2 * 2 : units
       try ledger.note(.resize(volume, unitCount: count)) {
         try engine.resize(volume, to: UInt64(count * Self.unit), allowsSmaller: true, force: false)
@@ -83,7 +83,7 @@ struct NamespaceStore<Device: BlockDevice> {
     case 23...26: try ledger.note(.barrier) { try engine.commit() }
     case 27: try reopen()
     default:
-      let volume = any(volumes)
+      let volume = any(writable)
       guard let disk = state.disks[volume] else { return }
       let range = generator.range(below: UInt64(disk.count), longest: 24)
       let units = Int(range.lowerBound)..<Int(range.upperBound)
@@ -91,6 +91,27 @@ struct NamespaceStore<Device: BlockDevice> {
       try ledger.note(.write(volume, units: units, number: number)) {
         try withVolume(volume) { try Self.fill($0, units, with: number) }
       }
+    }
+  }
+
+  /// Makes a volume, perhaps with a quota, a reservation and no leave to write to it.
+  private func create(
+    _ name: String, unitCount: Int, _ ledger: NamespaceLedger, _ generator: inout SeededGenerator
+  ) throws {
+    let byteCount = UInt64(unitCount * Self.unit)
+    var attributes = VolumeAttributes()
+    if generator.oneIn(2) {
+      // More than any volume has, since a write that is refused changes a part of what it is for.
+      attributes.quotaByteCount = 1 << 20
+      attributes.reservationByteCount = generator.oneIn(2) ? byteCount : 1
+      attributes.isReadOnly = generator.oneIn(3)
+    }
+    let expected = NamespaceState.Attributes(
+      isReadOnly: attributes.isReadOnly ?? false, quota: (attributes.quotaByteCount ?? 0) / 1024,
+      reservation: ((attributes.reservationByteCount ?? 0) + 1023) / 1024)
+    try ledger.note(.create(name, unitCount: unitCount, expected)) {
+      engine.closeVolume(
+        try engine.createVolume(named: name, byteCount: byteCount, createdSeconds: 0, attributes))
     }
   }
 
@@ -147,6 +168,10 @@ struct NamespaceStore<Device: BlockDevice> {
     var state = NamespaceState()
     for (_, record) in try engine.volumeRecords() where !record.isTransient {
       state.disks[record.name] = try withVolume(record.name) { try Self.contents($0) }
+      let attributes = NamespaceState.Attributes(
+        isReadOnly: record.isReadOnly && record.kind == .volume, quota: record.quotaBlocks,
+        reservation: record.reservationBlocks)
+      if attributes != NamespaceState.Attributes() { state.attributes[record.name] = attributes }
     }
     return state
   }
