@@ -3,6 +3,7 @@
 #define LACUNA_CLINUX_H
 
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/memfd.h>
 #include <signal.h>
@@ -33,6 +34,9 @@ static const unsigned long lacuna_BLKDISCARD = BLKDISCARD;
 
 // renameat2(2), linkat(2): relative paths are so from the working directory.
 static const int lacuna_AT_FDCWD = -100;
+
+// ioctl(2) on a file: see <linux/fiemap.h>. The macro computes.
+static const unsigned long lacuna_FS_IOC_FIEMAP = FS_IOC_FIEMAP;
 
 // open(2): a descriptor that only refers to a file. Shown only with _GNU_SOURCE.
 static const int lacuna_O_PATH = 010000000;

@@ -1,3 +1,5 @@
+import Glibc
+
 /// Where a store's bytes live: the seam below which nothing knows what a store is.
 ///
 /// Offsets and lengths are in bytes and need no alignment. A device may be called from any number of threads at once.
@@ -34,6 +36,13 @@ public protocol BlockDevice: Sendable {
   /// As `discard`, but what the range reads as then, nobody knows, so that more devices can.
   func giveBack(_ range: Range<UInt64>) throws(DeviceError)
 
+  /// Where in `range` the system below holds storage, also for what was never written: the first runs, in order, none touching the next.
+  /// Ask again from the end of the last one on, until the answer is empty.
+  ///
+  /// - Throws: `DeviceError` with `EINVAL` where the range ends past `byteCount`, with `EOPNOTSUPP` where the device cannot
+  ///   tell, else what the system reported.
+  func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>]
+
   /// Whether `grow` can ever make the device longer.
   var canGrow: Bool { get }
 
@@ -61,6 +70,14 @@ extension BlockDevice {
 
   /// Everything is near.
   public func readAhead(_ range: Range<UInt64>) {}
+
+  /// It cannot tell.
+  public func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    try DeviceError.checkRange(.findAllocated, range, within: byteCount)
+    throw DeviceError(
+      operation: .findAllocated, errno: EOPNOTSUPP, offset: range.lowerBound,
+      byteCount: range.upperBound - range.lowerBound)
+  }
 
   /// Nothing is kept.
   public func forgetCached(_ range: Range<UInt64>) {}

@@ -11,7 +11,7 @@ extension DeviceError: CustomStringConvertible {
   private var request: String {
     switch operation {
     case .open, .lock, .sync: operation.rawValue
-    case .read, .write, .discard: "\(operation.rawValue) \(byteCount) bytes at offset \(offset)"
+    case .read, .write, .discard, .findAllocated: "\(operation.rawValue) \(byteCount) bytes at offset \(offset)"
     case .grow: "grow to \(byteCount) bytes"
     }
   }
@@ -20,7 +20,7 @@ extension DeviceError: CustomStringConvertible {
     guard let path else { return operation == .open || operation == .lock ? " the device" : "" }
     switch operation {
     case .open, .lock: return " \(path)"
-    case .read, .write, .sync, .discard, .grow: return " (\(path))"
+    case .read, .write, .sync, .discard, .grow, .findAllocated: return " (\(path))"
     }
   }
 
@@ -32,7 +32,8 @@ extension DeviceError: CustomStringConvertible {
     case (.open, ESTALE): "it was replaced by another file while it was being opened"
     case (.lock, EAGAIN), (.lock, EBUSY): "it is in use, by another process or by another opening in this one"
     case (.write, EROFS), (.discard, EROFS), (.grow, EROFS): "the device is open for reading only"
-    case (.read, EINVAL), (.write, EINVAL), (.discard, EINVAL): "the range is not inside the device"
+    case (.read, EINVAL), (.write, EINVAL), (.discard, EINVAL), (.findAllocated, EINVAL):
+      "the range is not inside the device"
     default: Errno(rawValue: errno).description
     }
   }

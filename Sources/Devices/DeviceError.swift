@@ -10,6 +10,8 @@ public struct DeviceError: Error, Equatable, Sendable {
     case lock
     /// One call of `BlockDevice`.
     case read, write, sync, discard, grow
+    /// The call `allocatedRuns` of `BlockDevice`.
+    case findAllocated = "find what is allocated of"
   }
 
   /// The call that failed.

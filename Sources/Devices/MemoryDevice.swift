@@ -91,6 +91,28 @@ import SystemPackage
     if !isGivenBack { zero(pages) }
   }
 
+  /// Which pages of `range` are in memory.
+  ///
+  /// - Throws: `DeviceError` with `EINVAL` outside the device, else what the system reported.
+  public func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    try DeviceError.checkRange(.findAllocated, range, within: byteCount)
+    let page = MemoryMapping.pageByteCount
+    let first = range.lowerBound / page * page
+    var runs: [Range<UInt64>] = []
+    do throws(Errno) {
+      // Safe: the device's length is inside the reservation.
+      try unsafe MemoryMapping.forEachPage(base + Int(first), range.upperBound - first) { offset, isResident in
+        let part = (first + offset..<first + offset + page).clamped(to: range)
+        if isResident, !part.isEmpty { runs.append(adjoining: part) }
+      }
+    } catch {
+      throw DeviceError(
+        operation: .findAllocated, errno: error.rawValue, offset: range.lowerBound,
+        byteCount: range.upperBound - range.lowerBound)
+    }
+    return runs
+  }
+
   /// Makes the device at least `byteCount` bytes long; the new bytes read as zeroes and take no memory.
   ///
   /// - Throws: `DeviceError` with `ENOSPC` beyond `maximumByteCount`.

@@ -36,20 +36,28 @@ enum MemoryMapping {
     unsafe madvise(address, Int(byteCount), MADV_DONTNEED) == 0
   }
 
-  /// How much of the `byteCount` bytes from `address` on is in memory. See mincore(2).
+  /// How much of the `byteCount` bytes from `address` on is in memory.
   static func residentByteCount(_ address: UnsafeMutableRawPointer, _ byteCount: UInt64) throws(Errno) -> UInt64 {
+    var pageCount: UInt64 = 0
+    try unsafe forEachPage(address, byteCount) { _, isResident in if isResident { pageCount += 1 } }
+    return pageCount * pageByteCount
+  }
+
+  /// Tells for each page of the `byteCount` bytes from `address` on, where a page begins, whether it is in memory. See mincore(2).
+  static func forEachPage(
+    _ address: UnsafeMutableRawPointer, _ byteCount: UInt64, _ body: (_ offset: UInt64, _ isResident: Bool) -> Void
+  ) throws(Errno) {
     var states = [UInt8](repeating: 0, count: 1 << 20)
     let step = UInt64(states.count) * pageByteCount
-    var pageCount: UInt64 = 0
     var offset: UInt64 = 0
     while offset < byteCount {
       let part = min(step, byteCount - offset)
       // Safe: `states` has a byte for each page of the part, which is inside the mapping.
       try SystemCalls.check { unsafe mincore(address + Int(offset), Int(part), &states) }
-      let partPages = Int((part + pageByteCount - 1) / pageByteCount)
-      pageCount += UInt64(states[..<partPages].count { $0 & 1 != 0 })
+      for page in 0..<Int((part + pageByteCount - 1) / pageByteCount) {
+        body(offset + UInt64(page) * pageByteCount, states[page] & 1 != 0)
+      }
       offset += part
     }
-    return pageCount * pageByteCount
   }
 }

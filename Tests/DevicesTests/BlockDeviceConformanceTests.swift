@@ -109,6 +109,63 @@ import Testing
     }
   }
 
+  @Test(arguments: DeviceKind.growing)
+  func `what holds storage is found, and what was never written or was discarded is not`(kind: DeviceKind) throws {
+    let page: UInt64 = 4096
+    try kind.withDevice(byteCount: 0) { device in
+      // Written pages with pages between them that are not: more than are told at once.
+      let pageCount: UInt64 = 1200
+      try device.grow(to: pageCount * page)
+      try device.discard(0..<pageCount * page)
+      #expect(try device.allAllocated(in: 0..<pageCount * page) == [])
+      var expected: [Range<UInt64>] = []
+      for first in stride(from: UInt64(3), to: pageCount - 10, by: 4) {
+        let run = first * page..<(first + 1 + first % 3) * page
+        try device.write(bytes: pattern(Int(run.upperBound - run.lowerBound), seed: Int(first)), at: run.lowerBound)
+        expected.append(run)
+      }
+      expected = expected.reduce(into: []) { runs, run in
+        if let last = runs.last, last.upperBound == run.lowerBound {
+          runs[runs.count - 1] = last.lowerBound..<run.upperBound
+        } else {
+          runs.append(run)
+        }
+      }
+      #expect(expected.count > 256)
+      #expect(try device.allAllocated(in: 0..<pageCount * page) == expected)
+      // As well where it is durable.
+      try device.sync()
+      #expect(try device.allAllocated(in: 0..<pageCount * page) == expected)
+      let run = expected[7]
+      #expect(
+        try device.allocatedRuns(in: run.lowerBound + 1..<run.lowerBound + 3) == [
+          run.lowerBound + 1..<run.lowerBound + 3
+        ])
+      #expect(try device.allocatedRuns(in: run.lowerBound..<run.lowerBound) == [])
+      try device.discard(run)
+      #expect(try device.allocatedRuns(in: run).isEmpty)
+      expectFailure(.findAllocated, EINVAL) { _ = try device.allocatedRuns(in: 0..<pageCount * page + 1) }
+    }
+  }
+
+  @Test func `storage that a file has and was never written is found, where the file system tells`() throws {
+    try DeviceKind.file.withDevice(byteCount: 4096) { device in
+      try device.grow(to: 9 << 20)
+      let held = try device.allAllocated(in: 0..<9 << 20).reduce(0) { $0 + $1.upperBound - $1.lowerBound }
+      #expect(held >= 8 << 20 || held == 0, "\(held)")
+      try device.discard(1 << 20..<9 << 20)
+      #expect(try device.allAllocated(in: 1 << 20..<9 << 20) == [])
+    }
+  }
+
+  @Test(.enabled(if: LoopDevice.isPossible, "no loop devices"))
+  func `a block device cannot tell what holds storage`() throws {
+    try DeviceKind.loop.withDevice(byteCount: 65_536) { device in
+      expectFailure(.findAllocated, EOPNOTSUPP) { _ = try device.allocatedRuns(in: 0..<4096) }
+      expectFailure(.findAllocated, EINVAL) { _ = try device.allocatedRuns(in: 0..<65_537) }
+    }
+  }
+
   @Test(arguments: DeviceKind.available)
   func `a sync after writes succeeds`(kind: DeviceKind) throws {
     try kind.withDevice(byteCount: 65_536) { device in
@@ -188,5 +245,27 @@ import Testing
       }
       #expect(device.byteCount == 4096 + 199 * 1000)
     }
+  }
+}
+
+extension BlockDevice {
+  /// All runs of `range` that hold storage, joined where they touch.
+  fileprivate func allAllocated(in range: Range<UInt64>) throws -> [Range<UInt64>] {
+    var all: [Range<UInt64>] = []
+    var start = range.lowerBound
+    while start < range.upperBound {
+      let runs = try allocatedRuns(in: start..<range.upperBound)
+      guard let end = runs.last?.upperBound else { break }
+      for (run, next) in zip(runs, runs.dropFirst()) { #expect(run.upperBound < next.lowerBound) }
+      for run in runs {
+        if let last = all.last, last.upperBound == run.lowerBound {
+          all[all.count - 1] = last.lowerBound..<run.upperBound
+        } else {
+          all.append(run)
+        }
+      }
+      start = end
+    }
+    return all
   }
 }

@@ -41,6 +41,9 @@ final class MortalDevice: BlockDevice {
     try live(.discard)
     try base.discard(range)
   }
+  func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    try base.allocatedRuns(in: range)
+  }
   func grow(to byteCount: UInt64) throws(DeviceError) {
     try live(.grow)
     try base.grow(to: byteCount)

@@ -180,6 +180,17 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
     }
   }
 
+  /// Pages of 4 KiB that were written since they were last discarded.
+  package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    try state.withLock { state throws(DeviceError) in
+      let error = DeviceError(
+        operation: .findAllocated, errno: EINVAL, offset: range.lowerBound, byteCount: range.length)
+      if range.upperBound > state.medium.byteCount { throw error }
+      if state.isCut { throw error.with(Self.powerCutErrno) }
+      return state.medium.allocatedRuns(in: range)
+    }
+  }
+
   package func grow(to byteCount: UInt64) throws(DeviceError) {
     try state.withLock { state throws(DeviceError) in
       let error = DeviceError(operation: .grow, errno: ENOSPC, byteCount: byteCount)

@@ -124,6 +124,21 @@ final class MediumEditor {
     }
   }
 
+  /// The parts of `range` that have pages, none touching the next.
+  func allocatedRuns(in range: Range<UInt64>) -> [Range<UInt64>] {
+    var runs: [Range<UInt64>] = []
+    forEachPart(of: range) { index, inside, count, _ in
+      guard index < pages.count, pages[index] != nil else { return }
+      let start = UInt64(index * MediumPage.byteCount + inside)
+      if let last = runs.last, last.upperBound == start {
+        runs[runs.count - 1] = last.lowerBound..<start + UInt64(count)
+      } else {
+        runs.append(start..<start + UInt64(count))
+      }
+    }
+    return runs
+  }
+
   /// Makes the medium at least `byteCount` bytes long, with zeroes.
   func grow(to byteCount: UInt64) { self.byteCount = max(self.byteCount, byteCount) }
 

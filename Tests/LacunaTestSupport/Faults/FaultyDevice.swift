@@ -31,7 +31,7 @@ package struct DeviceCallCounts: Sendable, Equatable {
     case .sync: syncs
     case .discard: discards
     case .grow: grows
-    case .open, .lock: 0
+    case .open, .lock, .findAllocated: 0
     case nil: total
     }
   }
@@ -180,6 +180,10 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
       try base.discard(range.lowerBound..<range.lowerBound + UInt64(count))
     }
     throw DeviceError(operation: .discard, errno: fault.errno, offset: range.lowerBound, byteCount: range.length)
+  }
+
+  package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    try base.allocatedRuns(in: range)
   }
 
   package func grow(to byteCount: UInt64) throws(DeviceError) {

@@ -68,6 +68,10 @@ package final class PacedDevice<Base: BlockDevice>: BlockDevice {
     try paced(.discard, range) { () throws(DeviceError) in try base.discard(range) }
   }
 
+  package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    try base.allocatedRuns(in: range)
+  }
+
   package func grow(to byteCount: UInt64) throws(DeviceError) { try base.grow(to: byteCount) }
 
   private func paced(
