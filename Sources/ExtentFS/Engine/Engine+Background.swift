@@ -47,15 +47,17 @@ extension Engine {
     /// What had changed at the last look; nil before the first.
     var activity: Activity?
     var lastCheckpoint = ContinuousClock.now
+    /// Whether the device tells, as far as one knows, what the host holds.
+    var canReclaim = true
   }
 
   /// What is different where something has changed. Not all changes are in the journal.
-  private struct Activity: Equatable {
+  struct Activity: Equatable {
     var journalByteCount: UInt64
     var editCount: UInt64
   }
 
-  private var activity: Activity {
+  var activity: Activity {
     Activity(journalByteCount: journal.usedByteCount, editCount: editCount.load(ordering: .relaxed))
   }
 
@@ -93,10 +95,23 @@ extension Engine {
       // Others who wait to run a checkpoint come between two steps.
       return Checkpointer.Sleep(milliseconds: 1, isDeep: false)
     }
+    let isSearching = isQuiet && reclaim(&rhythm)
     rhythm.activity = self.activity
-    let isAsleep = isQuiet && rhythm.activity == activity
+    let isAsleep = isQuiet && !isSearching && rhythm.activity == activity
     return Checkpointer.Sleep(
       milliseconds: isAsleep ? rhythm.seconds * 1000 : Self.quietMilliseconds, isDeep: isAsleep)
+  }
+
+  /// Finds some of what the host holds of free blocks, and gives it back; false where nothing is left to look at.
+  private func reclaim(_ rhythm: inout Rhythm) -> Bool {
+    guard rhythm.canReclaim else { return false }
+    do throws(ExtentFSError) {
+      return try reclaimSome()
+    } catch {
+      // Nothing depends on it, and whoever runs `lacuna trim` is told why.
+      rhythm.canReclaim = false
+      return false
+    }
   }
 
   /// How many blocks the next checkpoint may free, at most.
@@ -105,22 +120,5 @@ extension Engine {
     // What a damaged store counts may be too much for a sum, of which nothing depends but when checkpoints run.
     let orphanCount = orphans.reduce(0) { $0 &+ $1.count }
     return volumes.reduce(orphanCount) { $0 &+ $1.writers.withLock { $0.deadBlockCountMax } }
-  }
-
-  /// Gives the host back what is free, as far as the device can, but for `blockCount` blocks; all of it only as long as
-  /// nobody changes anything.
-  package func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
-    let before = activity
-    let size: TrimSize = blockCount == 0 ? .small : .large
-    var rest = blockCount == 0 ? .max : space.trimmableBlockCount(size)
-    while rest > blockCount, blockCount > 0 || activity == before, !checkpointer.isStopping,
-      let run = space.nextTrim(size)
-    {
-      let bytes = blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count)
-      // A device that cannot discard keeps the space, and nothing else changes.
-      try? device.giveBack(bytes)
-      try space.didTrim(run)
-      rest = rest.minusOrZero(run.count)
-    }
   }
 }

@@ -65,6 +65,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let carryByteCountMax: ManagedAtomic<UInt64>
   /// How many blocks are given up, and kept by someone who reads an older view or catalog.
   let heldBlockCount = ManagedAtomic<UInt64>(0)
+  /// How many calls of `reclaimAll` are running.
+  let reclaimingCount = ManagedAtomic<Int>(0)
   /// How many changes of mappings there were since the store was opened.
   let editCount = ManagedAtomic<UInt64>(0)
   /// The number of the last change that the reserve is enough for.

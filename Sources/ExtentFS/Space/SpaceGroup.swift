@@ -19,6 +19,8 @@ final class SpaceGroup {
   private(set) var longestRun: Int
   /// The positions from here on lie past the device's end.
   private(set) var usableEnd: Int
+  /// Whether it was read to give free blocks back to the host, and none of it has been allocated since.
+  var isForTrimsOnly = false
 
   /// The group whose durable bitmap is `committed`.
   init(number: UInt64, firstBlock: UInt64, committed: Bitmap, usableEnd: Int) {
@@ -101,14 +103,26 @@ final class SpaceGroup {
     Int(blocks.lowerBound - firstBlock)..<Int(blocks.upperBound - firstBlock)
   }
 
+  /// Whether nothing but `committed` is in use, as when it was read.
+  var isAsRead: Bool {
+    durable == nil && !needsWriting && freeCount == usableEnd - committed.setCount(of: 0..<usableEnd)
+  }
+
   /// Takes positions of which some may be in use already.
   func claim(_ positions: Range<Int>) {
+    isForTrimsOnly = false
     freeCount -= positions.count - inUse.setCount(of: positions)
     inUse.insert(positions)
   }
 
   /// Takes free positions.
   func take(_ positions: Range<Int>) {
+    isForTrimsOnly = false
+    takeForTrim(positions)
+  }
+
+  /// Takes free positions for a moment, in which nothing is written there.
+  func takeForTrim(_ positions: Range<Int>) {
     inUse.insert(positions)
     freeCount -= positions.count
   }
@@ -149,6 +163,7 @@ final class SpaceGroup {
   }
 
   private func keepDurable() {
+    isForTrimsOnly = false
     if durable == nil { durable = committed }
     needsWriting = true
   }

@@ -45,14 +45,14 @@ extension SpaceMap {
   /// Gives back blocks that were allocated, and that neither a tree nor a record of the journal leads to.
   ///
   /// - Throws: `ExtentFSError` with `damaged` where they were not allocated, or are committed.
-  package func returnUnused(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, wasWritten: false) }
+  package func returnUnused(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
 
   /// Makes blocks free that were released, or that were replaced before they were ever committed.
   ///
   /// To be called when the checkpoint that released them is durable and no reader's view leads to them.
   ///
   /// - Throws: `ExtentFSError` with `damaged` where they are free already, or are committed.
-  package func reuse(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, wasWritten: true) }
+  package func reuse(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
 
   /// Marks blocks as allocated that a record of the journal names. Claiming a block twice changes nothing.
   ///
@@ -68,7 +68,8 @@ extension SpaceMap {
     }
   }
 
-  private func free(_ run: PhysicalRun, wasWritten: Bool) throws(ExtentFSError) {
+  /// - Parameter isHeld: whether the host may have storage for it: it has where it was written, and where the device has just grown.
+  func free(_ run: PhysicalRun, isHeld: Bool) throws(ExtentFSError) {
     try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.isUncommitted(positions) else {
         throw ExtentFSError(.damaged, "blocks \(run.blocks) are given back, and are free or still reached by a tree")
@@ -76,7 +77,7 @@ extension SpaceMap {
       group.clear(positions)
       state.freeCount += UInt64(positions.count)
       state.cursor = min(state.cursor, run.block)
-      if wasWritten { state.markForTrim(positions, of: group) }
+      if isHeld { state.markForTrim(positions, of: group) }
     }
   }
 
@@ -139,7 +140,8 @@ extension SpaceState {
     return PhysicalRun(block: taken.lowerBound, count: taken.length)
   }
 
-  private mutating func freeMetadataRun() {
+  /// Ends the run that is kept for nodes: the next node begins another one.
+  mutating func freeMetadataRun() {
     guard let number = geometry.group(of: metadataRun.lowerBound), let group = groups[number] else { return }
     let start = Int(geometry.indexInGroup(of: metadataRun.lowerBound))
     group.clear(start..<start + Int(metadataRun.length))

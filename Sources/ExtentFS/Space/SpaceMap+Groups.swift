@@ -22,9 +22,11 @@ extension SpaceMap {
     }
     let start = Int(geometry.indexInGroup(of: run.block))
     let positions = start..<start + Int(run.count)
-    if try change(number, positions, body) { return true }
-    guard try slowPath.withLock({ _ throws(ExtentFSError) in try read(number) }) else { return false }
-    return try change(number, positions, body)
+    // A group that was read may have left memory again meanwhile.
+    while true {
+      if try change(number, positions, body) { return true }
+      guard try slowPath.withLock({ _ throws(ExtentFSError) in try read(number) }) else { return false }
+    }
   }
 
   private func change(
@@ -59,7 +61,7 @@ extension SpaceMap {
   }
 
   /// Reads a group's bitmap unless it is in memory; false where it cannot be read. Called under `slowPath`.
-  private func read(_ number: UInt64) throws(ExtentFSError) -> Bool {
+  func read(_ number: UInt64) throws(ExtentFSError) -> Bool {
     if let isThere = state.withLock({ state -> Bool? in
       state.groups[number] != nil ? true : state.isUnreadable(number) ? false : nil
     }) {
@@ -149,15 +151,18 @@ extension SpaceMap {
       let first = geometry.firstBlock(ofGroup: group)
       let blocks = (first..<first + geometry.blocksPerGroup).clamped(to: range)
       guard !blocks.isEmpty else { continue }
-      guard try slowPath.withLock({ _ throws(ExtentFSError) in try read(group) }) else {
+      let bitmap = try slowPath.withLock { _ throws(ExtentFSError) -> Bitmap? in
+        guard try read(group) else { return nil }
+        return state.withLock { $0.groups[group].map { $0.durable ?? $0.committed } }
+      }
+      guard let bitmap else {
         lost.append(group..<group + 1)
         continue
       }
-      let bitmap = state.withLock { $0.groups[group].map { $0.durable ?? $0.committed } }
       let end = Int(blocks.upperBound - first)
       var position = max(Int(blocks.lowerBound - first), Int(StoreGeometry.metadataBlocksPerGroup))
-      while let lower = bitmap?.firstSet(from: position, before: end) {
-        position = bitmap?.firstClear(from: lower, before: end) ?? end
+      while let lower = bitmap.firstSet(from: position, before: end) {
+        position = bitmap.firstClear(from: lower, before: end) ?? end
         body(first + UInt64(lower)..<first + UInt64(position))
       }
     }
@@ -221,6 +226,7 @@ extension SpaceMap {
   private func extend(to blockCount: UInt64, usableFrom start: UInt64) {
     state.withLock { state in
       let usable = geometry.usableBlockCount(inDeviceOf: start)
+      state.lookAgain(from: state.blockCount)
       state.blockCount = blockCount
       state.noteLength()
       state.freeCount += geometry.usableBlockCount(inDeviceOf: blockCount) - usable

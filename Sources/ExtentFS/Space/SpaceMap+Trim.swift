@@ -17,13 +17,17 @@ extension SpaceMap {
   ///
   /// Its blocks cannot be allocated until `didTrim` is called, whether the device could discard them or not. Nothing is
   /// handed out where free space is so short that somebody may need it meanwhile.
-  package func nextTrim(_ size: TrimSize) -> PhysicalRun? { state.withLock { $0.takeTrim(size) } }
+  ///
+  /// - Parameter blocks: where it is looked for.
+  package func nextTrim(_ size: TrimSize, in blocks: Range<UInt64> = 0..<UInt64.max) -> PhysicalRun? {
+    state.withLock { $0.takeTrim(size, in: blocks) }
+  }
 
   /// How many blocks wait for `nextTrim`, at most: some may have been allocated again.
   package func trimmableBlockCount(_ size: TrimSize) -> UInt64 { state.withLock { $0.trims[size].blockCount } }
 
   /// The run that `nextTrim` gave is free again.
-  package func didTrim(_ run: PhysicalRun) throws(ExtentFSError) { try returnUnused(run) }
+  package func didTrim(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: false) }
 }
 
 /// The value of a run of blocks that were freed and not given back to the host since.
@@ -42,8 +46,19 @@ struct TrimMarks {
 
   var blockCount: UInt64 { runs.runs.reduce(0) { $0 + $1.positions.length } }
 
-  /// The first run of marked pieces.
-  var first: Range<UInt64>? { runs.firstRun(endingAfter: 0)?.positions }
+  /// The first run of marked pieces that lie in `blocks`.
+  func first(in blocks: Range<UInt64>) -> Range<UInt64>? {
+    let start = blocks.lowerBound / pieceLength * pieceLength
+    let lower = start < blocks.lowerBound ? start + pieceLength : start
+    let upper = blocks.upperBound / pieceLength * pieceLength
+    guard lower < upper, let found = runs.firstRun(endingAfter: lower)?.positions.clamped(to: lower..<upper) else {
+      return nil
+    }
+    return found.isEmpty ? nil : found
+  }
+
+  /// Marks `pieces`, which are whole and free.
+  mutating func mark(pieces: Range<UInt64>) { runs.replace(pieces, with: TrimMark()) }
 
   /// Marks the pieces that `freed`, whose blocks have become free, has completed; false where there are none.
   mutating func mark(_ freed: Range<UInt64>, isFree: (Range<UInt64>) -> Bool) -> Bool {
@@ -56,14 +71,15 @@ struct TrimMarks {
       pieces = pieces.lowerBound..<pieces.upperBound - pieceLength
     }
     if pieces.isEmpty { return false }
-    runs.replace(pieces, with: TrimMark())
+    mark(pieces: pieces)
     return true
   }
 
   /// Takes the marks off all pieces that any of `blocks` belongs to.
   mutating func unmark(_ blocks: Range<UInt64>) { runs.replace(piecesTouched(by: blocks), with: nil) }
 
-  private func piecesTouched(by blocks: Range<UInt64>) -> Range<UInt64> {
+  /// The whole pieces that any of `blocks` belongs to.
+  func piecesTouched(by blocks: Range<UInt64>) -> Range<UInt64> {
     let end = blocks.upperBound + pieceLength - 1
     return blocks.lowerBound / pieceLength * pieceLength..<end / pieceLength * pieceLength
   }
@@ -86,6 +102,9 @@ struct Trims {
     if small.mark(freed, isFree: isFree) { _ = large.mark(freed, isFree: isFree) }
   }
 
+  /// Marks `pieces`, small ones that are free and not new so: what a busy store keeps for itself is only what it freed lately.
+  mutating func mark(smallPieces pieces: Range<UInt64>) { small.mark(pieces: pieces) }
+
   /// Takes the marks off `blocks`, which the host gets back.
   mutating func unmark(_ blocks: Range<UInt64>) {
     small.unmark(blocks)
@@ -107,9 +126,9 @@ extension SpaceState {
     trims.mark(group.blocks(positions)) { group.isFree(blocks: $0) }
   }
 
-  mutating func takeTrim(_ size: TrimSize) -> PhysicalRun? {
+  mutating func takeTrim(_ size: TrimSize, in blocks: Range<UInt64>) -> PhysicalRun? {
     let pieceLength = trims[size].pieceLength
-    while let marked = trims[size].first {
+    while let marked = trims[size].first(in: blocks) {
       var run = marked.lowerBound..<marked.lowerBound + pieceLength
       guard let number = geometry.group(of: run.lowerBound), let group = groups[number] else {
         trims.unmark(run)
@@ -130,7 +149,7 @@ extension SpaceState {
         run = run.lowerBound..<run.upperBound + pieceLength
       }
       trims.unmark(run)
-      group.take(group.positions(run))
+      group.takeForTrim(group.positions(run))
       freeCount = freeCount.minusOrZero(run.length)
       return PhysicalRun(block: run.lowerBound, count: run.length)
     }

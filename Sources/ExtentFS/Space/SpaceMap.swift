@@ -141,6 +141,8 @@ struct SpaceState {
   var nextGroupToRead: UInt64 = 0
   /// Free pieces that the host has not got back.
   var trims: Trims
+  /// Of the blocks from here on nobody has asked since the store was opened whether the host holds storage for free ones.
+  var reclaimPosition: UInt64 = 0
 
   init(geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64, limit: UInt64?) {
     self.geometry = geometry
@@ -216,6 +218,13 @@ struct SpaceState {
     groups[group.number] = group
     let index = ordered.index(ofGroup: group.number)
     ordered.insert(group, at: index)
+  }
+
+  /// Lets a group leave memory that is as it was read, and that allocation has not come to.
+  mutating func remove(_ group: SpaceGroup) {
+    guard group.isForTrimsOnly, group.isAsRead, group.number >= nextGroupToRead else { return }
+    groups[group.number] = nil
+    ordered.remove(at: ordered.index(ofGroup: group.number))
   }
 }
 

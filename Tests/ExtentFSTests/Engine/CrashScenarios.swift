@@ -53,6 +53,11 @@ extension CrashScenario<CrashStore, CrashLedgers, CrashExpectation> {
           let count = ledgers.disks[0].blockCount / 6
           try store.write(count * UInt64(index % 20 - 6)..<count * UInt64(index % 20 - 5), ledgers)
         case 14: try store.trimAll(ledgers)
+        case 16:
+          // What is freed stays with the host, until the next process asks.
+          try store.trimAll(ledgers, givesBack: false)
+          try store.reopen()
+          try store.reclaim(&generator)
         default: try store.step(ledgers, &generator)
         }
       })

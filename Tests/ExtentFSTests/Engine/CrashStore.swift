@@ -87,6 +87,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
     let kind = generator.number(below: 20)
     if kind == 19 {
       try reopen()
+      if shape.trims { try reclaim(&generator) }
     } else {
       try step(kind, volumes[number], ledgers.disks[number], &generator)
     }
@@ -118,13 +119,25 @@ struct FaultStore<Device: BlockDevice>: Sendable {
   }
 
   /// Trims the first volume from end to end, and gives the host what that frees.
-  func trimAll(_ ledgers: CrashLedgers) throws {
+  func trimAll(_ ledgers: CrashLedgers, givesBack: Bool = true) throws {
     let ledger = ledgers.disks[0]
     let change = ledger.willZero(0..<ledger.blockCount)
     try finish(change, ledger, needsSpace: false) { try volumes[0].discard(in: 0..<UInt64(shape.diskByteCount)) }
     try unlessDeviceFails {
       try engine.checkpoint()
-      try engine.trim(leaving: 0)
+      if givesBack { try engine.trim(leaving: 0) }
+    }
+  }
+
+  /// Finds what the host holds of free blocks, as a quiet store does, or all at once.
+  func reclaim(_ generator: inout SeededGenerator) throws {
+    let isQuiet = generator.oneIn(2)
+    try unlessDeviceFails {
+      if isQuiet {
+        while try engine.reclaimSome() {}
+      } else {
+        _ = try engine.reclaimAll { _, _ in }
+      }
     }
   }
 

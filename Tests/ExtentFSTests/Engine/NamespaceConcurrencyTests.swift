@@ -175,9 +175,16 @@ import Testing
       while !isOver.load(ordering: .relaxed) {
         if try !engine.dropDeleted() { usleep(500) }
         try engine.trim(leaving: 16)
+        _ = try engine.reclaimSome()
       }
     }
-    let bodies = writers + [namespace, rollbacks, users, readers, drops]
+    let reclaims = { @Sendable () throws in
+      while !isOver.load(ordering: .relaxed) {
+        _ = try engine.reclaimAll { _, _ in }
+        usleep(1000)
+      }
+    }
+    let bodies = writers + [namespace, rollbacks, users, readers, drops, reclaims]
     try inThreads(
       bodies.enumerated().map { index, body in
         { @Sendable () throws in

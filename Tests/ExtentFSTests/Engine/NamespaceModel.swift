@@ -147,7 +147,10 @@ struct NamespaceModel<Device: BlockDevice> {
       noteVolume(name)
       (disks[name], open[name]) = (kept.disk, kept.volume)
       didSucceed("promote")
-    case 25..<28: try engine.checkpoint()
+    case 25..<27: try engine.checkpoint()
+    case 27..<28:
+      _ = try engine.reclaimAll { _, _ in }
+      didSucceed("reclaim")
     case 28..<31: if try engine.dropDeleted() { didSucceed("drop") }
     case 31..<32: try closeOne(&generator)
     case 32..<60:

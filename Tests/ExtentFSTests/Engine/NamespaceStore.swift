@@ -81,7 +81,9 @@ struct NamespaceStore<Device: BlockDevice> {
     case 17...18: try ledger.note(.barrier) { try engine.checkpoint() }
     case 19...22: _ = try engine.dropDeleted()
     case 23...26: try ledger.note(.barrier) { try engine.commit() }
-    case 27: try reopen()
+    case 27:
+      try reopen()
+      if generator.oneIn(2) { while try engine.reclaimSome() {} } else { _ = try engine.reclaimAll { _, _ in } }
     default:
       let volume = any(writable)
       guard let disk = state.disks[volume] else { return }
