@@ -218,13 +218,13 @@ public final class FileDevice: BlockDevice {
   }
 
   /// Where the file has storage, as its file system tells (FIEMAP), or else where it has data (SEEK_DATA), so that what was allocated and
-  /// never written is not seen: so tmpfs. A block device has no answer.
+  /// never written is not seen: so tmpfs. A block device has no answer, nor what is kept in memory.
   ///
-  /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EOPNOTSUPP` for a block device, else what the system reported.
+  /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EOPNOTSUPP` where there is no answer, else what the system reported.
   public func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
     try DeviceError.checkRange(.findAllocated, range, within: byteCount)
     do throws(Errno) {
-      guard !isBlockDevice else { throw .notSupported }
+      guard !isBlockDevice, scratch == nil else { throw .notSupported }
       return try FileExtents.find(descriptor, in: range)
     } catch {
       throw failure(.findAllocated, error, offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)

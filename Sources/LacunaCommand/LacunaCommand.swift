@@ -12,7 +12,6 @@ struct LacunaCommand: ParsableCommand {
       Examples:
         lacuna create s.lacuna --volume vm1 --size 10G
         lacuna snapshot s.lacuna vm1@monday
-        lacuna clone s.lacuna vm1@monday vm2
         lacuna serve s.lacuna
       """,
     version: Lacuna.version,
@@ -23,7 +22,7 @@ struct LacunaCommand: ParsableCommand {
         name: "Change",
         subcommands: [
           Create.self, Resize.self, Rename.self, SetSettings.self, Delete.self, Snapshot.self, Clone.self,
-          Rollback.self, Promote.self, Recover.self,
+          Rollback.self, Promote.self, Trim.self, Recover.self,
         ]),
       CommandGroup(name: "Serve", subcommands: [Serve.self]),
     ])

@@ -9,6 +9,7 @@ private let verbs: [[String]] = [
   ["create", "--volume", "new", "--size", "1M"], ["resize", "vm1", "+1M"], ["rename", "vm1", "new"],
   ["set", "vm1", "--read-only"], ["delete", "vm1", "--snapshots", "--yes"], ["delete", "vm1@a", "--dry-run"],
   ["snapshot", "vm1@b"], ["clone", "vm1@a", "new"], ["rollback", "vm1@a", "--yes"], ["promote", "vm1+x", "new"],
+  ["trim"],
 ]
 
 /// Those that change nothing.

@@ -50,7 +50,7 @@ private let steps: [Step] = [
   Step("rollback vm1@monday --yes"), Step("rollback vm1@wednesday --yes --json"),
   Step("delete vm1 --dry-run"), Step("delete vm1 --dry-run --snapshots"),
   Step("delete vm1@monday --yes --wait"), Step("delete vm1 --snapshots --yes --json --wait"),
-  Step("list"), Step("info", .names), Step("check"),
+  Step("list"), Step("info", .names), Step("check"), Step("trim --json", .names),
   Step("promote vm5+nobody vm6", status: 1),
 ]
 

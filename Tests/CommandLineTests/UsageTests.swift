@@ -4,7 +4,7 @@ import Testing
 
 private let verbs = [
   "info", "list", "map", "diff", "stats", "check", "dump", "create", "resize", "rename", "set", "delete", "snapshot",
-  "clone", "rollback", "promote", "serve",
+  "clone", "rollback", "promote", "trim", "serve",
 ]
 
 @Suite struct `The command line` {

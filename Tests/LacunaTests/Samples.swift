@@ -7,7 +7,7 @@ import LacunaTestSupport
 enum Samples {
   static let methods: [any StoreMethod] = [
     Hello(version: 1), GetStoreInfo(), SetStore(defaultVolume: "vm1"), CheckStore(data: true), GetStatistics(),
-    DumpBlock(block: .max), GetDeletions(),
+    DumpBlock(block: .max), GetDeletions(), TrimStore(),
     ListVolumes(prefix: "vms/", kind: .snapshot, space: true, after: "vms/a", limit: 7),
     GetVolumeInfo(name: "vm1@a", space: true),
     CreateVolume(name: "vm1", size: UInt64(Int64.max), readOnly: true, quota: 1, reservation: .max),
@@ -42,6 +42,7 @@ enum Samples {
         accounts: CheckResult.Accounts(nodes: 1, exclusive: 2, shared: 3, fixed: 4)))
     try body(BlockDump(block: 1, kind: "data", text: "a\nb", fields: [BlockDump.Field(name: "a", value: "b")]))
     try body(Deletions(volumes: 1, mappedLeft: 2, damaged: 3))
+    try body(TrimResult(bytes: .max, exact: true))
     try body(volume)
     try body(VolumeList(volumes: [volume], next: "vm1"))
     try body(DeletionResult(deleted: ["a"], bytes: 1))

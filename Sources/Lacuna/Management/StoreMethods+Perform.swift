@@ -1,5 +1,6 @@
 internal import Devices
 internal import ExtentFS
+internal import Glibc
 
 extension GetStoreInfo {
   public func perform(
@@ -46,6 +47,35 @@ extension GetDeletions {
     return Deletions(
       volumes: UInt64(backlog.count), mappedLeft: store.bytes(backlog.reduce(0) { $0 &+ $1.mappedBlockCount }),
       damaged: UInt64(backlog.count { $0.damage != nil }))
+  }
+}
+
+extension TrimStore {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> TrimResult {
+    let store = try store.onDisk(for: Self.self)
+    var ending: LacunaError?
+    do throws(LacunaError) {
+      let found = try withoutActuallyEscaping(progress) { progress throws(LacunaError) in
+        try store.changing { engine throws(ExtentFSError) in
+          try engine.reclaimAll { done, total throws(ExtentFSError) in
+            do throws(LacunaError) {
+              try progress(Progress(stage: "giving back space", done: done, total: total, unit: .blocks))
+            } catch {
+              ending = error
+              throw ExtentFSError(.failed, "the call was ended")
+            }
+          }
+        }
+      }
+      return TrimResult(bytes: found.byteCount, exact: found.isKnown)
+    } catch {
+      if let ending { throw ending }
+      guard error.code == .deviceFailed(errno: EOPNOTSUPP) else { throw error }
+      throw LacunaError(
+        .notSupported, "\(store.path) keeps its storage: the file system or the device below it takes none back")
+    }
   }
 }
 

@@ -52,3 +52,12 @@ public struct GetDeletions: StoreMethod {
   public static let name = "store.deletions"
   public init() {}
 }
+
+/// `store.trim`: gives the host back what it holds and the store does not use, and what deleted volumes have; whatever else goes on.
+/// Reports progress.
+///
+/// Throws `.notSupported` where the file system or block device takes nothing back.
+public struct TrimStore: StoreMethod {
+  public static let name = "store.trim"
+  public init() {}
+}

@@ -115,3 +115,11 @@ public struct Deletions: Codable, Sendable, Hashable {
   /// How many of them keep what they have, since their trees cannot be read; nil from a server that does not say.
   public var damaged: UInt64?
 }
+
+/// What the host got back.
+public struct TrimResult: Codable, Sendable, Hashable {
+  /// The bytes that it held; where it does not tell what it holds, as a block device does not, all that are free.
+  public var bytes: UInt64
+  /// Whether it tells.
+  public var exact: Bool
+}
