@@ -316,33 +316,38 @@ extension FileDevice {
     isPublished.store(false, ordering: .releasing)
   }
 
-  /// Makes durable what was made anew, and only then writes what was held back of it: first the bytes of `range`, which are durable
-  /// before the others follow.
-  private func publishHeld(beginningWith range: Range<UInt64>) throws(DeviceError) {
+  /// Makes durable what was made anew, and only then writes what was held back of it: all but the ranges `last`, and when that is
+  /// durable these, each when the one before is.
+  private func publishHeld(_ last: [Range<UInt64>]) throws(DeviceError) {
     let bytes = heldBack.release()
     isPublished.store(true, ordering: .releasing)
     try sync()
-    let first = range.clamped(to: 0..<UInt64(bytes.count))
-    for part in [first, 0..<first.lowerBound, first.upperBound..<UInt64(bytes.count)] where !part.isEmpty {
-      let result = unsafe bytes.withUnsafeBytes { buffer in
-        // Safe: the pointer is used inside the closure only, and the range is inside the bytes.
-        let piece = unsafe UnsafeRawBufferPointer(rebasing: buffer[Int(part.lowerBound)..<Int(part.upperBound)])
-        return Result { () throws(DeviceError) in try unsafe write(piece, at: part.lowerBound) }
-      }
-      try result.get()
-      try sync()
+    var first = bytes
+    for range in last { for index in range.clamped(to: 0..<UInt64(bytes.count)) { first[Int(index)] = 0 } }
+    try write(first, 0..<UInt64(bytes.count))
+    for range in last { try write(bytes, range.clamped(to: 0..<UInt64(bytes.count))) }
+  }
+
+  /// Writes `range` of `bytes` to where it is in them, and makes it durable.
+  private func write(_ bytes: [UInt8], _ range: Range<UInt64>) throws(DeviceError) {
+    let result = unsafe bytes.withUnsafeBytes { buffer in
+      // Safe: the pointer is used inside the closure only, and the range is inside the bytes.
+      let piece = unsafe UnsafeRawBufferPointer(rebasing: buffer[Int(range.lowerBound)..<Int(range.upperBound)])
+      return Result { () throws(DeviceError) in try unsafe write(piece, at: range.lowerBound) }
     }
+    try result.get()
+    try sync()
   }
 
   /// Makes the file durable, then gives it the name `path`, then makes that durable; of a block device, what was held back is written
   /// when all else is durable. Does nothing to what is published.
   ///
-  /// - Parameter range: what comes first of the bytes that were held back.
+  /// - Parameter last: what of the bytes that were held back comes last, zeroes before, in this order: what shows that all is there.
   /// - Throws: `DeviceError` of the operation `open`, with `EEXIST` where something has the name by now, or of the operation
   ///   `sync`. The file is gone then.
-  public func publish(beginningWith range: Range<UInt64> = 0..<0) throws(DeviceError) {
+  public func publish(last: [Range<UInt64>] = []) throws(DeviceError) {
     if isPublished.load(ordering: .acquiring) { return }
-    if isBlockDevice { return try publishHeld(beginningWith: range) }
+    if isBlockDevice { return try publishHeld(last) }
     try temporaryPath.withLock { temporary throws(DeviceError) in
       guard let old = temporary else { return }
       temporary = nil

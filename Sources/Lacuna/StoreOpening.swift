@@ -62,7 +62,7 @@ struct StoreOpening {
       do throws(LacunaError) {
         try checkShape(of: engine)
         let sizeWarning = options.makesVolume ? try findOrMakeVolume(in: engine) : nil
-        do { try device.publish(beginningWith: engine.superblockRange) } catch { throw LacunaError(error) }
+        do { try device.publish(last: engine.superblockMarks) } catch { throw LacunaError(error) }
         return OpenedStore(
           engine: engine, device: device, isReadOnly: isReadOnly, couldBeWritten: couldBeWritten,
           warnings: self.warnings + warnings + (sizeWarning.map { [$0] } ?? []),

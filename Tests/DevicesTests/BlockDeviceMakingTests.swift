@@ -39,7 +39,7 @@ struct BlockDeviceMakingTests {
       #expect(try device.bytes(at: 131_000, count: 10) == Array(new[130_000..<130_010]))
       #expect(try device.bytes(at: 131_072, count: 0) == [])
 
-      try device.publish(beginningWith: 65_536..<69_632)
+      try device.publish(last: [65_536..<65_544, 0..<8, 1 << 40..<1 << 41])
       try device.publish()
       #expect(try seen(path, 0..<300_000) == zeroes(1000) + new + zeroes(99_000))
       try device.write(bytes: [7], at: 5)

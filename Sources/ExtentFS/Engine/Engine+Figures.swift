@@ -59,10 +59,14 @@ package struct EngineStatistics: Sendable {
 }
 
 extension Engine {
-  /// Where on the device the newest superblock is, in bytes.
-  package var superblockRange: Range<UInt64> {
-    let start = StoreGeometry.superblockOffset(ofSlot: state.withLock { $0.slot })
-    return start..<start + UInt64(Superblock.encodedByteCount)
+  /// Where the marks of the superblocks are on the device, in bytes, that of the newest first. A store whose newest superblock has its
+  /// mark is whole: one that lacks nothing but the mark is known for what it was.
+  package var superblockMarks: [Range<UInt64>] {
+    let slot = state.withLock { $0.slot }
+    return [slot, 1 - slot].map { slot in
+      let start = StoreGeometry.superblockOffset(ofSlot: slot)
+      return start..<start + 8
+    }
   }
 
   /// What the store has done since it was opened.
