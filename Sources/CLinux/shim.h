@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -52,5 +53,8 @@ static inline pid_t lacuna_fork(void) { return fork(); }
 
 // prctl(2), which takes any arguments: this process ends by SIGKILL when the thread that made it ends.
 static inline int lacuna_endWithParent(void) { return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); }
+
+// pidfd_open(2), which glibc 2.36 has no declaration for outside of <sys/pidfd.h>.
+static inline int lacuna_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 0); }
 
 #endif

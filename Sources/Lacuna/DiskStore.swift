@@ -31,6 +31,8 @@ final class DiskStore: Sendable {
   let clients = Locked<[UInt64: Int]>([:])
   /// Whether this process answers others about the store.
   let isServing = Locked(false)
+  /// Ends this process, where it serves the store.
+  let endServing: (@Sendable () throws(LacunaError) -> Int32)?
   let operations = OperationTotals()
   /// When the catalog was last brought up to date.
   private let upToDate = Locked(ContinuousClock.now - .seconds(1))
@@ -55,6 +57,7 @@ final class DiskStore: Sendable {
     warnings = opened.warnings
     refusalOfWriting = opened.refusalOfWriting
     servedDefault = options.volumeName
+    endServing = options.endServing
     openingLimitByteCount = options.limitByteCount
   }
 

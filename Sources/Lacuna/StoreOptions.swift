@@ -71,6 +71,10 @@ public struct StoreOptions: Sendable {
   /// store was opened, of which ``Store/warnings`` has the sum.
   public var reportsDetail: @Sendable (String) -> Void = { _ in }
 
+  /// Begins to end the process that serves the store, and returns before it ends, with the number of the last process to end; nil
+  /// where nothing is served. On any thread.
+  public var endServing: (@Sendable () throws(LacunaError) -> Int32)?
+
   /// The name of the volume that a new store gets where none is given.
   public static let defaultVolumeName = "disk"
   /// The block sizes that a new store can have, in bytes.

@@ -24,7 +24,7 @@ struct LacunaCommand: ParsableCommand {
           Create.self, Resize.self, Rename.self, SetSettings.self, Delete.self, Snapshot.self, Clone.self,
           Rollback.self, Promote.self, Trim.self, Recover.self,
         ]),
-      CommandGroup(name: "Serve", subcommands: [Serve.self]),
+      CommandGroup(name: "Serve", subcommands: [Serve.self, Stop.self]),
     ])
 
   static func main() {

@@ -7,7 +7,7 @@ import LacunaTestSupport
 enum Samples {
   static let methods: [any StoreMethod] = [
     Hello(version: 1), GetStoreInfo(), SetStore(defaultVolume: "vm1"), CheckStore(data: true), GetStatistics(),
-    DumpBlock(block: .max), GetDeletions(), TrimStore(),
+    DumpBlock(block: .max), GetDeletions(), TrimStore(), StopServing(),
     ListVolumes(prefix: "vms/", kind: .snapshot, space: true, after: "vms/a", limit: 7),
     GetVolumeInfo(name: "vm1@a", space: true),
     CreateVolume(name: "vm1", size: UInt64(Int64.max), readOnly: true, quota: 1, reservation: .max),
@@ -29,6 +29,7 @@ enum Samples {
 
   static func forEachResult(_ body: (any Codable & Hashable) throws -> Void) rethrows {
     try body(Hello.Result(version: 1, server: "x"))
+    try body(StopServing.Result(pid: 1, flushFailure: "x"))
     try body(
       StoreInfo(
         path: "/a/b", uuid: "u", version: "1", protocolVersion: 1, blockSize: 4096, journalSize: 65536, size: .max,

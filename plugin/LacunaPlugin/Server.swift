@@ -39,6 +39,7 @@ final class Server: Sendable {
   func openStore() throws(PluginError) {
     var (options, choice) = try options()
     options.reportsDamage = { warn($0) }
+    options.endServing = { () throws(LacunaError) in try Ending.begin() }
     options.reportsDetail = { debug($0) }
     do throws(LacunaError) {
       let store = try Store(options)

@@ -8,7 +8,7 @@ public enum ControlProtocol {
   static let methods: [String: any StoreMethod.Type] = {
     let all: [any StoreMethod.Type] = [
       Hello.self, GetStoreInfo.self, SetStore.self, CheckStore.self, GetStatistics.self, DumpBlock.self,
-      GetDeletions.self, TrimStore.self,
+      GetDeletions.self, TrimStore.self, StopServing.self,
       ListVolumes.self, GetVolumeInfo.self, CreateVolume.self, DeleteVolumes.self, RenameVolume.self, ResizeVolume.self,
       SetVolume.self, CloneVolume.self, RollBackVolume.self, PromoteVolume.self, DiffVolumes.self, MapVolume.self,
       CreateSnapshots.self,

@@ -145,3 +145,19 @@ extension DumpBlock {
       fields: found.fields.map { BlockDump.Field(name: $0.name, value: $0.value) })
   }
 }
+
+extension StopServing {
+  public func perform(
+    on store: Store, progress: (Progress) throws(LacunaError) -> Void
+  ) throws(LacunaError) -> Result {
+    let store = try store.onDisk(for: Self.self)
+    guard let endServing = store.endServing else {
+      throw LacunaError(.notSupported, "\(store.path) is open in a process that serves nobody")
+    }
+    var failure: LacunaError?
+    if !store.isReadOnly {
+      do { try onDisk { () throws(ExtentFSError) in try store.engine.checkpoint() } } catch { failure = error }
+    }
+    return Result(pid: try endServing(), flushFailure: failure?.description)
+  }
+}

@@ -61,3 +61,26 @@ public struct TrimStore: StoreMethod {
   public static let name = "store.trim"
   public init() {}
 }
+
+/// `store.stop`: ends the process that serves the store, without waiting for clients that ask for nothing. What was acknowledged is
+/// made durable; requests that have arrived are done and answered, and then their connections end.
+///
+/// The answer comes before the end. Throws `.notSupported` where the process cannot be ended so, as where a service manager
+/// would start it again.
+public struct StopServing: StoreMethod {
+  public static let name = "store.stop"
+  public init() {}
+
+  /// What is about to end.
+  public struct Result: Codable, Sendable, Hashable {
+    /// The last process to end: the one that keeps the server running, where there is one.
+    public var pid: Int32
+    /// Why what was acknowledged could not be made durable; nil where it was.
+    public var flushFailure: String?
+
+    public init(pid: Int32, flushFailure: String?) {
+      self.pid = pid
+      self.flushFailure = flushFailure
+    }
+  }
+}

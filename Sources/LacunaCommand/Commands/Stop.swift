@@ -1,0 +1,42 @@
+internal import ArgumentParser
+internal import Glibc
+internal import Lacuna
+
+struct Stop: Verb {
+  static let configuration = CommandConfiguration(
+    abstract: "End the server of a store.",
+    usage: "lacuna stop STORE [options]",
+    discussion: """
+      What was acknowledged is made durable, requests that have arrived are done and answered, and clients are hung up on, also
+      those that ask for nothing. It ends servers that lacuna serve, scripts/serve or nbdkit started; what systemd started, systemctl
+      ends. It comes back when the server has ended.
+
+      Example:
+        lacuna stop s.lacuna
+      """)
+
+  @OptionGroup var target: StoreArgument
+
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    let result = try withStore(.reading) { store in
+      guard !store.isFree else { throw Failure("nobody serves \(target.store)") }
+      // For one whose answer is lost when it ends.
+      let server = try store.call(GetStoreInfo()).pid.map(ProcessWatch.init)
+      do throws(LacunaError) {
+        let result = try store.call(StopServing())
+        try ProcessWatch(result.pid).waitForEnd()
+        return result
+      } catch {
+        guard error.code == .unreachable, let server else { throw error }
+        try server.waitForEnd()
+        return StopServing.Result(pid: server.pid, flushFailure: nil)
+      }
+    }
+    if let failure = result.flushFailure {
+      throw Failure("stopped the server; but what was acknowledged last could not be made durable: \(failure)")
+    }
+    try show(result) { _ in "Stopped the server of \(target.store.printable)\n" }
+  }
+}
