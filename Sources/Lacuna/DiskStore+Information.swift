@@ -74,7 +74,7 @@ extension DiskStore {
       return try information(of: found, origin: try storedName(of: found.record.origin), space: space)
     }
     if let throwaway = throwaways.named(name).first { return try information(of: throwaway, space: space) }
-    throw missing(name)
+    throw notStored(name) ?? missing(name)
   }
 
   /// The name of the volume or snapshot `inode`; nil where it has none, or is gone.
@@ -91,7 +91,9 @@ extension DiskStore {
     let (inode, record) = entry
     var (account, damage) = (VolumeInfo.Space?.none, damage(of: inode))
     do throws(LacunaError) {
-      if space { account = try self.space(of: record.name) }
+      if space {
+        account = try onDisk { () throws(ExtentFSError) in self.space(try engine.spaceAccount(of: record.name)) }
+      }
     } catch {
       // All else can be said.
       guard error.code == .damaged else { throw error }
@@ -112,19 +114,24 @@ extension DiskStore {
   func information(of throwaway: Throwaway, space: Bool) throws(LacunaError) -> VolumeInfo {
     let inode = throwaway.volume.inode
     let record = try onDisk { () throws(ExtentFSError) in try engine.volumeRecord(of: inode) }
+    var (account, damage) = (VolumeInfo.Space?.none, damage(of: inode))
+    do throws(LacunaError) {
+      if space { account = try onDisk { () throws(ExtentFSError) in self.space(try engine.spaceAccount(of: inode)) } }
+    } catch {
+      // All else can be said.
+      guard error.code == .damaged else { throw error }
+      damage = damage ?? error.description
+    }
     return VolumeInfo(
       name: throwaway.name, kind: .throwaway, size: throwaway.volume.byteCount,
       mapped: bytes(record?.mappedBlocks ?? 0),
       reserved: bytes(record?.reservedBlocks ?? 0), readOnly: false, created: throwaway.createdSeconds,
       origin: try storedName(of: throwaway.origin), quota: nil, reservation: nil,
-      clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false,
-      space: nil, damage: damage(of: inode))
+      clients: clients.withLock { $0[inode] ?? 0 }, isDefault: false, space: account, damage: damage)
   }
 
-  /// Whose space that of a volume or snapshot is.
-  private func space(of name: String) throws(LacunaError) -> VolumeInfo.Space {
-    let account = try onDisk { () throws(ExtentFSError) in try engine.spaceAccount(of: name) }
-    return VolumeInfo.Space(
+  private func space(_ account: SpaceAccount) -> VolumeInfo.Space {
+    VolumeInfo.Space(
       exclusive: bytes(account.exclusiveDataCount), shared: bytes(account.sharedDataCount),
       nodes: bytes(account.exclusiveNodeCount))
   }
@@ -137,5 +144,18 @@ extension DiskStore {
 
   func missing(_ name: String) -> LacunaError {
     LacunaError(.noSuchVolume, "there is no \(name.contains("@") ? "snapshot" : "volume") '\(name.prefix(300))'")
+  }
+
+  /// What to say where nothing stored is called `name`, though a throwaway may be; nil where that cannot be.
+  func notStored(_ name: String) -> LacunaError? {
+    guard case .throwaway? = try? ExportName(name) else { return nil }
+    let name = name.prefix(300)
+    guard throwaways.named(String(name)).isEmpty else {
+      return LacunaError(
+        .notSupported,
+        "'\(name)' is a throwaway, which goes with the last of its clients; info, map and diff show it, and promote keeps it "
+          + "as a volume, which can be changed")
+    }
+    return LacunaError(.noSuchVolume, "no throwaway '\(name)' is open")
   }
 }

@@ -101,7 +101,7 @@ extension DiskStore {
     try throwaways.opening.withLock { () throws(LacunaError) in
       let candidates = throwaways.named(name)
       guard let throwaway = candidates.first else {
-        throw LacunaError(.noSuchVolume, "no throwaway '\(name.prefix(300))' is open")
+        throw notStored(name) ?? LacunaError(.noSuchVolume, "'\(name.prefix(300))' is no name of a throwaway")
       }
       guard candidates.count == 1 else {
         let text =

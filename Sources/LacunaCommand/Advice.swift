@@ -14,7 +14,9 @@ extension LacunaError {
   /// What to do next; nil where there is nothing to be said.
   func advice(store: String) -> String? {
     switch code {
-    case .noSuchVolume, .deleted: "'lacuna list \(store)' shows what there is"
+    case .noSuchVolume, .deleted:
+      description.hasPrefix("no throwaway")
+        ? "'lacuna list \(store) --all' shows what there is" : "'lacuna list \(store)' shows what there is"
     case .nameTaken: "choose another name"
     case .busy: "disconnect the clients, or do it all the same with --force"
     case .readOnly:

@@ -40,6 +40,51 @@ import Testing
     }
   }
 
+  @Test func `lists throwaways with all the rest, and whose their space is`() throws {
+    try Lab.run(.served) { lab in
+      try lab.write("vm1", [(0, 1 << 20, 1)])
+      try lab.run(["snapshot", "vm1@a"]).succeeded()
+      let named = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1@a+trial")
+      let alone = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1+")
+      try named.write([UInt8](repeating: 7, count: 2 << 20), at: 8 << 20)
+      let list = try lab.run(["list", "--all", "--space"]).succeeded().standardOutput
+      let names = list.split(separator: "\n").map { $0.prefix { $0 != " " } }
+      #expect(names == ["NAME", "vm1", "vm1+", "vm1@a", "vm1@a+trial"], "\(list)")
+      #expect(list.contains(#/vm1@a\+trial +64 MiB +3 MiB +2 MiB +1 MiB +1 +throwaway /#), "\(list)")
+      #expect(list.contains(#/vm1\+ +64 MiB +1 MiB +0 B +1 MiB +1 +throwaway /#), "\(list)")
+      #expect(try lab.run(["list"]).succeeded().standardOutput.filter(\.isNewline).count == 3)
+      #expect(try lab.run(["info", "vm1@a+trial"]).succeeded().standardOutput.contains(/exclusive: +2 MiB/))
+      try lab.run(["list", "--all", "--type", "snapshot"]).refused(64, naming: ["--all", "--type"])
+      try alone.disconnect()
+      try named.disconnect()
+    }
+  }
+
+  @Test func `says of a throwaway that it is one, and what can be done with it`() throws {
+    try Lab.run(.served) { lab in
+      try lab.run(["snapshot", "vm1@a"]).succeeded()
+      let verbs: [(String) -> [String]] = [
+        { ["delete", $0, "--yes"] }, { ["delete", $0, "--dry-run"] }, { ["rename", $0, "x"] },
+        { ["resize", $0, "128M"] },
+        { ["set", $0, "--quota", "1G"] }, { ["set", $0, "--default"] }, { ["clone", $0, "x"] },
+      ]
+      for name in ["vm1@a+trial", "vm1+trial", "vm1@a+"] {
+        let client = try NBDClient(socketPath: lab.socketPath ?? "", exportName: name)
+        for verb in verbs {
+          try lab.run(verb(name)).refused(1, naming: [name, "is a throwaway", "promote"], "\(verb(name))")
+        }
+        try client.disconnect()
+        #expect(Deadline(secondsFromNow: 20).wait { (try? lab.run(["info", name]).status) == .exited(1) })
+        for verb in verbs + [{ ["info", $0] }, { ["map", $0] }, { ["promote", $0, "x"] }] {
+          try lab.run(verb(name)).refused(1, naming: ["no throwaway '\(name)' is open", "--all"], "\(verb(name))")
+        }
+      }
+      let client = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1+trial")
+      try lab.run(["snapshot", "vm1+trial@b"]).refused(1, naming: ["vm1+trial", "is a throwaway"])
+      try client.disconnect()
+    }
+  }
+
   @Test func `says at once what they have written`() throws {
     try Lab.run(.served) { lab in
       let client = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1")

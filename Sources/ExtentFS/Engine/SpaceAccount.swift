@@ -31,6 +31,15 @@ extension Engine {
     return try spaceAccount(of: record, SharedRuns(nodes, root: catalog.superblock.shared))
   }
 
+  /// The same of the inode `inode`, such as that of a throwaway.
+  package func spaceAccount(of inode: UInt64) throws(ExtentFSError) -> SpaceAccount {
+    let (catalog, epoch) = currentCatalog()
+    defer { withExtendedLifetime(epoch) {} }
+    // What has no record yet has nothing.
+    guard let record = try catalog.record(of: inode) else { return SpaceAccount() }
+    return try spaceAccount(of: record, SharedRuns(nodes, root: catalog.superblock.shared))
+  }
+
   private func spaceAccount(
     of record: InodeRecord, _ shared: SharedRuns<Device>
   ) throws(ExtentFSError) -> SpaceAccount {

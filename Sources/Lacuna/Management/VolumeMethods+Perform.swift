@@ -82,14 +82,14 @@ extension DeleteVolumes {
     let store = try store.onDisk(for: Self.self)
     guard !names.isEmpty else { throw LacunaError(.invalidParameter, "the names of what is to be deleted are missing") }
     guard dryRun else {
-      let gone = try store.changing { engine throws(ExtentFSError) in
+      let gone = try store.changing(names) { engine throws(ExtentFSError) in
         try engine.delete(names, withSnapshots: snapshots, force: force)
       }
       let damaged = wait ? try store.giveBack(gone, progress) : []
       return DeletionResult(deleted: gone.map(\.record.name), damaged: damaged.isEmpty ? nil : damaged)
     }
     store.bringUpToDate()
-    let doomed = try onDisk { () throws(ExtentFSError) in
+    let doomed = try store.naming(names) { () throws(ExtentFSError) in
       try store.engine.findDoomed(names, withSnapshots: snapshots)
     }
     var blockCount: UInt64 = 0
@@ -150,7 +150,7 @@ extension RenameVolume {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
-    try store.changing { engine throws(ExtentFSError) in try engine.rename(name, to: to) }
+    try store.changing(name) { engine throws(ExtentFSError) in try engine.rename(name, to: to) }
     return try store.information(of: to, space: false)
   }
 }
@@ -160,7 +160,7 @@ extension ResizeVolume {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
-    try store.changing { engine throws(ExtentFSError) in
+    try store.changing(name) { engine throws(ExtentFSError) in
       try engine.resize(name, to: size, from: from, allowsSmaller: shrink, force: force)
     }
     return try store.information(of: name, space: false)
@@ -177,7 +177,8 @@ extension SetVolume {
     change.quotaByteCount = quota
     change.reservationByteCount = reservation
     change.isDefault = isDefault
-    try store.changing { engine throws(ExtentFSError) in try engine.setAttributes(of: name, change, force: force) }
+    try store.changing(name) { engine throws(ExtentFSError) in try engine.setAttributes(of: name, change, force: force)
+    }
     return try store.information(of: name, space: false)
   }
 }
@@ -187,7 +188,7 @@ extension CloneVolume {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
-    try store.changing { engine throws(ExtentFSError) in
+    try store.changing(source) { engine throws(ExtentFSError) in
       try engine.clone(source, as: name, createdSeconds: secondsNow())
     }
     return try store.information(of: name, space: false)
@@ -200,7 +201,9 @@ extension RollBackVolume {
   ) throws(LacunaError) -> VolumeInfo {
     let store = try store.onDisk(for: Self.self)
     let volume = try volumeName(ofSnapshot: snapshot)
-    try store.changing { engine throws(ExtentFSError) in try engine.rollback(volume, to: snapshot, force: force) }
+    try store.changing(snapshot, volume) { engine throws(ExtentFSError) in
+      try engine.rollback(volume, to: snapshot, force: force)
+    }
     return try store.information(of: volume, space: false)
   }
 }
@@ -291,7 +294,9 @@ extension CreateSnapshots {
     }
     var pairs: [(volume: String, snapshot: String)] = []
     for name in names { pairs.append((try volumeName(ofSnapshot: name), name)) }
-    try store.changing { engine throws(ExtentFSError) in try engine.snapshot(pairs, createdSeconds: secondsNow()) }
+    try store.changing(pairs.map(\.volume)) { engine throws(ExtentFSError) in
+      try engine.snapshot(pairs, createdSeconds: secondsNow())
+    }
     var list = SnapshotList(snapshots: [])
     for name in names { list.snapshots.append(try store.information(of: name, space: false)) }
     return list
@@ -302,13 +307,35 @@ extension CreateSnapshots {
 
 extension DiskStore {
   /// Changes the store.
+  ///
+  /// - Parameter names: what is to be there: where it is not, a throwaway of that name is told apart from a mistake.
   func changing<Result>(
-    _ body: (Engine<FileDevice>) throws(ExtentFSError) -> Result
+    _ names: String..., body: (Engine<FileDevice>) throws(ExtentFSError) -> Result
+  ) throws(LacunaError) -> Result {
+    try changing(names, body: body)
+  }
+
+  func changing<Result>(
+    _ names: [String], body: (Engine<FileDevice>) throws(ExtentFSError) -> Result
   ) throws(LacunaError) -> Result {
     guard !isReadOnly else {
       throw refusalOfWriting ?? LacunaError(.readOnly, "\(path) is open for reading only")
     }
-    return try onDisk { () throws(ExtentFSError) in try body(engine) }
+    return try naming(names) { () throws(ExtentFSError) in try body(engine) }
+  }
+
+  /// Asks the engine for what is stored by these names.
+  func naming<Result>(
+    _ names: [String], _ body: () throws(ExtentFSError) -> Result
+  ) throws(LacunaError) -> Result {
+    do {
+      return try onDisk(body)
+    } catch {
+      guard error.code == .noSuchVolume, let throwaway = names.lazy.compactMap({ self.notStored($0) }).first else {
+        throw error
+      }
+      throw throwaway
+    }
   }
 
   /// Opens a volume, a snapshot or a throwaway for the length of `body`.
@@ -319,7 +346,7 @@ extension DiskStore {
       defer { engine.closeVolume(volume) }
       return try body(volume)
     }
-    guard let throwaway = throwaways.named(name).first else { throw missing(name) }
+    guard let throwaway = throwaways.named(name).first else { throw notStored(name) ?? missing(name) }
     return try body(throwaway.volume)
   }
 }

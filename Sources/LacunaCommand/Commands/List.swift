@@ -9,8 +9,11 @@ struct List: Verb {
       The columns EXCLUSIVE (what would come back if it were deleted) and SHARED need --space, which reads the maps of all
       that are listed.
 
+      Throwaways, which exist while their clients are connected, are listed with --all or --type throwaway.
+
       Examples:
         lacuna list s.lacuna
+        lacuna list s.lacuna --all --space
         lacuna list s.lacuna vms/ --type snapshot --space
       """.unwrapped)
 
@@ -25,15 +28,27 @@ struct List: Verb {
     transform: readKind)
   var type: VolumeKind?
 
+  @Flag(name: [.short, .long], help: "Also throwaways.")
+  var all = false
+
   @Flag(name: [.short, .long], help: "Show also whose space it is.")
   var space = false
 
   @OptionGroup var common: CommonOptions
 
+  func validate() throws {
+    if all && type != nil { throw ValidationError("--all and --type exclude each other") }
+  }
+
   func run() throws {
     let (volumes, damage) = try withStore(.reading) { store in
       // The list first, which finds out what of the catalog cannot be read.
-      (try store.volumes(prefix: prefix, kind: type, space: space), try store.call(GetStoreInfo()).damage ?? [])
+      var volumes = try store.volumes(prefix: prefix, kind: type, space: space)
+      if all {
+        volumes += try store.volumes(prefix: prefix, kind: .throwaway, space: space)
+        volumes.sort { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+      }
+      return (volumes, try store.call(GetStoreInfo()).damage ?? [])
     }
     try show(VolumeList(volumes: volumes, next: nil)) { $0.table(withSpace: space) }
     let unread = damage.filter { $0.inCatalog == true }

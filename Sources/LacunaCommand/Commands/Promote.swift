@@ -9,7 +9,7 @@ struct Promote: Verb {
       A throwaway is what clients get that open VOLUME+, VOLUME@SNAPSHOT+ or, to share it, VOLUME+NAME and
       VOLUME@SNAPSHOT+NAME; it is gone when the last of them leaves. While it is open it can be kept, and its clients go on
       with it; of those without a name of their own, only one that no other client has beside it. 'lacuna list STORE
-      --type throwaway' shows those that are open.
+      --all' shows those that are open.
 
       Example:
         lacuna promote s.lacuna vm1@monday+trial vm1-trial

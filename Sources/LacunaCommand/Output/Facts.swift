@@ -102,7 +102,8 @@ extension VolumeList {
       let space =
         volume.space.map { [HumanReadable.bytes($0.exclusive), HumanReadable.bytes($0.shared)] } ?? ["-", "-"]
       let flags = [
-        volume.isDefault ? "default" : nil, volume.readOnly && volume.kind != .snapshot ? "read-only" : nil,
+        volume.kind == .throwaway ? "throwaway" : nil, volume.isDefault ? "default" : nil,
+        volume.readOnly && volume.kind != .snapshot ? "read-only" : nil,
         volume.isOverQuota ? "over-quota" : nil, volume.damage == nil ? nil : "damaged",
       ]
       table.add(
