@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # What scripts/install and scripts/uninstall share: where things go. Read after lib.sh.
 
-# Reads the arguments of both, and sets `plugin_target`, `program_target`, `program_when_installed` (without DESTDIR),
-# `unit_targets`, by their names in plugin/systemd, and `completion_targets`, by shell.
+# Reads the arguments of both, and sets `plugin_target`, `link_target`, by which the program finds it, `program_target`,
+# `plugin_when_installed` and `program_when_installed` (without DESTDIR), `unit_targets`, by their names in plugin/systemd, and
+# `completion_targets`, by shell.
 read_places() {
-  local prefix=/usr/local plugindir=''
+  local prefix='' plugindir=''
   while (($#)); do
     case $1 in
       --prefix | --plugindir)
@@ -18,16 +19,21 @@ read_places() {
     esac
     shift
   done
-  if [[ -z $plugindir ]]; then
+  if [[ -z $plugindir && -n $prefix ]]; then
+    plugindir=$prefix/lib/nbdkit/plugins
+  elif [[ -z $plugindir ]]; then
     need_packages nbdkit-plugin-dev pkg-config
     plugindir=$(pkg-config --variable=plugindir nbdkit) || die "pkg-config does not know nbdkit; use --plugindir"
   fi
-  prefix=$(absolute_folder "$prefix")
+  prefix=$(absolute_folder "${prefix:-/usr/local}")
   # shellcheck disable=SC2034
   program_when_installed=$prefix/bin/lacuna
   prefix=${DESTDIR:-}$prefix
+  plugin_when_installed=$(absolute_folder "$plugindir")/nbdkit-lacuna-plugin.so
   # shellcheck disable=SC2034 # used by the scripts that read this file
-  plugin_target=${DESTDIR:-}$(absolute_folder "$plugindir")/nbdkit-lacuna-plugin.so
+  plugin_target=${DESTDIR:-}$plugin_when_installed
+  # shellcheck disable=SC2034
+  link_target=$prefix/lib/lacuna/nbdkit-lacuna-plugin.so
   # shellcheck disable=SC2034
   program_target=$prefix/bin/lacuna
   # shellcheck disable=SC2034
