@@ -1,6 +1,7 @@
 import CNBDKit
 import Glibc
 import Lacuna
+import Synchronization
 
 /// The end of the server at the request of a client of the control socket.
 ///
@@ -10,6 +11,7 @@ enum Ending {
   /// How long after a client was hung up on nothing is written to it any more, in milliseconds.
   private static let graceMilliseconds = 5_000
   private static let stepMilliseconds = 20
+  private static let hasBegun = Mutex(false)
 
   /// Begins to end this process, and returns at once.
   ///
@@ -17,7 +19,12 @@ enum Ending {
   /// - Throws: `.notSupported` where systemd would start it again.
   static func begin() throws(LacunaError) -> pid_t {
     if let unit = unitOfService { throw refusal(unit) }
-    try AcceptedSockets.inThread { end() }
+    // Once, also where several ask for it: a second signal to the supervisor would mean at once.
+    try hasBegun.withLock { hasBegun throws(LacunaError) in
+      guard !hasBegun else { return }
+      try AcceptedSockets.inThread { end() }
+      hasBegun = true
+    }
     return Supervision.supervisor ?? getpid()
   }
 

@@ -20,23 +20,34 @@ struct Stop: Verb {
   @OptionGroup var common: CommonOptions
 
   func run() throws {
-    let result = try withStore(.reading) { store in
-      guard !store.isFree else { throw Failure("nobody serves \(target.store)") }
-      // For one whose answer is lost when it ends.
-      let server = try store.call(GetStoreInfo()).pid.map(ProcessWatch.init)
-      do throws(LacunaError) {
-        let result = try store.call(StopServing())
-        try ProcessWatch(result.pid).waitForEnd()
-        return result
-      } catch {
-        guard error.code == .unreachable, let server else { throw error }
-        try server.waitForEnd()
-        return StopServing.Result(pid: server.pid, flushFailure: nil)
-      }
+    // Looked for first: a server that only reads does not keep others from opening the store.
+    let socket = common.control ?? ControlSocket.path(forStore: target.store)
+    let isServed = common.control != nil || (try? ControlClient(path: socket)) != nil
+    let store = try StoreAccess(
+      target.store, for: .reading, control: isServed ? socket : nil, progress: common.progress)
+    guard !store.isFree else {
+      try store.close()
+      throw Failure("nobody serves \(target.store)")
     }
+    let result = try end(store)
     if let failure = result.flushFailure {
       throw Failure("stopped the server; but what was acknowledged last could not be made durable: \(failure)")
     }
-    try show(result) { _ in "Stopped the server of \(target.store.printable)\n" }
+    try show(["pid": result.pid]) { _ in "Stopped the server of \(target.store.printable)\n" }
+  }
+
+  /// Ends the server, and returns when it has ended.
+  private func end(_ store: StoreAccess) throws -> StopServing.Result {
+    // For one whose answer is lost when it ends.
+    let server = try store.call(GetStoreInfo()).pid.map(ProcessWatch.init)
+    do throws(LacunaError) {
+      let result = try store.call(StopServing())
+      try ProcessWatch(result.pid).waitForEnd()
+      return result
+    } catch {
+      guard error.code == .unreachable, let server else { throw error.explained(store: target.store) }
+      try server.waitForEnd()
+      return StopServing.Result(pid: server.pid, flushFailure: nil)
+    }
   }
 }
