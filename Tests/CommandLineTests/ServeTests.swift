@@ -127,6 +127,10 @@ import Testing
       #expect(unknown.status == .exited(1) && unknown.standardOutput.isEmpty)
       #expect(unknown.standardError.hasPrefix("nbdkit: error: unknown parameter 'limt'"), "\(unknown.standardError)")
       for name in ["s.nbd", "s.log", "s.sock"] { #expect(access(directory.file(name), F_OK) != 0, "\(name)") }
+      try Program.run(
+        ["serve", directory.file("s"), "--background", "--log", directory.file("no/log")], launcher: launcher
+      ).refused(1, naming: [directory.file("no/log"), "--log"])
+      #expect(access(directory.file("s.nbd"), F_OK) != 0)
       // While another one serves it, at another socket.
       try serve([], in: directory, socket: directory.file("s.nbd")) {
         let second = try Program.run(

@@ -136,11 +136,18 @@ struct Serve: ParsableCommand {
     }
     let beside = store.map { StorePlace.companion(ofStore: $0, suffix: ".log") }
     let log = Process.absolute(self.log ?? beside ?? folder?.log ?? "log")
-    let process = try Background.begin(log: log) { announce in
-      try supervise(service, listener, folder) {
-        Terminal.writeMessage(announcement.text)
-        try announce()
+    let process: Int32
+    do {
+      process = try Background.begin(log: log) { announce in
+        try supervise(service, listener, folder) {
+          Terminal.writeMessage(announcement.text)
+          try announce()
+        }
       }
+    } catch {
+      // Where it has not come to the process that would do so.
+      listener.remove()
+      throw error
     }
     let ending = store.map { "lacuna stop \($0.shellQuoted)" } ?? "kill \(process)"
     try Terminal.write(announcement.facts(process: process, log: log, ending: ending))
