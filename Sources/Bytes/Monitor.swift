@@ -16,7 +16,12 @@ internal import Glibc
     unsafe changed = .allocate(capacity: 1)
     let status = unsafe pthread_mutex_init(mutex, nil)
     precondition(status == 0, "pthread_mutex_init failed with errno \(status)")
-    let conditionStatus = unsafe pthread_cond_init(changed, nil)
+    // A wait takes as long as was asked for, also where somebody sets the time of day meanwhile.
+    var attributes = pthread_condattr_t()
+    unsafe pthread_condattr_init(&attributes)
+    defer { unsafe pthread_condattr_destroy(&attributes) }
+    unsafe pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    let conditionStatus = unsafe pthread_cond_init(changed, &attributes)
     precondition(conditionStatus == 0, "pthread_cond_init failed with errno \(conditionStatus)")
   }
 
@@ -40,12 +45,13 @@ internal import Glibc
     return try body(&state)
   }
 
-  /// Waits up to `milliseconds` for `body`, run with the lock held after every change, to return something; nil after that time.
+  /// Waits up to `milliseconds`, by a clock that nobody sets, for `body`, run with the lock held after every change, to return
+  /// something; nil after that time.
   public func wait<Result, Failure: Error>(
     milliseconds: UInt32, until body: (inout State) throws(Failure) -> Result?
   ) throws(Failure) -> Result? {
     var deadline = timespec()
-    unsafe clock_gettime(CLOCK_REALTIME, &deadline)
+    unsafe clock_gettime(CLOCK_MONOTONIC, &deadline)
     let nanoseconds = deadline.tv_nsec + Int(milliseconds % 1000) * 1_000_000
     deadline.tv_sec += Int(milliseconds / 1000) + nanoseconds / 1_000_000_000
     deadline.tv_nsec = nanoseconds % 1_000_000_000

@@ -1,6 +1,5 @@
 internal import Atomics
 internal import Bytes
-internal import Glibc
 
 /// The thread that runs checkpoints in the background.
 ///
@@ -28,7 +27,7 @@ final class Checkpointer: Sendable {
   func start(_ first: Sleep, _ work: @escaping @Sendable () -> Sleep) throws(ExtentFSError) {
     let (state, isWakePending, isDeeplyAsleep) = (state, isWakePending, isDeeplyAsleep)
     state.change { $0.isRunning = true }
-    let body = ThreadBody {
+    let status = DetachedThread.start {
       var sleep = first
       while true {
         isDeeplyAsleep.store(sleep.isDeep, ordering: .relaxed)
@@ -46,7 +45,6 @@ final class Checkpointer: Sendable {
       }
       state.change { $0.isRunning = false }
     }
-    let status = body.startDetached()
     guard status == 0 else {
       state.change { $0.isRunning = false }
       throw ExtentFSError(.failed, "no thread for checkpoints could be made: error \(status)")
@@ -73,27 +71,5 @@ final class Checkpointer: Sendable {
   func stop() {
     state.change { $0.isStopping = true }
     state.wait { $0.isRunning ? nil : () }
-  }
-}
-
-/// What a thread runs.
-private final class ThreadBody: Sendable {
-  private let run: @Sendable () -> Void
-
-  init(_ run: @escaping @Sendable () -> Void) { self.run = run }
-
-  /// Starts a thread that nobody joins; 0, or the error number.
-  func startDetached() -> Int32 {
-    let retained = unsafe Unmanaged.passRetained(self)
-    var thread = pthread_t()
-    // Safe: the thread takes over the reference that was retained for it.
-    let status = unsafe pthread_create(
-      &thread, nil,
-      { context in
-        if let context = unsafe context { unsafe Unmanaged<ThreadBody>.fromOpaque(context).takeRetainedValue().run() }
-        return nil
-      }, retained.toOpaque())
-    if status == 0 { pthread_detach(thread) } else { unsafe retained.release() }
-    return status
   }
 }

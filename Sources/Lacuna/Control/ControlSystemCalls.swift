@@ -1,3 +1,4 @@
+internal import Bytes
 internal import CLinux
 internal import Glibc
 internal import SystemPackage
@@ -120,29 +121,8 @@ enum ControlCalls {
 
   /// Starts a thread that nobody joins. See pthread_create(3).
   static func startThread(stackByteCount: Int, _ run: @escaping @Sendable () -> Void) throws(Errno) {
-    let retained = unsafe Unmanaged.passRetained(ThreadBody(run))
-    var attributes = pthread_attr_t()
-    unsafe pthread_attr_init(&attributes)
-    defer { unsafe pthread_attr_destroy(&attributes) }
-    unsafe pthread_attr_setstacksize(&attributes, stackByteCount)
-    unsafe pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    // Signals are the business of the program's own threads; a thread has the mask of the one that made it.
-    var (all, before) = (sigset_t(), sigset_t())
-    unsafe sigfillset(&all)
-    unsafe pthread_sigmask(SIG_BLOCK, &all, &before)
-    defer { _ = unsafe pthread_sigmask(SIG_SETMASK, &before, nil) }
-    var thread = pthread_t()
-    // Safe: the thread takes over the reference that was retained for it.
-    let status = unsafe pthread_create(
-      &thread, &attributes,
-      { context in
-        if let context = unsafe context { unsafe Unmanaged<ThreadBody>.fromOpaque(context).takeRetainedValue().run() }
-        return nil
-      }, retained.toOpaque())
-    guard status == 0 else {
-      unsafe retained.release()
-      throw Errno(rawValue: status)
-    }
+    let status = DetachedThread.start(stackByteCount: stackByteCount, run)
+    if status != 0 { throw Errno(rawValue: status) }
   }
 
   /// `path` without symbolic links; nil where it does not exist or cannot be looked at. See realpath(3).
@@ -234,11 +214,4 @@ struct Instant: Sendable, Comparable {
   }
 
   static func < (left: Instant, right: Instant) -> Bool { left.nanoseconds < right.nanoseconds }
-}
-
-/// What a thread runs.
-private final class ThreadBody: Sendable {
-  let run: @Sendable () -> Void
-
-  init(_ run: @escaping @Sendable () -> Void) { self.run = run }
 }
