@@ -39,12 +39,12 @@ struct TrimMark: RunValue {
 struct TrimMarks {
   let pieceLength: UInt64
   private var runs = RunMap<TrimMark>()
+  /// How many blocks the marked pieces have.
+  private(set) var blockCount: UInt64 = 0
 
   fileprivate init(_ size: TrimSize, in geometry: StoreGeometry) {
     pieceLength = Swift.max(size.byteCount >> geometry.blockSize.shift, 1)
   }
-
-  var blockCount: UInt64 { runs.runs.reduce(0) { $0 + $1.positions.length } }
 
   /// The first run of marked pieces that lie in `blocks`.
   func first(in blocks: Range<UInt64>) -> Range<UInt64>? {
@@ -58,7 +58,10 @@ struct TrimMarks {
   }
 
   /// Marks `pieces`, which are whole and free.
-  mutating func mark(pieces: Range<UInt64>) { runs.replace(pieces, with: TrimMark()) }
+  mutating func mark(pieces: Range<UInt64>) {
+    blockCount += pieces.length - markedCount(in: pieces)
+    runs.replace(pieces, with: TrimMark())
+  }
 
   /// Marks the pieces that `freed`, whose blocks have become free, has completed; false where there are none.
   mutating func mark(_ freed: Range<UInt64>, isFree: (Range<UInt64>) -> Bool) -> Bool {
@@ -76,7 +79,20 @@ struct TrimMarks {
   }
 
   /// Takes the marks off all pieces that any of `blocks` belongs to.
-  mutating func unmark(_ blocks: Range<UInt64>) { runs.replace(piecesTouched(by: blocks), with: nil) }
+  mutating func unmark(_ blocks: Range<UInt64>) {
+    let pieces = piecesTouched(by: blocks)
+    blockCount -= markedCount(in: pieces)
+    runs.replace(pieces, with: nil)
+  }
+
+  private func markedCount(in pieces: Range<UInt64>) -> UInt64 {
+    var count: UInt64 = 0
+    runs.forEachRun(in: pieces) { run in
+      count += run.positions.length
+      return true
+    }
+    return count
+  }
 
   /// The whole pieces that any of `blocks` belongs to.
   func piecesTouched(by blocks: Range<UInt64>) -> Range<UInt64> {
