@@ -101,11 +101,25 @@ extension Engine {
   }
 
   private func hasRoomForSharing() throws(ExtentFSError) -> Bool {
-    try editBudget.withLock { budget throws(ExtentFSError) in
+    try raiseReserve { budget in
       let pending = editCount.load(ordering: .relaxed) - budget.merged
-      return try space.raiseReserve(
+      return space.raiseReserve(
         to: reserveCount(
           forEdits: pending + Self.editCountMin, nodeCount: superblock.nodeBlockCount, isSharing: true))
+    }
+  }
+
+  /// Runs `raise` under the lock of the budget, and again each time the device had to grow: that happens without the lock, which a
+  /// checkpoint takes while it holds those of all writers. False where there is no room.
+  private func raiseReserve(
+    _ raise: (EditBudget) -> SpaceMap<Device>.ReserveChange
+  ) throws(ExtentFSError) -> Bool {
+    while true {
+      switch editBudget.withLock({ raise($0) }) {
+      case .raised: return true
+      case .noRoom: return false
+      case .deviceIsShort(let blockCount): guard try space.grow(unlessFree: blockCount) else { return false }
+      }
     }
   }
 
@@ -167,13 +181,13 @@ extension Engine {
   /// called where the budget is used up, without any lock.
   func extendEditBudget() throws(ExtentFSError) {
     try journal.requireUsable()
-    let isRaised = try editBudget.withLock { budget throws(ExtentFSError) in
-      guard isEditBudgetUsedUp else { return true }
+    let isRaised = try raiseReserve { budget in
+      guard isEditBudgetUsedUp else { return .raised }
       let count = max(2 * (editCount.load(ordering: .relaxed) - budget.merged), Self.editCountMin)
-      guard try space.raiseReserve(to: reserveCount(forEdits: count, nodeCount: budget.nodeCount, isSharing: isSharing))
-      else { return false }
-      editBudgetEnd.store(budget.merged + count, ordering: .relaxed)
-      return true
+      let change = space.raiseReserve(
+        to: reserveCount(forEdits: count, nodeCount: budget.nodeCount, isSharing: isSharing))
+      if case .raised = change { editBudgetEnd.store(budget.merged + count, ordering: .relaxed) }
+      return change
     }
     if !isRaised { try checkpoint { self.isEditBudgetUsedUp } }
   }

@@ -58,22 +58,43 @@ extension SpaceMap {
     }
   }
 
+  /// The running checkpoint comes to nothing: what it was to merge waits for the next one.
+  func thawPromises() {
+    state.withLock { state in
+      state.promises.active += state.promises.frozen
+      state.promises.frozen = 0
+    }
+  }
+
   /// How many blocks are promised; after a checkpoint that nothing ran beside, how many the trees have as reserved.
   package var promisedBlockCount: UInt64 { state.withLock { $0.promises.sum } }
 
-  /// Keeps `blockCount` blocks from data, at least, where so many are free, or the device can grow so far; false where they are
-  /// not, or are promised.
-  package func raiseReserve(to blockCount: UInt64) throws(ExtentFSError) -> Bool {
-    while true {
-      let isRaised = state.withLock { state -> Bool? in
-        guard state.hasRoom(forPromises: state.promises.sum, reserve: blockCount) else { return false }
-        guard state.freeCount >= blockCount else { return nil }
-        state.reserve = Swift.max(state.reserve, blockCount)
-        return true
-      }
-      if let isRaised { return isRaised }
-      let hasGrown = try slowPath.withLock { _ throws(ExtentFSError) in try grow() }
-      guard hasGrown else { return false }
+  /// What came of an attempt to raise the reserve.
+  enum ReserveChange {
+    case raised
+    /// The blocks are in use or promised, and the device cannot grow so far.
+    case noRoom
+    /// The device has to grow until so many blocks are free.
+    case deviceIsShort(blockCount: UInt64)
+  }
+
+  /// Keeps `blockCount` blocks from data, at least, where so many are free. Never waits for the device.
+  func raiseReserve(to blockCount: UInt64) -> ReserveChange {
+    state.withLock { state in
+      guard state.hasRoom(forPromises: state.promises.sum, reserve: blockCount) else { return .noRoom }
+      guard state.freeCount >= blockCount else { return .deviceIsShort(blockCount: blockCount) }
+      state.reserve = Swift.max(state.reserve, blockCount)
+      return .raised
+    }
+  }
+
+  /// Makes the device longer, unless `blockCount` blocks are free already; false where it cannot be. To be called without any lock that
+  /// writers need.
+  func grow(unlessFree blockCount: UInt64) throws(ExtentFSError) -> Bool {
+    try slowPath.withLock { _ throws(ExtentFSError) in
+      // Another thread may have been here first.
+      if state.withLock({ $0.freeCount >= blockCount }) { return true }
+      return try grow()
     }
   }
 }

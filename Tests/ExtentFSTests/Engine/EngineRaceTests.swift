@@ -66,6 +66,41 @@ import Testing
   /// Long enough for a thread that nothing stops to come to the lock that it is to wait for.
   private static func letOthersCome() { usleep(200_000) }
 
+  // MARK: Growing
+
+  /// All writers wait while a checkpoint begins. It must not wait for a device that grows for somebody else.
+  @Test(arguments: ["for changes", "for what shares blocks"])
+  func `nobody else waits while the device grows for the reserve`(_ reason: String) throws {
+    let store = try Fixture()
+    let volume = try store.create("v", 64 << 10)
+    try store.write(volume, 1, 0..<8192)
+    // Much more must be kept free than there is.
+    store.engine.editCount.wrappingIncrement(by: 20_000, ordering: .relaxed)
+    let stop = store.device.stop(.before, next: .grow)
+    let isDone = Locked(false)
+    try inThreads([
+      {
+        if reason == "for changes" { return try store.engine.extendEditBudget() }
+        try store.engine.snapshot([("v", "v@1")], createdSeconds: 0)
+      },
+      {
+        stop.waitUntilHit()
+        defer { stop.letGo() }
+        // What waits goes on when the device does, and is found out then.
+        for _ in 0..<3000 where !isDone.withLock({ $0 }) { usleep(10_000) }
+        try LacunaTestSupport.check(isDone.withLock { $0 }, "a checkpoint and a write waited for the device to grow")
+      },
+      {
+        stop.waitUntilHit()
+        try store.engine.checkpoint()
+        store.engine.freezeEditBudget()
+        isDone.withLock { $0 = true }
+      },
+    ])
+    try store.check(volume, 0..<8192, is: 1, "what was written")
+    try store.checkStore()
+  }
+
   // MARK: The end of a volume
 
   @Test(arguments: [false, true])

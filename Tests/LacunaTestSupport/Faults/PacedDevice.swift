@@ -72,7 +72,11 @@ package final class PacedDevice<Base: BlockDevice>: BlockDevice {
     try base.allocatedRuns(in: range)
   }
 
-  package func grow(to byteCount: UInt64) throws(DeviceError) { try base.grow(to: byteCount) }
+  package func grow(to byteCount: UInt64) throws(DeviceError) {
+    try paced(.grow, min(base.byteCount, byteCount)..<byteCount) { () throws(DeviceError) in
+      try base.grow(to: byteCount)
+    }
+  }
 
   private func paced(
     _ operation: DeviceError.Operation, _ range: Range<UInt64>, _ body: () throws(DeviceError) -> Void
