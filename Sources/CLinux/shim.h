@@ -33,6 +33,10 @@ static const int lacuna_F_OFD_SETLK = 37;
 static const unsigned long lacuna_BLKGETSIZE64 = BLKGETSIZE64;
 static const unsigned long lacuna_BLKDISCARD = BLKDISCARD;
 
+// ioctl(2) on a file: its attributes, FS_NOCOW_FL and the like. As above; they take and give an int, whatever they say.
+static const unsigned long lacuna_FS_IOC_GETFLAGS = FS_IOC_GETFLAGS;
+static const unsigned long lacuna_FS_IOC_SETFLAGS = FS_IOC_SETFLAGS;
+
 // renameat2(2), linkat(2): relative paths are so from the working directory.
 static const int lacuna_AT_FDCWD = -100;
 

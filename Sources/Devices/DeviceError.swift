@@ -1,3 +1,4 @@
+import Glibc
 public import SystemPackage
 
 /// A failed call on a `BlockDevice`: which one, on which bytes, and the system's error number.
@@ -35,4 +36,9 @@ public struct DeviceError: Error, Equatable, Sendable {
     self.byteCount = byteCount
     self.path = path
   }
+
+  /// Whether the file system below has no room, or a quota or a limit is reached: what failed may succeed later.
+  ///
+  /// Never so for a failed sync, which is final.
+  public var isLackOfSpace: Bool { operation != .sync && [ENOSPC, EDQUOT, EFBIG].contains(errno) }
 }

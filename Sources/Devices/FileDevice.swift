@@ -79,9 +79,9 @@ public final class FileDevice: BlockDevice {
     try publish()
   }
 
-  /// Makes an empty file that only its owner may read and write, and opens it for writing. Until `publish` gives it the
-  /// name `path` it is called `.NAME.xxxxxxxx.new`, in the same directory, and `sync` does nothing: so what is written
-  /// first is there whole under its name, or not at all, whatever happens meanwhile.
+  /// Makes an empty file that only its owner may read and write, on btrfs with the attribute NOCOW, and opens it for writing. Until
+  /// `publish` gives it the name `path` it is called `.NAME.xxxxxxxx.new`, in the same directory, and `sync` does nothing: so what is
+  /// written first is there whole under its name, or not at all, whatever happens meanwhile.
   ///
   /// The file goes with this object unless it was published; a process that dies leaves it under the name that it had.
   ///
@@ -93,6 +93,7 @@ public final class FileDevice: BlockDevice {
   }
 
   private init(_ opening: FileOpening, path: FilePath, access: Access, temporaryPath: FilePath? = nil) {
+    if access == .readWrite { FileSizeLimit.isAnError }
     self.path = path
     self.access = access
     self.temporaryPath = Locked(temporaryPath)
@@ -230,6 +231,11 @@ public final class FileDevice: BlockDevice {
       throw failure(.findAllocated, error, offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)
     }
   }
+
+  /// Whether the file system writes what is overwritten to other places, so that each overwrite takes room before it gives some back:
+  /// btrfs, unless the file has the attribute NOCOW, which new files get. That needs room on a full file system, and breaks the
+  /// file into small pieces.
+  public var isCopiedOnWrite: Bool { (try? SystemCalls.copiesOnWrite(descriptor)) ?? false }
 
   /// Whether it is a file rather than a block device.
   public var canGrow: Bool { !isBlockDevice }

@@ -51,6 +51,8 @@ struct FileOpening {
       } catch {
         throw DeviceError(operation: .open, errno: error.rawValue, path: path)
       }
+      // Only while it is empty; and where it cannot be, the store is only slower and needs more room (`FileDevice.isCopiedOnWrite`).
+      try? SystemCalls.disableCopyOnWrite(descriptor)
       do throws(DeviceError) {
         return (try finishing(descriptor, temporary, .readWrite), temporary)
       } catch {

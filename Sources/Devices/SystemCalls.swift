@@ -141,13 +141,18 @@ extension SystemCalls {
   }
 
   /// Whether the file's system overwrites written blocks where they are, so that an overwrite needs no space: ext4, XFS and
-  /// tmpfs do; XFS not while a block is shared with a copy of the file. See statfs(2).
+  /// tmpfs do; XFS not while a block is shared with a copy of the file.
   static func overwritesInPlace(_ descriptor: FileDescriptor) throws(Errno) -> Bool {
+    let (ext, xfs, tmpfs) = (0xEF53, 0x5846_5342, 0x0102_1994)
+    return [ext, xfs, tmpfs].contains(try fileSystem(of: descriptor))
+  }
+
+  /// The number of the kind of file system that a file is on. See statfs(2).
+  private static func fileSystem(of descriptor: FileDescriptor) throws(Errno) -> Int {
     var status = CLinux.statfs()
     // Safe: the call fills in `status`, which has the type it expects.
     try check { unsafe fstatfs(descriptor.rawValue, &status) }
-    let (ext, xfs, tmpfs) = (0xEF53, 0x5846_5342, 0x0102_1994)
-    return [ext, xfs, tmpfs].contains(Int(status.f_type))
+    return Int(status.f_type)
   }
 
   /// Says how a range of a file will be used; a count of 0 reaches to its end. See posix_fadvise(2).
@@ -205,5 +210,33 @@ extension SystemCalls {
     } catch {
       throw .ioError
     }
+  }
+}
+
+// MARK: btrfs
+
+extension SystemCalls {
+  /// Makes btrfs overwrite the blocks of a file where they are, rather than write them elsewhere each time (`chattr +C`). The file is
+  /// empty. Does nothing on other file systems. See ioctl_iflags(2).
+  static func disableCopyOnWrite(_ descriptor: FileDescriptor) throws(Errno) {
+    guard let attributes = try btrfsAttributes(of: descriptor) else { return }
+    // A file is compressed only when its blocks are written anew, so that btrfs takes one or the other.
+    var wanted = attributes & ~FS_COMPR_FL | FS_NOCOW_FL
+    // Safe: the request reads the four bytes of `wanted`.
+    try check { unsafe ioctl(descriptor.rawValue, lacuna_FS_IOC_SETFLAGS, &wanted) }
+  }
+
+  /// Whether it is on btrfs, which writes the blocks of the file elsewhere each time.
+  static func copiesOnWrite(_ descriptor: FileDescriptor) throws(Errno) -> Bool {
+    try btrfsAttributes(of: descriptor).map { $0 & FS_NOCOW_FL == 0 } ?? false
+  }
+
+  /// The attributes of a file on btrfs; nil for one that is elsewhere.
+  private static func btrfsAttributes(of descriptor: FileDescriptor) throws(Errno) -> Int32? {
+    guard try fileSystem(of: descriptor) == 0x9123_683E else { return nil }
+    var attributes: Int32 = 0
+    // Safe: the request fills in the four bytes of `attributes`.
+    try check { unsafe ioctl(descriptor.rawValue, lacuna_FS_IOC_GETFLAGS, &attributes) }
+    return attributes
   }
 }

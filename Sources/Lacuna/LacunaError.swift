@@ -97,7 +97,7 @@ extension LacunaError {
       case .outOfSpace: .outOfSpace
       case .outOfRange: .outOfRange
       case .malformed: .damaged
-      case .device(let failure): .deviceFailed(errno: failure.errno)
+      case .device(let failure): failure.code
       case .notAllocated, .wrongInode, .inUse: .internalFailure
       }
     self.init(code, "\(error)")
@@ -123,17 +123,22 @@ extension LacunaError {
       case .outOfRange: .outOfRange
       case .invalidArgument: .invalidParameter
       case .failed: .failed
-      case .device(let failure): .deviceFailed(errno: failure.errno)
+      case .device(let failure): failure.code
       }
     self.init(code, "\(error)")
   }
 
   /// What a device reported.
-  init(_ error: DeviceError) { self.init(.deviceFailed(errno: error.errno), "\(error)") }
+  init(_ error: DeviceError) { self.init(error.code, "\(error)") }
 
   /// The same error, which names the volume `name`.
   func inVolume(_ name: String) -> LacunaError {
     let prefix = "volume '\(name)'"
     return description.hasPrefix(prefix) ? self : LacunaError(code, "\(prefix): \(description)")
   }
+}
+
+extension DeviceError {
+  /// A quota of the host, or a limit of the length of files (`ulimit -f`), is a lack of room like any other.
+  fileprivate var code: LacunaError.Code { isLackOfSpace ? .outOfSpace : .deviceFailed(errno: errno) }
 }

@@ -78,8 +78,3 @@ extension BlockDevice {
     return unsafe MetadataChecksum.checksum(bytes, block: block)
   }
 }
-
-extension DeviceError {
-  /// Whether the device, or the file system below it, has no room or cannot be longer.
-  var isLackOfSpace: Bool { errno == ENOSPC || errno == EDQUOT || errno == EFBIG || errno == EOPNOTSUPP }
-}

@@ -1,6 +1,7 @@
 internal import BlockStores
 internal import Bytes
 internal import Devices
+internal import Glibc
 
 extension SpaceMap {
   /// Calls `body`, under the lock, with the group of `run` and the run's positions in it; reads the group first where it is
@@ -200,7 +201,7 @@ extension SpaceMap {
         extend(to: old + step, usableFrom: old)
         return true
       } catch {
-        guard error.isLackOfSpace else { throw ExtentFSError(error) }
+        guard error.isLackOfSpace || error.errno == EOPNOTSUPP else { throw ExtentFSError(error) }
         guard step > smallest else { return false }
         step = Swift.max(step / 4, smallest)
       }
