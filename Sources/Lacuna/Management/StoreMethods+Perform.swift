@@ -40,8 +40,13 @@ extension GetDeletions {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> Deletions {
     let store = try store.onDisk(for: Self.self)
-    // Nothing is given back any more where the store has failed.
-    if !store.isReadOnly { try onDisk { () throws(ExtentFSError) in try store.engine.requireUsable() } }
+    // Nothing is given back any more where the store has failed, and for now where there is no room for the checkpoint that does it.
+    if !store.isReadOnly {
+      try onDisk { () throws(ExtentFSError) in
+        try store.engine.requireUsable()
+        if let lack = store.engine.lackOfRoom { throw lack }
+      }
+    }
     let backlog = try onDisk { () throws(ExtentFSError) in try store.engine.deletionBacklog() }
     // What a damaged store counts may be too much for a sum.
     return Deletions(
@@ -115,7 +120,14 @@ extension CheckResult {
       volumes: UInt64(report.accounts.count), blocks: totals.used,
       accounts: Accounts(
         nodes: store.bytes(totals.nodes), exclusive: store.bytes(totals.exclusiveData),
-        shared: store.bytes(totals.sharedData), fixed: store.engine.figures.fixedByteCount))
+        shared: store.bytes(totals.sharedData), fixed: store.engine.figures.fixedByteCount),
+      notes: store.device.isCopiedOnWrite ? [Self.noteOnCopyOnWrite(store.path)] : nil)
+  }
+
+  private static func noteOnCopyOnWrite(_ path: String) -> String {
+    "\(path) is on btrfs without the attribute NOCOW, so that each overwrite takes room, and may fail where the file system is full; "
+      + "new stores have it, and one gets it by being copied into an empty file that has (touch NEW; chattr +C NEW; "
+      + "cp --reflink=never OLD NEW)"
   }
 }
 

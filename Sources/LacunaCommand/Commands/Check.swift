@@ -7,8 +7,8 @@ struct Check: Verb {
     usage: "lacuna check STORE [options]",
     discussion: """
       Reads all metadata and compares every account of space; --data reads all data too. It changes nothing, and may run
-      while the store is served. Each finding is a line with the path to it. Exit codes: 0 nothing is wrong, 2 something is,
-      1 the check itself failed.
+      while the store is served. Each finding is a line with the path to it. A line that begins with "note:" is none: it tells of
+      what could be better about where the store is. Exit codes: 0 nothing is wrong, 2 something is, 1 the check itself failed.
 
       Examples:
         lacuna check s.lacuna
@@ -36,7 +36,9 @@ struct Check: Verb {
 
 extension CheckResult {
   fileprivate var text: String {
-    let lines = findings.map { ($0.path.isEmpty ? $0.text : "\($0.path): \($0.text)").printable + "\n" }.joined()
+    let lines =
+      findings.map { ($0.path.isEmpty ? $0.text : "\($0.path): \($0.text)").printable + "\n" }.joined()
+      + (notes ?? []).map { "note: \($0.printable)\n" }.joined()
     let seen =
       "\(HumanReadable.count(volumes, "volume or snapshot", "volumes and snapshots")), "
       + HumanReadable.count(blocks, "block")
@@ -48,6 +50,6 @@ extension CheckResult {
     facts.add("shared data", HumanReadable.exactBytes(accounts.shared))
     facts.add("nodes", HumanReadable.exactBytes(accounts.nodes))
     facts.add("fixed", HumanReadable.exactBytes(accounts.fixed))
-    return "Nothing is wrong in \(seen)\n" + facts.text
+    return lines + "Nothing is wrong in \(seen)\n" + facts.text
   }
 }
