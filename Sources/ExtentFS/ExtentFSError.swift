@@ -58,6 +58,15 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   /// gives others: what does not need that part can go on. A device that gives nothing is another matter.
   var isUnreadable: Bool { code == .damaged }
 
+  /// Whether there is no room, in the store or at its host: nothing has happened then that could not be tried again.
+  package var isLackOfSpace: Bool {
+    switch code {
+    case .outOfSpace: true
+    case .device(let error): error.isLackOfSpace
+    default: false
+    }
+  }
+
   /// One line of text.
   public var description: String { facts }
 }

@@ -204,6 +204,11 @@ struct StoreOpening {
     engineOptions.checkpointSeconds = options.checkpointSeconds
     engineOptions.reportsDetail = options.reportsDetail
     engineOptions.reportsDamage = { [report = options.reportsDamage] damage in report(damage.text) }
+    engineOptions.reportsLackOfRoom = { [report = options.reportsLackOfRoom] error in
+      report(
+        error.map { "there is no room to merge what was written: \($0); it is safe in the journal, and tried again" }
+          ?? "there is room again to merge what was written")
+    }
     do throws(ExtentFSError) {
       return device.access == .scratch
         ? try Engine.openScratch(device, engineOptions) : try Engine.open(device, engineOptions, readOnly: isReadOnly)

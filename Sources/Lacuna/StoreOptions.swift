@@ -75,6 +75,9 @@ public struct StoreOptions: Sendable {
   /// where nothing is served. On any thread.
   public var endServing: (@Sendable () throws(LacunaError) -> Int32)?
 
+  /// Hears, in one line, that the host has no room for what the store does in the background, and that it has some again. As above.
+  public var reportsLackOfRoom: @Sendable (String) -> Void = { _ in }
+
   /// The name of the volume that a new store gets where none is given.
   public static let defaultVolumeName = "disk"
   /// The block sizes that a new store can have, in bytes.

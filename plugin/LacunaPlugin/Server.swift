@@ -41,6 +41,7 @@ final class Server: Sendable {
     options.reportsDamage = { warn($0) }
     options.endServing = { () throws(LacunaError) in try Ending.begin() }
     options.reportsDetail = { debug($0) }
+    options.reportsLackOfRoom = { warn($0) }
     do throws(LacunaError) {
       let store = try Store(options)
       do throws(LacunaError) {

@@ -8,6 +8,10 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   let generation: UInt64
   /// Blocks of the old trees that the new ones do not reach, nodes and data.
   private(set) var released: [PhysicalRun] = []
+  /// Blocks that were taken for nodes, and for data that had to be moved.
+  private(set) var allocated: [PhysicalRun] = []
+  /// Whether something was put into the journal again, so that the checkpoint must not be tried twice: there is room for it once.
+  var hasCarried = false
   /// By how much the number of nodes of all trees changed.
   private(set) var nodeCountChange: Int64 = 0
   /// How many references nodes of extents, and data, have.
@@ -20,7 +24,8 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   /// The writer of a checkpoint that begins with the trees of `superblock`.
   init(_ engine: Engine<Device>, after superblock: Superblock) {
     self.engine = engine
-    generation = superblock.generation + 1
+    // None, 0, where it was the last that there is.
+    generation = superblock.generation &+ 1
     let space = engine.space
     references = ReferenceCounts(engine.nodes, root: superblock.shared) { range, body throws(ExtentFSError) in
       try space.forEachUsed(in: range, body)
@@ -34,10 +39,17 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
       }
       return block
     }
-    let run = try engine.space.allocate(upTo: 1, near: nil, purpose: .metadata)
+    let run = try allocate(upTo: 1)
     try engine.space.commit(run)
     nodeCountChange += 1
     return run.block
+  }
+
+  /// Takes up to `count` blocks together, which are given back where the checkpoint comes to nothing.
+  func allocate(upTo count: UInt64) throws(ExtentFSError) -> PhysicalRun {
+    let run = try engine.space.allocate(upTo: count, near: nil, purpose: .metadata)
+    allocated.append(run)
+    return run
   }
 
   func write(_ node: Node) throws(ExtentFSError) {

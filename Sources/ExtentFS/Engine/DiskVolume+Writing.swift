@@ -227,13 +227,7 @@ extension DiskVolume {
         writer.hasOnlyCarried = false
         engine.countEdit(blocks.length)
         var active = now.active
-        now.active.forEachRun(in: blocks) { run in
-          if let block = run.value.physicalBlock {
-            writer.superseded.append(PhysicalRun(block: block, count: run.positions.length))
-            writer.supersededCount += run.positions.length
-          }
-          return true
-        }
+        now.active.forEachRun(in: blocks) { writer.supersede($0) }
         writer.changedCount = writer.changedCount &+ blocks.length
         deadBlockCount = writer.deadBlockCountMax
         active.replace(blocks, with: target)

@@ -67,6 +67,24 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
       (frozenChargedCount, chargedCount) = (frozenChargedCount &+ chargedCount, 0)
     }
 
+    /// The checkpoint that began when the state was `before` has come to nothing: what there was then waits again.
+    mutating func takeBack(_ before: WriterState, isUnchanged: Bool) {
+      superseded = before.superseded + superseded
+      supersededCount += before.supersededCount
+      changedCount = changedCount &+ before.changedCount
+      // What was charged before stays where `startAgain` has put it, and counts as much there.
+      hasOnlyCarried = before.hasOnlyCarried && isUnchanged
+    }
+
+    /// Takes note of a run of a delta that the volume does not map any more, where that was of blocks. True, for `forEachRun`.
+    mutating func supersede(_ run: Run<DeltaTarget>) -> Bool {
+      if let block = run.value.physicalBlock {
+        superseded.append(PhysicalRun(block: block, count: run.positions.length))
+        supersededCount += run.positions.length
+      }
+      return true
+    }
+
     /// A checkpoint has ended, which made `record` of the volume.
     mutating func didMerge(_ record: InodeRecord) {
       (treeBlockCount, quota, reservation) = (record.mappedBlocks, record.quotaBlocks, record.reservationBlocks)

@@ -33,6 +33,7 @@ extension Engine {
         do throws(ExtentFSError) {
           return try self.lookForWork(&rhythm)
         } catch {
+          if error.isLackOfSpace, self.journal.isUsable { return self.waitForRoom(&rhythm, error) }
           // Where the store cannot go on, the journal knows why, and tells every writer (invariant 4).
           return Checkpointer.Sleep(milliseconds: rhythm.seconds * 1000, isDeep: false)
         }
@@ -49,6 +50,20 @@ extension Engine {
     var lastCheckpoint = ContinuousClock.now
     /// Whether the device tells, as far as one knows, what the host holds.
     var canReclaim = true
+    /// When work that found no room is tried again; nil where the last found some.
+    var nextAttempt: ContinuousClock.Instant?
+  }
+
+  /// How long work that found no room is left alone, in milliseconds.
+  private static var roomPauseMilliseconds: UInt32 { 1000 }
+
+  /// Work found no room. What is free in the store may be what the host lacks; then one waits a little.
+  private func waitForRoom(_ rhythm: inout Rhythm, _ error: ExtentFSError) -> Checkpointer.Sleep {
+    if rhythm.nextAttempt == nil { options.reportsLackOfRoom(error) }
+    // Where that fails, the journal knows why.
+    try? trim(leaving: 0)
+    rhythm.nextAttempt = .now + .milliseconds(Int64(Self.roomPauseMilliseconds))
+    return Checkpointer.Sleep(milliseconds: Self.roomPauseMilliseconds, isDeep: false)
   }
 
   /// What is different where something has changed. Not all changes are in the journal.
@@ -77,12 +92,15 @@ extension Engine {
 
   /// Does what there is to do, and says when to look again.
   private func lookForWork(_ rhythm: inout Rhythm) throws(ExtentFSError) -> Checkpointer.Sleep {
+    if let next = rhythm.nextAttempt, ContinuousClock.now < next {
+      return Checkpointer.Sleep(milliseconds: Self.roomPauseMilliseconds, isDeep: false)
+    }
     let activity = self.activity
     let isQuiet = rhythm.activity == activity
     let dead = deadBlockCount
     let isDue = ContinuousClock.now - rhythm.lastCheckpoint >= .seconds(Int64(rhythm.seconds))
     if isDue || isJournalHalfFull || dead > deadBlockCountMax || pendingEditCount > pendingEditCountMax
-      || isQuiet && dead << blockSize.shift >= Self.quietDeadByteCountMin
+      || isQuiet && dead << blockSize.shift >= Self.quietDeadByteCountMin || rhythm.nextAttempt != nil
     {
       try checkpoint()
       rhythm.lastCheckpoint = .now
@@ -91,7 +109,12 @@ extension Engine {
     if isQuiet, journal.hasUnrecordedCommit { _ = try journal.appendCommitMarker() }
     // What one checkpoint frees is taken again until the next one; the half more is for what changes meanwhile.
     try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
-    if try dropDeleted() {
+    let hasDropped = try dropDeleted()
+    if rhythm.nextAttempt != nil {
+      options.reportsLackOfRoom(nil)
+      rhythm.nextAttempt = nil
+    }
+    if hasDropped {
       // Others who wait to run a checkpoint come between two steps.
       return Checkpointer.Sleep(milliseconds: 1, isDeep: false)
     }

@@ -8,6 +8,8 @@ struct FrozenVolume<Device: BlockDevice> {
   var volume: DiskVolume<Device>
   var delta: Delta
   var base: ExtentBase
+  /// What its writers shared until then.
+  var writer: DiskVolume<Device>.WriterState
   /// Blocks that were mapped and superseded since the last checkpoint: no tree ever reached them.
   var superseded: [PhysicalRun]
 }
@@ -22,7 +24,8 @@ extension Engine {
   /// publish:  views without the frozen deltas, in a new epoch; the journal's tail moves to the cut
   /// ```
   ///
-  /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4).
+  /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4), unless what was lacking is
+  ///   room: then the checkpoint has not been, and is tried again later.
   @_specialize(where Device == FileDevice)
   package func checkpoint() throws(ExtentFSError) { try checkpoint { true } }
 
@@ -57,20 +60,25 @@ extension Engine {
       Catalog(nodes: nodes, superblock: state.withLock { $0.superblock }), incomplete: Set(strayChanges.keys))
   }
 
-  /// Runs a checkpoint, whose failure is final. Under `checkpoints`.
+  /// Runs a checkpoint, whose failure is final, unless it finds no room. Under `checkpoints`.
   func write(_ plan: CheckpointPlan<Device>, evenIfUnchanged: Bool = true) throws(ExtentFSError) {
-    guard evenIfUnchanged || hasChanges else { return }
+    guard evenIfUnchanged || hasChanges else {
+      // Nothing waits for room any more.
+      return shortage.withLock { $0 = nil }
+    }
     let (frozen, cut) = freeze(holding: plan.held)
     defer { for volume in plan.held.reversed() { volume.writers.unlock() } }
     let start = ContinuousClock.now
+    let writer = CheckpointWriter(self, after: plan.catalog.catalog.superblock)
     let refusal: ExtentFSError?
     do throws(ExtentFSError) {
-      refusal = try merge(frozen, cut, plan)
+      refusal = try merge(frozen, cut, plan, writer)
       checkpointTimes.withLock { $0.note(ContinuousClock.now - start) }
     } catch {
-      journal.fail("a checkpoint failed: \(error)")
+      try undo(frozen, plan, writer, after: error)
       throw error
     }
+    shortage.withLock { $0 = nil }
     if let refusal { throw refusal }
   }
 
@@ -98,11 +106,13 @@ extension Engine {
     for volume in volumes {
       let view = volume.current.load(ordering: .relaxed)
       guard !view.active.isEmpty else { continue }
-      let superseded = volume.writers.assumingLocked { writer in
+      let writer = volume.writers.assumingLocked { writer in
         defer { writer.startAgain() }
-        return writer.superseded
+        return writer
       }
-      frozen.append(FrozenVolume(volume: volume, delta: view.active, base: view.base, superseded: superseded))
+      frozen.append(
+        FrozenVolume(
+          volume: volume, delta: view.active, base: view.base, writer: writer, superseded: writer.superseded))
       volume.publish(view.replacing(active: Delta(), frozen: view.active))
     }
     return (frozen, cut)
@@ -134,16 +144,16 @@ extension Engine {
   /// - Returns: why nothing came of the plan, though the checkpoint is done: a volume that was to be copied has changes which cannot
   ///   be merged, so that the copy would be older than it.
   private func merge(
-    _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ plan: CheckpointPlan<Device>
+    _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ plan: CheckpointPlan<Device>,
+    _ writer: CheckpointWriter<Device>
   ) throws(ExtentFSError) -> ExtentFSError? {
     let catalog = plan.catalog
     var frozen = frozen
-    try relocate(&frozen)
-    let (slot, throwaways, orphans) = state.withLock { ($0.slot, $0.newThrowaways, $0.orphans) }
-    guard catalog.superblock.generation < .max else {
+    guard writer.generation > 0 else {
       throw ExtentFSError(.damaged, "the superblock has the last generation that there is")
     }
-    let writer = CheckpointWriter(self, after: catalog.superblock)
+    try relocate(&frozen, writer)
+    let (slot, throwaways, orphans) = state.withLock { ($0.slot, $0.newThrowaways, $0.orphans) }
     for (inode, record) in throwaways.sorted(by: { $0.key < $1.key }) {
       try catalog.setRecord(record, of: inode)
       try writer.retain(record.base)
@@ -152,12 +162,13 @@ extension Engine {
     for part in frozen { if let rest = try merge(part, catalog, writer) { left.append(rest) } }
     let uncopied = left.first { item in plan.copies.contains { $0.from == item.volume.inode } }
     if uncopied == nil { try plan.finish(writer) } else { try catalog.withdraw(plan.copies.map(\.to)) }
+    writer.hasCarried = !left.isEmpty || !strayChanges.isEmpty
     let carried = try carry(left, plan)
     defer { for volume in carried.locked { volume.writers.unlock() } }
     let superblock = try writeTrees(catalog, writer, cut)
 
     try commits.barrier()
-    try device.writeSuperblock(superblock, slot: 1 - slot)
+    try write(superblock, to: 1 - slot)
     try commits.barrier()
     space.didMergePromises(catalog.promisedChange)
     publish(
@@ -166,6 +177,16 @@ extension Engine {
     updateReserve()
     journal.advanceTail(to: cut)
     return uncopied.map { $0.volume.incomplete }
+  }
+
+  /// Writes the superblock into `slot`. One of which anything is there, though there was no room for it, is the end.
+  private func write(_ superblock: Superblock, to slot: Int) throws(ExtentFSError) {
+    do throws(ExtentFSError) {
+      try device.writeSuperblock(superblock, slot: slot)
+    } catch {
+      if !device.isUntouched(slot: slot, by: superblock) { journal.fail("writing the superblock failed: \(error)") }
+      throw error
+    }
   }
 
   /// Merges what changed of one volume into its tree. Returns what cannot be merged, since a node of the tree, or the volume's

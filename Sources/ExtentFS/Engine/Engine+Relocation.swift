@@ -7,21 +7,23 @@ internal import Devices
 /// the journal of a process that died. A checkpoint moves what they hold, whose checksums are known, before trees lead to it.
 extension Engine {
   /// Moves the data of what is about to be merged away from places that cannot be written down.
-  func relocate(_ frozen: inout [FrozenVolume<Device>]) throws(ExtentFSError) {
+  func relocate(
+    _ frozen: inout [FrozenVolume<Device>], _ writer: CheckpointWriter<Device>
+  ) throws(ExtentFSError) {
     // What was moved may have come to another such place.
     while true {
       let lost = try checksums.completeDirty()
       for blocks in lost { space.withhold(blocks) }
       guard !lost.isEmpty || space.hasUnreadableGroups else { return }
       var hasMoved = false
-      for index in frozen.indices where try relocate(&frozen[index], from: lost) { hasMoved = true }
+      for index in frozen.indices where try relocate(&frozen[index], from: lost, writer) { hasMoved = true }
       guard hasMoved else { return }
     }
   }
 
   /// Moves what one volume has in the blocks `lost`, and in groups that cannot be read; false where it has nothing there.
   private func relocate(
-    _ part: inout FrozenVolume<Device>, from lost: [Range<UInt64>]
+    _ part: inout FrozenVolume<Device>, from lost: [Range<UInt64>], _ writer: CheckpointWriter<Device>
   ) throws(ExtentFSError) -> Bool {
     var moves: [(logical: Range<UInt64>, block: UInt64)] = []
     try part.delta.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
@@ -43,7 +45,7 @@ extension Engine {
       var next = logical
       while !next.isEmpty {
         let old = block + (next.lowerBound - logical.lowerBound)
-        let count = try move(next, from: old, of: part.volume, &part.delta)
+        let count = try move(next, from: old, of: part.volume, &part.delta, writer)
         part.superseded.append(PhysicalRun(block: old, count: count))
         next = next.lowerBound + count..<next.upperBound
       }
@@ -53,9 +55,10 @@ extension Engine {
 
   /// Moves the first of the logical `blocks`, which lie from `block` on, and returns how many.
   private func move(
-    _ blocks: Range<UInt64>, from block: UInt64, of volume: DiskVolume<Device>, _ delta: inout Delta
+    _ blocks: Range<UInt64>, from block: UInt64, of volume: DiskVolume<Device>, _ delta: inout Delta,
+    _ writer: CheckpointWriter<Device>
   ) throws(ExtentFSError) -> UInt64 {
-    let run = try space.allocate(upTo: min(blocks.length, Self.recordBlocksMax), purpose: .metadata)
+    let run = try writer.allocate(upTo: min(blocks.length, Self.recordBlocksMax))
     let buffer = UnsafeMutableRawBufferPointer.allocate(
       byteCount: Int(run.count) * blockSize.byteCount, alignment: 4096)
     defer { unsafe buffer.deallocate() }

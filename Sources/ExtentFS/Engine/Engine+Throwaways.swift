@@ -50,12 +50,7 @@ extension Engine {
       let view = volume.writers.withLock { writer in
         let view = volume.current.load(ordering: .relaxed)
         volume.publish(.deleted(inode: volume.inode))
-        view.active.forEachRun(in: 0..<UInt64.max) { run in
-          if let block = run.value.physicalBlock {
-            writer.superseded.append(PhysicalRun(block: block, count: run.positions.length))
-          }
-          return true
-        }
+        view.active.forEachRun(in: 0..<UInt64.max) { writer.supersede($0) }
         let gone = writer.superseded
         writer.startAgain()
         state.withLock { state in

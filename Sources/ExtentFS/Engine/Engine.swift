@@ -22,6 +22,8 @@ package struct EngineOptions: Sendable {
   package var reportsDamage: @Sendable (Damage) -> Void = { _ in }
   /// Hears, in one line each, what is too much for those who did not ask for it: each record that recovery leaves out.
   package var reportsDetail: @Sendable (String) -> Void = { _ in }
+  /// Hears of work in the background that found no room, and with nil when there is some again.
+  package var reportsLackOfRoom: @Sendable (ExtentFSError?) -> Void = { _ in }
   /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
   /// trusts what may never have reached the device.
   package var verifiesRecoveredData = true
@@ -36,7 +38,8 @@ package struct EngineOptions: Sendable {
 /// 1. No block that the durable superblock's trees or the live journal lead to is overwritten.
 /// 2. What a volume's view maps is in its tree, or in a record of the live journal; views and records change in one order.
 /// 3. A block that is set free is used again only when the checkpoint that freed it is durable and no view maps it.
-/// 4. After a failed sync or a failed checkpoint nothing more is written, until the store is opened again.
+/// 4. After a failed sync or a failed checkpoint nothing more is written, until the store is opened again. A checkpoint that finds no
+///    room is none (`undo`), nor is a record of the journal.
 ///
 /// Thread safety: any thread. Lock order: `checkpoints` (one checkpoint at a time, who alone takes the `writers` of several
 /// volumes), a volume's `writers`, `editBudget`, `state`, then those of the parts.
@@ -53,6 +56,8 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let checkpoints = Lock()
   let checkpointer = Checkpointer()
   let checkpointTimes = Locked(CheckpointTimes())
+  /// Why the last checkpoint came to nothing, for a lack of room; nil where it did not, and where nothing was left to merge since.
+  let shortage = Locked<ExtentFSError?>(nil)
   /// `deadBlockCountMax` as of the last checkpoint.
   let deadBlockLimit = ManagedAtomic<UInt64>(.max)
   let state: Locked<State>

@@ -144,6 +144,18 @@ extension BlockDevice {
     return true
   }
 
+  /// Whether `slot` certainly holds what it held before somebody tried to write `superblock` there: an older one, or none. One of which
+  /// a part is there could be made whole by a later write that a power cut tears, after its blocks have been written over.
+  func isUntouched(slot: Int, by superblock: Superblock) -> Bool {
+    do throws(ExtentFSError) {
+      let bytes = try readSuperblockBytes(slot: slot)
+      let found = try bytes.withRawSpan { span throws(ExtentFSError) in try Superblock(decoding: span) }
+      return found.generation < superblock.generation
+    } catch {
+      return error.code == .notAStore
+    }
+  }
+
   private func readSuperblockBytes(slot: Int) throws(ExtentFSError) -> [UInt8] {
     let offset = StoreGeometry.superblockOffset(ofSlot: slot)
     guard byteCount >= offset + UInt64(Superblock.encodedByteCount) else {

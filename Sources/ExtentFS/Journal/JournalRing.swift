@@ -11,6 +11,8 @@ package import Devices
 /// 3. Nothing from the tail on is overwritten.
 /// 4. After a failed write nothing more is written: what the ring holds behind the last record is not known then. A store in
 ///    the mapping that failed is none yet: all of the record is then written to the same place, which decides.
+/// 5. A write that found no room has done nothing, where the ring is seen not to hold the whole record: then that can never be
+///    found, and the next one gets its number, and its place or another one.
 ///
 /// Locks: one, for the state and for the buffer that records are built in. It is held during the device's write, so that
 /// records reach the kernel in the order of their numbers; that write is a copy into memory which the kernel has. Where
@@ -114,7 +116,8 @@ extension JournalRing {
   ///   - checksums: the CRC-32C of each block; at most `JournalFormat.mapBlockCountMax`, at least one.
   ///   - isCarried: whether it may take the room that is kept for what is carried along.
   /// - Returns: the record's number; nil where the ring is full, and then a checkpoint makes room.
-  /// - Throws: `.device` where the device failed just now, `.failed` ever after.
+  /// - Throws: `.device` where the device failed just now, `.failed` ever after; but where that was for a lack of room
+  ///   (`isLackOfSpace`), nothing has happened, and it may be tried again.
   package func appendMap(
     inode: UInt64, logical: UInt64, physical: UInt64, checksums: UnsafeBufferPointer<UInt32>, isCarried: Bool = false
   ) throws(ExtentFSError) -> UInt64? {
@@ -204,9 +207,27 @@ extension JournalRing {
     do throws(DeviceError) {
       try unsafe device.write(bytes, at: region.lowerBound + place.offset)
     } catch {
-      fail("writing the journal failed earlier: \(error)", &state)
+      // Safe: as above.
+      let isNothing =
+        unsafe error.isLackOfSpace
+        && isMissing(UnsafeRawBufferPointer(start: image, count: recordByteCount), at: place.offset)
+      if !isNothing { fail("writing the journal failed earlier: \(error)", &state) }
       throw ExtentFSError(error)
     }
+  }
+
+  /// Whether the ring certainly does not hold all of `record` at `offset`, after an attempt to write it there. What the kernel does not
+  /// show, no disk has: so it will not be found there after a power cut either.
+  private func isMissing(_ record: UnsafeRawBufferPointer, at offset: UInt64) -> Bool {
+    let found = UnsafeMutableRawBufferPointer.allocate(byteCount: record.count, alignment: 8)
+    defer { unsafe found.deallocate() }
+    do throws(DeviceError) {
+      try unsafe device.read(into: found, at: region.lowerBound + offset)
+    } catch {
+      return false
+    }
+    // Safe: both have as many bytes.
+    return unsafe !found.elementsEqual(record)
   }
 }
 
@@ -231,6 +252,9 @@ extension JournalRing {
     }
     precondition(isInside, "the tail moves forward to a position that cut() returned")
   }
+
+  /// Whether anything may still be written.
+  var isUsable: Bool { !hasFailed.load(ordering: .relaxed) }
 
   /// Throws `.failed` where nothing may be written any more.
   @inline(__always)

@@ -109,6 +109,8 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
       do throws(DeviceError) {
         try unsafe map.device.write(UnsafeRawBufferPointer(zeroes), at: blockSize.offset(of: block))
       } catch {
+        // Whether there is room for what is really wanted, its own write finds out.
+        if error.isLackOfSpace { return }
         try map.returnUnused(run)
         throw ExtentFSError(error)
       }

@@ -1,4 +1,5 @@
 import ExtentFS
+import Glibc
 
 /// What a workload for a hunt of power cuts is like.
 struct CrashShape: Sendable {
@@ -35,6 +36,12 @@ struct CrashShape: Sendable {
 
   /// Processes that die at any call.
   static let deaths = CrashShape(name: "engine-deaths", unit: 512, volumeCount: 2, mayFail: true)
+
+  /// A host that has no room now and then, for what it had room for before.
+  static let short = CrashShape(
+    name: "engine-short", unit: 512, diskByteCount: 200 * 1024, volumeCount: 2, mayBeFull: true, trims: true,
+    mayFail: true,
+    errno: ENOSPC)
 
   /// A device that is short at first, and may become longer by one step of growth now and then.
   static let growing = CrashShape(

@@ -28,6 +28,7 @@ struct JournalRules {
   }
 
   private let journal: Range<UInt64>
+  private let mayBeShort: Bool
   /// As after the calls so far.
   private let device: CrashDevice
   private var records: [Record] = []
@@ -40,8 +41,10 @@ struct JournalRules {
   /// Goes through a recording of a store whose journal is in `journal`.
   ///
   /// - Throws: `CheckFailure` for the first call out of order.
-  static func check(_ log: CrashLog, journal: Range<UInt64>) throws {
-    var rules = JournalRules(journal: journal, start: log.start)
+  ///
+  /// - Parameter mayBeShort: whether there may be parts of records, for all of which there was no room.
+  static func check(_ log: CrashLog, journal: Range<UInt64>, mayBeShort: Bool = false) throws {
+    var rules = JournalRules(journal: journal, start: log.start, mayBeShort: mayBeShort)
     for (number, call) in log.calls.enumerated() {
       do { try rules.take(call, number) } catch let failure as CheckFailure {
         throw CheckFailure("call \(number) (\(call)): \(failure)")
@@ -49,8 +52,9 @@ struct JournalRules {
     }
   }
 
-  private init(journal: Range<UInt64>, start: MediumImage) {
+  private init(journal: Range<UInt64>, start: MediumImage, mayBeShort: Bool) {
     self.journal = journal
+    self.mayBeShort = mayBeShort
     device = CrashDevice(start, maximumByteCount: .max, records: false)
   }
 
@@ -99,8 +103,12 @@ struct JournalRules {
 
   private mutating func takeRecord(_ bytes: UnsafeRawBufferPointer, at offset: UInt64, _ number: Int) throws {
     func field(_ place: Int) -> UInt64 { bytes.loadUnaligned(fromByteOffset: place, as: UInt64.self) }
-    guard bytes.count >= 48 else { throw CheckFailure("it is too short for a record") }
+    guard bytes.count >= 48 else {
+      if mayBeShort { return }
+      throw CheckFailure("it is too short for a record")
+    }
     let length = Int(field(0) >> 32)
+    if mayBeShort, length > bytes.count { return }
     guard length >= 48, length <= bytes.count,
       CRC32C.checksum(UnsafeRawBufferPointer(rebasing: bytes[4..<length])) == UInt32(truncatingIfNeeded: field(0))
     else { throw CheckFailure("it is no record") }

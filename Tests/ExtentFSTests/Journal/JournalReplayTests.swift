@@ -102,6 +102,13 @@ import Testing
           case 1 where generator.oneIn(3): _ = ring.cut()
           default:
             let count = generator.oneIn(6) ? 1 + generator.number(below: 4000) : 1 + generator.number(below: 40)
+            if generator.oneIn(4) {
+              device.withState { $0.roomOfNextWrite = generator.number(below: byteCount(of: map(count)) - 8) }
+              do { _ = try ring.append(map(count, seed: 999)) } catch let error as ExtentFSError
+                where error.isLackOfSpace
+              {}
+              device.withState { $0.roomOfNextWrite = nil }
+            }
             if let record = try ring.append(map(count, seed: UInt64(step + 1))) {
               live.append(record)
             } else {

@@ -116,7 +116,13 @@ import Testing
           let change =
             generator.oneIn(4)
             ? .unmap(inode: 1, logical: 2..<9) : map(sizes[generator.number(below: sizes.count)], seed: UInt64(step))
-          if let record = try ring.append(change) { live.append(record) } else { cuts.append(ring.cut()) }
+          // The host has no room now and then.
+          let room = generator.oneIn(5) ? generator.number(below: byteCount(of: change) - 8) : nil
+          device.withState { $0.roomOfNextWrite = room }
+          do {
+            if let record = try ring.append(change) { live.append(record) } else { cuts.append(ring.cut()) }
+          } catch let error as ExtentFSError where room != nil && error.isLackOfSpace {}
+          device.withState { $0.roomOfNextWrite = nil }
         }
         if step % 8 == 0 {
           let (found, end) = try replay(device, from: tail)
@@ -169,6 +175,46 @@ import Testing
     #expect(thrownCode { try commit.barrier() } == .failed)
     #expect(device.withState { ($0.writeCount, $0.syncCount) } == (1, 0))
     #expect(try replay(device).records.count == 1)
+  }
+
+  /// Whatever comes next: another record, a longer one that goes round the end, a flush or a checkpoint's cut before it.
+  @Test func `a write that finds no room has done nothing, and the next record takes its number`() throws {
+    let ring = try makeRing(device, at: 61440, sequence: 7)
+    let commit = GroupCommit(device: device, ring: ring)
+    var tail = JournalPosition(offset: 61440, sequence: 7)
+    for (room, size, next) in [
+      (0, 1, 1), (47, 1, 1), (80, 1, 3), (100, 300, 1), (87, 2, 1000), (4096, 2000, 1), (90, 3, 2),
+    ] {
+      var live: [JournalRecord] = []
+      for between in 0..<3 {
+        device.withState { $0.roomOfNextWrite = room }
+        #expect(isOutOfRoom(thrownCode { _ = try ring.append(map(size, seed: 99)) }), "\(room), \(size)")
+        #expect(try replay(device, from: tail).records == live)
+        if between == 1 { try commit.commit() }
+        if between == 2 { _ = ring.cut() }
+        live.append(try #require(try ring.append(map(next, seed: UInt64(live.count + 1)))))
+        #expect(try replay(device, from: tail).records == live)
+      }
+      try commit.commit()
+      #expect(ring.durableSequence == ring.lastSequence)
+      tail = ring.cut()
+      ring.advanceTail(to: tail)
+    }
+  }
+
+  @Test func `a whole record that was refused for lack of room is the end`() throws {
+    let ring = try makeRing(device)
+    device.withState { $0.roomOfNextWrite = 88 }
+    #expect(isOutOfRoom(thrownCode { _ = try ring.append(map(1)) }))
+    #expect(thrownCode { _ = try ring.append(map(1)) } == .failed)
+  }
+
+  @Test func `a record that found no room and cannot be looked at is the end`() throws {
+    let ring = try makeRing(device)
+    device.withState { ($0.roomOfNextWrite, $0.failsReads) = (0, true) }
+    #expect(isOutOfRoom(thrownCode { _ = try ring.append(map(1)) }))
+    device.withState { $0.failsReads = false }
+    #expect(thrownCode { _ = try ring.append(map(1)) } == .failed)
   }
 
   @Test(

@@ -20,6 +20,8 @@ final class JournalTestDevice: BlockDevice {
     var writeCount = 0
     var syncCount = 0
     var failsWrites = false
+    /// How many bytes of the next write there is room for, which then fails with ENOSPC; nil where it goes well.
+    var roomOfNextWrite: Int?
     var failsReads = false
     var failsSyncs = false
   }
@@ -60,11 +62,16 @@ final class JournalTestDevice: BlockDevice {
       guard !state.failsWrites, offset + UInt64(buffer.count) <= byteCount else {
         throw DeviceError(operation: .write, errno: EIO, offset: offset)
       }
+      let room = state.roomOfNextWrite.take()
+      let written = UnsafeRawBufferPointer(rebasing: buffer[..<min(room ?? buffer.count, buffer.count)])
       state.writeCount += 1
-      state.bytes.withUnsafeMutableBytes {
-        UnsafeMutableRawBufferPointer(rebasing: $0[Int(offset)...]).copyMemory(from: buffer)
+      if !written.isEmpty {
+        state.bytes.withUnsafeMutableBytes {
+          UnsafeMutableRawBufferPointer(rebasing: $0[Int(offset)...]).copyMemory(from: written)
+        }
+        state.unsynced.append(Write(offset: Int(offset), bytes: Array(written)))
       }
-      state.unsynced.append(Write(offset: Int(offset), bytes: Array(buffer)))
+      if room != nil { throw DeviceError(operation: .write, errno: ENOSPC, offset: offset) }
     }
   }
 
@@ -146,12 +153,26 @@ func map(_ count: Int, seed: UInt64 = 1) -> JournalRecord.Change {
     checksums: (0..<UInt32(count)).map { $0 &* 0x9E37_79B9 &+ UInt32(truncatingIfNeeded: seed) })
 }
 
+/// How long the record of `change` is, in bytes. The last four may be zeroes, which are there already.
+func byteCount(of change: JournalRecord.Change) -> Int {
+  switch change {
+  case .map(_, _, _, let checksums): JournalFormat.mapByteCount(blockCount: checksums.count)
+  case .unmap, .reserve: JournalFormat.rangeByteCount
+  case .commitMarker: JournalFormat.headerByteCount
+  }
+}
+
 /// The code of the `ExtentFSError` that `body` throws.
 func thrownCode(_ body: () throws -> Void) -> ExtentFSError.Code? {
   do {
     try body()
     return nil
   } catch { return (error as? ExtentFSError)?.code }
+}
+
+/// Whether `code` is that of a device that had no room for a write.
+func isOutOfRoom(_ code: ExtentFSError.Code?) -> Bool {
+  if case .device(let error) = code { error.operation == .write && error.errno == ENOSPC } else { false }
 }
 
 /// Whether `code` is that of a device that failed with EIO in `operation`.

@@ -93,6 +93,7 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
     var counts = DeviceCallCounts()
     var faults: [DeviceFault] = []
     var corruptions: [(range: Range<UInt64>, kind: ReadCorruption)] = []
+    var host: (@Sendable (DeviceError.Operation, Range<UInt64>) -> Int?)?
   }
 
   package let base: Base
@@ -114,7 +115,14 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
     state.withLock {
       $0.faults = []
       $0.corruptions = []
+      $0.host = nil
     }
+  }
+
+  /// Makes the host short of room, until it is nil: `host` says for each write and each growth, by its range of bytes, how many bytes
+  /// of it are done before it fails with ENOSPC; nil where it goes well.
+  package func setHost(_ host: (@Sendable (DeviceError.Operation, Range<UInt64>) -> Int?)?) {
+    state.withLock { $0.host = host }
   }
 
   /// Makes reads return wrong bytes for `range`, until the faults are cleared.
@@ -141,9 +149,13 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
   }
 
   package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
-    let fault = state.withLock { state in
+    let (fault, host) = state.withLock { state in
       defer { state.counts.writes += 1 }
-      return state.faults.first { $0.meets(.write, state.counts) }
+      return (state.faults.first { $0.meets(.write, state.counts) }, state.host)
+    }
+    if let kept = host?(.write, offset..<offset + UInt64(buffer.count)) {
+      if kept > 0 { try base.write(UnsafeRawBufferPointer(rebasing: buffer[..<min(kept, buffer.count)]), at: offset) }
+      throw DeviceError(operation: .write, errno: ENOSPC, offset: offset, byteCount: UInt64(buffer.count))
     }
     guard let fault else {
       try base.write(buffer, at: offset)
@@ -187,9 +199,12 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
   }
 
   package func grow(to byteCount: UInt64) throws(DeviceError) {
-    let fault = state.withLock { state in
+    let (fault, host) = state.withLock { state in
       defer { state.counts.grows += 1 }
-      return state.faults.first { $0.meets(.grow, state.counts) }
+      return (state.faults.first { $0.meets(.grow, state.counts) }, state.host)
+    }
+    if base.byteCount < byteCount, host?(.grow, base.byteCount..<byteCount) != nil {
+      throw DeviceError(operation: .grow, errno: ENOSPC, byteCount: byteCount)
     }
     guard let fault else { return try base.grow(to: byteCount) }
     let old = base.byteCount
