@@ -10,6 +10,8 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   private(set) var released: [PhysicalRun] = []
   /// Blocks that were taken for nodes, and for data that had to be moved.
   private(set) var allocated: [PhysicalRun] = []
+  /// What waits to be given up when the checkpoint is durable.
+  var deletions: [Deletion] = []
   /// Whether something was put into the journal again, so that the checkpoint must not be tried twice: there is room for it once.
   var hasCarried = false
   /// By how much the number of nodes of all trees changed.

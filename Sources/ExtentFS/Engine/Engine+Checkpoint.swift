@@ -172,7 +172,7 @@ extension Engine {
     try commits.barrier()
     space.didMergePromises(catalog.promisedChange)
     publish(
-      superblock, slot: 1 - slot, plan, carried,
+      superblock, slot: 1 - slot, plan, carried, writer.deletions,
       retiring: writer.released + frozen.flatMap(\.superseded) + orphans + carried.retired)
     updateReserve()
     journal.advanceTail(to: cut)
@@ -277,7 +277,7 @@ extension Engine {
 
   private func publish(
     _ superblock: Superblock, slot: Int, _ plan: CheckpointPlan<Device>, _ carried: Carried<Device>,
-    retiring runs: [PhysicalRun]
+    _ deletions: [Deletion], retiring runs: [PhysicalRun]
   ) {
     spaceRoot.withLock { $0 = superblock.space }
     space.didCommit()
@@ -290,6 +290,7 @@ extension Engine {
       state.slot = slot
       state.newThrowaways = [:]
       state.orphans = []
+      state.deletions.waiting += deletions
       state.epoch = old.end(retiring: runs)
       return (state.volumes.mapValues(\.volume), state.epoch, old)
     }

@@ -70,9 +70,7 @@ extension Engine {
   ) throws(ExtentFSError) {
     try catalog.giveUp(record, inode, writer)
     guard let left = try catalog.record(of: inode) else { return }
-    let deletion = Deletion(inode: inode, name: name, mappedBlockCount: left.mappedBlocks)
-    // Before the checkpoint is durable: no step can begin before it has ended, and if it fails none can at all.
-    state.withLock { $0.deletions.waiting.append(deletion) }
+    writer.deletions.append(Deletion(inode: inode, name: name, mappedBlockCount: left.mappedBlocks))
   }
 
   /// Gives up a bounded part of what is deleted: one checkpoint. False where nothing was left to do.
