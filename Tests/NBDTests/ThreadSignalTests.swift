@@ -1,4 +1,5 @@
 import Glibc
+import Lacuna
 import LacunaTestSupport
 import NBDTestSupport
 import Testing
@@ -9,6 +10,8 @@ import Testing
     try PrivateDirectory.run { directory in
       try ServedStore.run(directory.file("s.lacuna"), ["size=1M"]) { store in
         let pid = try #require(store.server.pid)
+        // Whoever is answered knows that all threads are there.
+        _ = try store.control.call(GetStoreInfo())
         // Without a client, all but the first one are the plugin's: for checkpoints, for the control socket, for its client.
         let threads = try FinishedCommand.run(["ls", "/proc/\(pid)/task"]).standardOutput.split(separator: "\n")
         let own = threads.filter { $0 != "\(pid)" }

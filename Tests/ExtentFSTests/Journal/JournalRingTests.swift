@@ -115,7 +115,8 @@ import Testing
           let sizes = [1, 2, 3, 30, 500, 1000, generator.number(below: 4096) + 1]
           let change =
             generator.oneIn(4)
-            ? .unmap(inode: 1, logical: 2..<9) : map(sizes[generator.number(below: sizes.count)], seed: UInt64(step))
+            ? .unmap(inode: 1, logical: 2..<9)
+            : map(sizes[generator.number(below: sizes.count)], seed: UInt64(step + 1))
           // The host has no room now and then.
           let room = generator.oneIn(5) ? generator.number(below: byteCount(of: change) - 8) : nil
           device.withState { $0.roomOfNextWrite = room }
