@@ -247,7 +247,7 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
     let volume = try store.create("vm")
     try store.fill(volume, 1, step: 1)
     try store.engine.resize("vm", to: 100 << 10, allowsSmaller: true, force: true)
-    expectError(.invalidArgument) {
+    expectError(.outOfRange) {
       try store.fill(volume, 2, first: 300); try [1].withUnsafeBytes { try volume.write($0, at: 100 << 10) }
     }
     try store.engine.resize("vm", to: 400 << 10, allowsSmaller: true, force: true)
