@@ -4,7 +4,7 @@ import Testing
 
 private let verbs = [
   "info", "list", "map", "diff", "stats", "check", "dump", "create", "resize", "rename", "set", "delete", "snapshot",
-  "clone", "rollback", "promote", "trim", "serve",
+  "clone", "rollback", "promote", "trim", "recover", "serve", "stop",
 ]
 
 @Suite struct `The command line` {

@@ -3,7 +3,7 @@ internal import Lacuna
 
 struct Recover: Verb {
   static let configuration = CommandConfiguration(
-    abstract: "Go back to the older superblock of a store whose newest one is lost.",
+    abstract: "Go on from the older superblock: the newest is lost.",
     usage: "lacuna recover STORE [options]",
     discussion: """
       A store has two superblocks, written in turn. Where one is damaged and may have been the newest, the store is only read: the
