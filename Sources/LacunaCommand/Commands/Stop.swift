@@ -13,7 +13,7 @@ struct Stop: Verb {
 
       Example:
         lacuna stop s.lacuna
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 
