@@ -32,6 +32,7 @@ check_equal "the unit starts the program where it will be" \
   '"/usr/bin/lacuna" serve' "$(sed -n 's/^ExecStart=\(.* serve\) .*/\1/p' "$place/usr/lib/systemd/system/lacuna@.service")"
 
 # As where no Swift toolchain is, and no build folder.
+with_toolchain=$PATH
 export PATH=$place/usr/bin:/usr/bin:/bin
 export LACUNA_PLUGIN=$place/plugins/nbdkit-lacuna-plugin.so
 cd "$work" || exit 1
@@ -47,6 +48,7 @@ check_equal "nothing is left" "" "$(installed)"
 
 # A prefix of one's own, with the plugin below it or somewhere else: all of it finds itself.
 unset LACUNA_PLUGIN
+export PATH=$with_toolchain
 run_at_home() { env -u SUDO_USER timeout 1200 "$repository/scripts/$1" --prefix "$work/home" "${@:2}" >"$work/$1.log" 2>&1; }
 for plugins in "" "--plugindir=$work/elsewhere"; do
   check "scripts/install --prefix${plugins:+ --plugindir} installs" run_at_home install ${plugins:+"$plugins"}

@@ -55,23 +55,27 @@ enum Ending {
     guard let text = unsafe getenv("SYSTEMD_EXEC_PID"), let main = unsafe pid_t(String(cString: text)),
       main == getpid() || main == Supervision.supervisor
     else { return nil }
-    return controlGroup?.split(separator: "/").last { $0.hasSuffix(".service") }.map(String.init) ?? "its unit"
+    return controlGroups.lazy.compactMap { group in group.split(separator: "/").last { $0.hasSuffix(".service") } }
+      .first.map(String.init) ?? "UNIT"
   }
 
-  /// The control group that this process is in.
-  private static var controlGroup: String? {
-    guard let file = unsafe fopen("/proc/self/cgroup", "re") else { return nil }
+  /// The control groups that this process is in, of each hierarchy that there is.
+  private static var controlGroups: [String] {
+    guard let file = unsafe fopen("/proc/self/cgroup", "re") else { return [] }
     defer { unsafe fclose(file) }
+    var groups: [String] = []
     var line = [CChar](repeating: 0, count: 4096)
     // Safe: it writes no more than the array holds, with a NUL at the end.
-    guard unsafe fgets(&line, Int32(line.count), file) != nil else { return nil }
-    return String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    while unsafe fgets(&line, Int32(line.count), file) != nil {
+      groups.append(String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    }
+    return groups
   }
 
   private static func refusal(_ unit: String) -> LacunaError {
     LacunaError(
       .notSupported,
-      "the server is \(unit) of systemd, which would start it again; 'systemctl stop \(unit)' ends it, and its socket unit must "
+      "the server is the service \(unit) of systemd, which would start it again; 'systemctl stop \(unit)' ends it, and its socket unit must "
         + "be stopped too, where it has one")
   }
 }
