@@ -76,7 +76,8 @@ import Testing
         try client.disconnect()
         #expect(Deadline(secondsFromNow: 20).wait { (try? lab.run(["info", name]).status) == .exited(1) })
         for verb in verbs + [{ ["info", $0] }, { ["map", $0] }, { ["promote", $0, "x"] }] {
-          try lab.run(verb(name)).refused(1, naming: ["no throwaway '\(name)' is open", "lacuna list"], "\(verb(name))")
+          try lab.run(verb(name)).refused(
+            1, naming: ["no throwaway '\(name)' is open", "lacuna list"], "\(verb(name))")
         }
       }
       let client = try NBDClient(socketPath: lab.socketPath ?? "", exportName: "vm1+trial")
