@@ -5,7 +5,10 @@ import Testing
 /// A store whose newest superblock was damaged, as its users see it.
 @Suite struct `A damaged superblock` {
   /// A store with a volume `vm1`, and a volume `late` that its last checkpoint made; with bytes of its newest superblock changed.
-  private func run(changing range: Range<Int>, _ body: (Lab) throws -> Void) throws {
+  /// - Parameter namesOfTheOther: whether a byte of the root of names is changed that the other superblock leads to.
+  private func run(
+    changing range: Range<Int>, andNamesOfTheOther namesOfTheOther: Bool = false, _ body: (Lab) throws -> Void
+  ) throws {
     try Lab.run(.free) { lab in
       try lab.write("vm1", [(0, 65536, 1)])
       try lab.run(["create", "--volume", "late", "--size", "1M"]).succeeded()
@@ -19,6 +22,11 @@ import Testing
       let bytes = try superblock(UInt64(newest))[range].map { ~$0 }
       try file.seek(toOffset: UInt64(newest * 65536 + range.lowerBound))
       try file.write(contentsOf: Data(bytes))
+      if namesOfTheOther {
+        let root = try superblock(UInt64(1 - newest))[184..<192].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        try file.seek(toOffset: root * 4096 + 200)
+        try file.write(contentsOf: Data([0xA5]))
+      }
       try body(lab)
     }
   }
@@ -36,13 +44,26 @@ import Testing
     }
   }
 
-  @Test func `that may have been the newest lets the store be read, and written once that is accepted`() throws {
+  @Test func `that may have been the newest is given up with a warning`() throws {
     try run(changing: 152..<200) { lab in
       let list = try lab.run(["list"])
       #expect(list.status == .exited(0) && !list.standardOutput.contains("late"), "\(list)")
       #expect(list.standardError.contains("may have been the newest"), "\(list)")
       let check = try lab.run(["check", "--data"])
       #expect(check.status == .exited(2) && check.standardOutput.contains("may have been the newest"), "\(check)")
+      let creation = try lab.run(["create", "--volume", "other", "--size", "1M"])
+      #expect(
+        creation.status == .exited(0) && creation.standardError.contains("may have been the newest"), "\(creation)")
+      try lab.run(["check", "--data"]).succeeded()
+      #expect(try lab.run(["recover", "--yes"]).standardOutput == "There is nothing to recover\n")
+    }
+  }
+
+  @Test func `besides one that leads to something else leaves a store to be read, and written once that is accepted`()
+    throws
+  {
+    try run(changing: 152..<200, andNamesOfTheOther: true) { lab in
+      #expect(try lab.run(["check", "--data"]).status == .exited(2))
       let refusal = try lab.run(["create", "--volume", "other", "--size", "1M"])
       #expect(refusal.status == .exited(1) && refusal.standardError.contains("lacuna recover"), "\(refusal)")
       try lab.serve(options: ["-r"]) { server in
@@ -52,8 +73,8 @@ import Testing
       }
       #expect(try lab.run(["recover"]).status == .exited(3))
       #expect(try lab.run(["recover", "--yes"]).standardOutput == "Went back to the older superblock\n")
-      try lab.run(["check", "--data"]).succeeded()
       try lab.run(["create", "--volume", "other", "--size", "1M"]).succeeded()
+      try lab.run(["check", "--data"]).succeeded()
       #expect(try lab.run(["recover", "--yes", "--json"]).standardOutput.contains("\"recovered\" : false"))
     }
   }

@@ -16,7 +16,8 @@ package struct EngineOptions: Sendable {
   package var checkpointSeconds: UInt32 = 60
   /// How many nodes one step of a deletion visits: by default 4 MiB of them. More than a tree is high.
   package var deletionStepNodeCount = 1024
-  /// Whether to go on from the older superblock where the other one is damaged and may have been newer.
+  /// Whether to go on from the older superblock where the other one is damaged and may have been newer, also where something of what
+  /// the older one leads to is damaged.
   package var acceptsOlderSuperblock = false
   /// Hears of each part of the store that cannot be read; see ``DamageRegister``.
   package var reportsDamage: @Sendable (Damage) -> Void = { _ in }

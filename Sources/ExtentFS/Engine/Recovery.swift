@@ -100,16 +100,20 @@ struct Recovery<Device: BlockDevice> {
 
   /// Takes note of a superblock that was damaged.
   ///
-  /// - Parameter mayWrite: whether a newer superblock may be given up for the one that counts.
+  /// - Parameter mayWrite: whether a newer superblock may be given up for the one that counts, whatever that leads to.
   mutating func tellOfBrokenSuperblock(mayWrite: Bool) throws(ExtentFSError) {
     guard let broken = search.broken, let part = broken.part else { return }
     damage.note(part, broken.error, broken.effect)
     warnings.append("\(part): \(broken.error.facts); \(broken.effect)")
-    guard mayWrite || broken.meaning != .unknown else {
+    guard !mayWrite, broken.meaning == .unknown else { return }
+    // A power cut may have left it so; then the other one is the newest, and all is right that it leads to. Else what it leads to may
+    // be in use for what came after, and would be written over.
+    let report = try StoreCheck.run(on: device, at: superblock, readsData: false)
+    if let finding = report.findings.first(where: { !$0.hasPrefix(part) }) {
       throw ExtentFSError(
         .olderSuperblock,
-        "\(part): \(broken.error.facts); \(broken.effect), and blocks that the other one leads to may be in use for what came after, "
-          + "so nothing is written")
+        "\(part): \(broken.error.facts); \(broken.effect), and what the other one leads to is not as it was (\(finding)), so that nothing is written"
+      )
     }
   }
 

@@ -6,10 +6,10 @@ struct Recover: Verb {
     abstract: "Go on from the older superblock: the newest is lost.",
     usage: "lacuna recover STORE [options]",
     discussion: """
-      A store has two superblocks, written in turn. Where one is damaged and may have been the newest, the store is only read: the
-      other one may lead to blocks that are in use for something else since. This reads all metadata and data that it leads to,
-      and where all of it is right, goes on from there. Names, sizes and snapshots that were changed last may be missing; data
-      that was flushed is in the journal. A store that needs it not is left alone.
+      A store has two superblocks, written in turn. Where one is damaged, may have been the newest, and the other one leads to
+      what is damaged too, the store is only read: what that leads to may be in use for something else since. This reads all
+      metadata and data, says how much of it is damaged, and asks; then it goes on from there, with what is damaged left so.
+      Names, sizes and snapshots that were changed last may be missing.
 
       Examples:
         lacuna recover s.lacuna
@@ -17,9 +17,6 @@ struct Recover: Verb {
       """.unwrapped)
 
   @OptionGroup var target: StoreArgument
-
-  @Flag(help: "Also where something of what it leads to is damaged, which stays so.")
-  var force = false
 
   @OptionGroup var confirmation: YesOption
 
@@ -32,12 +29,10 @@ struct Recover: Verb {
     }
     let found = try call(CheckStore(data: true), for: .reading)
     let findings = found.findings.filter { !$0.path.hasPrefix("superblock slot") }
-    if !findings.isEmpty, !force {
-      throw Failure(
-        "what the older superblock leads to is damaged too (\(HumanReadable.count(findings.count, "finding")), see 'lacuna check "
-          + "--data'), so that going back to it would keep that; --force does it all the same")
-    }
-    try Confirmation.ask("\(refusal.description); going back loses what was changed last", isGiven: confirmation.yes)
+    try Confirmation.ask(
+      "\(refusal.description); of what the older one leads to, 'lacuna check --data' has "
+        + "\(HumanReadable.count(findings.count, "finding")), and going on from it leaves that so",
+      isGiven: confirmation.yes)
     try withStore(.recovering) { _ in }
     try show(RecoveryResult(recovered: true, findings: findings)) { _ in "Went back to the older superblock\n" }
   }
