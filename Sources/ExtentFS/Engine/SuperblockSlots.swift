@@ -103,15 +103,16 @@ extension BlockDevice {
     var found = SuperblockSearch(
       superblock: sound, slot: soundSlot,
       broken: SuperblockSearch.BrokenSlot(slot: broken.slot, error: broken.error, meaning: .unknown))
-    if Superblock.isTorn(broken.bytes, besides: sound) {
-      found.broken?.meaning = .torn
-    } else if let mended = Superblock.mending(broken.bytes, besides: sound) {
+    // First: one wrong bit in a generation looks as if a power cut had torn it.
+    if let mended = Superblock.mending(broken.bytes, besides: sound) {
       if mended.generation <= sound.generation {
         found.broken?.meaning = .older
       } else if try leadsToTrees(mended) {
         (found.superblock, found.slot) = (mended, broken.slot)
         found.broken?.meaning = .mended
       }
+    } else if Superblock.isTorn(broken.bytes, besides: sound) {
+      found.broken?.meaning = .torn
     } else if Superblock.wasOlder(broken.bytes, than: sound) {
       found.broken?.meaning = .older
     }

@@ -72,6 +72,21 @@ import Testing
     }
   }
 
+  /// One bit turns the number of the newest into that of the other one, so that it looks as if a power cut had torn it.
+  @Test func `a generation that became the other one's is made right`() throws {
+    let store = try Store()
+    let good = try store.bytes(slot: store.newestSlot)
+    for offset in [64, 4088] {
+      for other in [store.newest.generation - 1, store.newest.generation - 2] {
+        var bad = good
+        bad[offset] = UInt8(truncatingIfNeeded: other)
+        try store.set(bad, slot: store.newestSlot)
+        let found = try store.device.findSuperblock()
+        #expect(found.superblock == store.newest && found.broken?.meaning == .mended, "\(offset): \(other)")
+      }
+    }
+  }
+
   @Test func `a store with such a byte opens, says so, and has a whole superblock then`() throws {
     let store = try Store()
     var bad = try store.bytes(slot: store.newestSlot)

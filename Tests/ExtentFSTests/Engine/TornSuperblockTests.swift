@@ -25,7 +25,9 @@ import Testing
     let slot = try #require(superblocks.last).offset
     let newest = superblocks.count - 1
     let older = try #require(superblocks[..<newest].last { $0.offset == slot })
-    guard case .write(_, let before) = device.log.calls[older.call] else { return }
+    guard case .write(_, var before) = device.log.calls[older.call] else { return }
+    // A torn sector may hold anything; with one wrong byte alone, the superblock would be made whole again.
+    before[4032] ^= 0x5A
     try before[3584...].withUnsafeBytes { try device.write($0, at: slot + 3584) }
     let torn = device.image
     store.close()
