@@ -151,7 +151,7 @@ run_live() {
   local store=$1 what=$2
   rm -f "$work/acknowledged"
   start_server "$plugin" "store=$store" || return
-  fallocate --length=8M "$work/files/filler"
+  fallocate --length=64M "$work/files/filler"
   check "$what: changes fail with ENOSPC alone" client fill
   sed 's/^/# /' "$work/check.out"
   rm "$work/files/filler" && btrfs filesystem sync "$work/files"
@@ -187,7 +187,8 @@ run_btrfs() {
     skip "btrfs" "no loop device can be had: $(cat "$work/losetup")"
     return
   fi
-  if ! mkfs.btrfs --quiet "$loop" >"$work/mkfs" 2>&1; then
+  # Mixed, as btrfs advises for small file systems: else what the filler leaves may become metadata's alone, and files have no room.
+  if ! mkfs.btrfs --quiet --mixed --data single --metadata single "$loop" >"$work/mkfs" 2>&1; then
     not_ok "mkfs.btrfs" "$(cat "$work/mkfs")"
     return
   fi
