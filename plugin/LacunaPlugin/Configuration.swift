@@ -9,7 +9,7 @@ enum Parameter: String, CaseIterable {
   case journal
   case checkpointInterval = "checkpoint-interval"
   case detectZeroes = "detect-zeroes"
-  case control
+  case control, allow
   case memory, engine
 
   /// The parameter that a bare argument is the value of.
@@ -21,8 +21,8 @@ enum Parameter: String, CaseIterable {
   /// The names of all parameters, for messages.
   static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
-  /// Whether it says something about a disk in memory, rather than about a store.
-  var isForMemory: Bool { self == .memory || self == .engine }
+  /// Whether it says something about a disk in memory, and not about a store; nil where it does about both.
+  var isForMemory: Bool? { self == .allow ? nil : self == .memory || self == .engine }
 
   private var help: String {
     switch self {
@@ -47,6 +47,10 @@ enum Parameter: String, CaseIterable {
     case .control:
       return
         "control=<PATH>|off\n                  Unix socket to manage the store by (default: the store's name with .sock;\n                  of a block device, a name in /run/lacuna/dev)."
+    case .allow:
+      return "allow=<PATTERN>[:ro]\n"
+        + "                  Exports that clients may open, such as job/* or vm1:ro, and no others;\n"
+        + "                  may be given again for more (default: all of them)."
     case .memory:
       return "memory=<SIZE>     Size of a disk that is held in memory, instead of store=."
     case .engine:
@@ -67,8 +71,10 @@ enum ControlChoice {
   case off
 }
 
-/// What the command line has said so far. Parameters come one at a time, in any order, each at most once.
+/// What the command line has said so far. Parameters come one at a time, in any order, each at most once but for `allow`.
 struct Configuration {
+  /// Which exports clients may open.
+  private(set) var permissions = ExportPermissions()
   private var options = StoreOptions()
   private var control = ControlChoice.besideStore
   /// The parameters so far, in their order.
@@ -79,7 +85,7 @@ struct Configuration {
     guard let parameter = Parameter(rawValue: name) else {
       throw PluginError("unknown parameter '\(name)'; the parameters of lacuna are: \(Parameter.names)")
     }
-    guard !given.contains(parameter) else {
+    guard parameter == .allow || !given.contains(parameter) else {
       throw PluginError("\(name)=\(value): the parameter \(name) may be given only once")
     }
     given.append(parameter)
@@ -95,6 +101,7 @@ struct Configuration {
     case .checkpointInterval: options.checkpointSeconds = try Self.seconds(value)
     case .detectZeroes: options.detectsZeroes = try Self.boolean(value)
     case .control: control = try Self.controlChoice(value)
+    case .allow: permissions.allow(try Self.exportPattern(value))
     case .memory: options.memoryByteCount = try Self.byteCount(name, value)
     case .engine: options.engine = try Self.engine(value)
     }
@@ -111,7 +118,7 @@ struct Configuration {
       throw PluginError(
         "either store=PATH or memory=SIZE is needed: the store to serve, or how large a disk to serve from memory")
     }
-    if let stranger = given.first(where: { $0.isForMemory != basis.isForMemory }) {
+    if let stranger = given.first(where: { $0.isForMemory.map { $0 != basis.isForMemory } ?? false }) {
       throw PluginError("\(stranger.rawValue)= means nothing together with \(basis.rawValue)=")
     }
     return (options, basis == .memory ? .off : control)
@@ -124,6 +131,10 @@ struct Configuration {
     guard let path = unsafe nbdkit_absolute_path(value) else { throw .alreadyReported }
     defer { unsafe free(path) }
     return unsafe .at(String(cString: path))
+  }
+
+  private static func exportPattern(_ value: String) throws(PluginError) -> ExportPattern {
+    do { return try ExportPattern(value) } catch { throw PluginError("allow=\(value): \(error.description)") }
   }
 
   /// An absolute path, since nbdkit goes to another folder before it serves, without symbolic links as far as it exists.

@@ -29,7 +29,7 @@ extension nbdkit_plugin {
   private mutating func addExportCallbacks() {
     unsafe list_exports = { _, _, exports in
       answer { () throws(PluginError) in
-        let volumes = try allVolumes()
+        let volumes = try allowedVolumes()
         for volume in volumes.prefix(exportCountMax) {
           guard unsafe nbdkit_add_export(exports, volume.name, volume.summary) == 0 else { throw .alreadyReported }
         }
@@ -101,23 +101,41 @@ extension nbdkit_plugin {
   }
 }
 
-private func allVolumes() throws(PluginError) -> [VolumeDescription] {
-  let store = try Server.shared.store()
-  do { return try store.volumes() } catch { throw PluginError(error) }
+/// What a client is told of.
+private func allowedVolumes() throws(PluginError) -> [VolumeDescription] {
+  let served = try Server.shared.served()
+  do {
+    return try served.store.volumes().filter { served.permissions.permission(for: $0.name) != nil }
+  } catch {
+    throw PluginError(error)
+  }
 }
 
+/// What the empty name stands for; nil where nothing is that a client may open.
 private func defaultVolumeName() throws(PluginError) -> String? {
-  let store = try Server.shared.store()
-  do { return try store.defaultVolumeName } catch { throw PluginError(error) }
+  let served = try Server.shared.served()
+  do {
+    return try served.store.defaultVolumeName.flatMap { served.permissions.permission(for: $0) == nil ? nil : $0 }
+  } catch {
+    throw PluginError(error)
+  }
 }
 
 private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection {
-  let store = try Server.shared.store()
-  let name = try requestedExportName()
-  if !isReadOnly, let refusal = store.refusalOfWriting {
-    throw PluginError("\(refusal.description); serve it for reading only, with nbdkit -r", errno: refusal.errno)
-  }
-  do {
+  let served = try Server.shared.served()
+  let store = served.store
+  let requested = try requestedExportName()
+  do throws(LacunaError) {
+    // Once: the store's default may become another one meanwhile.
+    let name = requested.isEmpty ? try store.defaultVolumeName ?? "" : requested
+    guard let permission = name.isEmpty ? .reading : served.permissions.permission(for: name) else {
+      // A client hears the same of what is not there.
+      throw LacunaError(.noSuchVolume, "the export '\(name.prefix(300))' is none that allow= lets clients open")
+    }
+    let isReadOnly = isReadOnly || permission == .reading
+    if !isReadOnly, let refusal = store.refusalOfWriting {
+      throw LacunaError(refusal.code, "\(refusal.description); serve it for reading only, with nbdkit -r")
+    }
     return Connection(volume: try store.openVolume(named: name), isReadOnly: isReadOnly)
   } catch {
     throw PluginError(error)

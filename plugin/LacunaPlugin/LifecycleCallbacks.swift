@@ -20,7 +20,7 @@ extension nbdkit_plugin {
     }
 
     unsafe config_complete = {
-      answer { () throws(PluginError) in _ = try Server.shared.options() }
+      answer { () throws(PluginError) in try Server.shared.checkConfiguration() }
     }
 
     // Before nbdkit forks and goes into the background, so that errors reach the terminal.

@@ -10,8 +10,14 @@ final class Server: Sendable {
 
   private enum Phase {
     case configuring(Configuration)
-    case serving(Store, ControlServer?)
+    case serving(Served, ControlServer?)
     case closed
+  }
+
+  /// What clients are served.
+  struct Served: Sendable {
+    let store: Store
+    let permissions: ExportPermissions
   }
 
   private let phase = Mutex(Phase.configuring(Configuration()))
@@ -25,19 +31,20 @@ final class Server: Sendable {
     }
   }
 
-  /// What the command line asks for.
-  ///
-  /// - Throws: `PluginError` where it is not complete.
-  func options() throws(PluginError) -> (StoreOptions, ControlChoice) {
+  /// Looks whether the command line is complete.
+  func checkConfiguration() throws(PluginError) { _ = try configuration().complete() }
+
+  private func configuration() throws(PluginError) -> Configuration {
     try phase.withLock { phase throws(PluginError) in
       guard case .configuring(let configuration) = phase else { throw Self.wrongPhase }
-      return try configuration.complete()
+      return configuration
     }
   }
 
   /// Opens the store that the command line asks for, and the socket to manage it by.
   func openStore() throws(PluginError) {
-    var (options, choice) = try options()
+    let configuration = try configuration()
+    var (options, choice) = try configuration.complete()
     options.reportsDamage = { warn($0) }
     options.endServing = { () throws(LacunaError) in try Ending.begin() }
     options.reportsDetail = { debug($0) }
@@ -47,7 +54,8 @@ final class Server: Sendable {
       do throws(LacunaError) {
         let control = try Self.openControl(choice, options)
         for warning in store.warnings { warn(warning) }
-        phase.withLock { $0 = .serving(store, control) }
+        let served = Served(store: store, permissions: configuration.permissions)
+        phase.withLock { $0 = .serving(served, control) }
       } catch {
         // What is wrong is known already.
         try? store.close()
@@ -79,19 +87,19 @@ final class Server: Sendable {
     }
   }
 
-  /// The open store.
-  func store() throws(PluginError) -> Store {
+  /// The open store, and what its clients may do.
+  func served() throws(PluginError) -> Served {
     try phase.withLock { phase throws(PluginError) in
-      guard case .serving(let store, _) = phase else { throw Self.wrongPhase }
-      return store
+      guard case .serving(let served, _) = phase else { throw Self.wrongPhase }
+      return served
     }
   }
 
   /// Starts what the store does beside serving.
   func startBackgroundWork() throws(PluginError) {
     let (store, control) = try phase.withLock { phase throws(PluginError) in
-      guard case .serving(let store, let control) = phase else { throw Self.wrongPhase }
-      return (store, control)
+      guard case .serving(let served, let control) = phase else { throw Self.wrongPhase }
+      return (served.store, control)
     }
     do throws(LacunaError) {
       try store.startBackgroundWork()
@@ -105,7 +113,7 @@ final class Server: Sendable {
   func close() throws(PluginError) {
     let serving = phase.withLock { phase -> (Store, ControlServer?)? in
       defer { phase = .closed }
-      return if case .serving(let store, let control) = phase { (store, control) } else { nil }
+      return if case .serving(let served, let control) = phase { (served.store, control) } else { nil }
     }
     serving?.1?.stop()
     do { try serving?.0.close() } catch { throw PluginError(error) }

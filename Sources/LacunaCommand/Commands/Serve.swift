@@ -40,6 +40,11 @@ struct Serve: ParsableCommand {
   @Option(help: ArgumentHelp("The default export.", valueName: "volume"), completion: .volumeNames)
   var volume: String?
 
+  @OptionGroup var exports: ExportArguments
+
+  @Flag(help: "Listen in a folder that other users may write to.")
+  var sharedFolder = false
+
   @Option(help: ArgumentHelp("Control socket (default: STORE.sock), or off.", valueName: "path"), completion: .file())
   var control: String?
 
@@ -91,7 +96,7 @@ struct Serve: ParsableCommand {
     if let control { parameters.append("control=\(control)") }
     return Service(
       nbdkit: nbdkit, plugin: try nbdkit.plugin(), options: readOnly ? ["--readonly"] : [],
-      parameters: parameters + arguments)
+      parameters: parameters + exports.parameters + arguments)
   }
 
   private func address(in folder: PrivateFolder?) throws -> ListenAddress {
@@ -126,6 +131,9 @@ struct Serve: ParsableCommand {
       what: store ?? service.parameters.joined(separator: " "), address: address, isInMemory: service.isInMemory)
     if noRestart, let warning = service.nbdkit.warning { Terminal.writeMessage("lacuna: warning: \(warning)\n") }
     if let store { try makeFolder(for: store) }
+    if case .unixSocket(let path) = address, !sharedFolder {
+      try SharedFolder.refuse(forSocket: path, ofStore: store)
+    }
     let listener = try ClientListener(on: address)
     guard background else {
       let code = try supervise(service, listener, folder) {
