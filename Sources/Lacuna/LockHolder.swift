@@ -18,10 +18,11 @@ enum LockHolder {
           line.hasPrefix("lock:") && line.split(whereSeparator: \.isWhitespace).contains { $0 == file }
         }
         if isHolder {
-          let name = text(of: "/proc/\(process)/comm").filter { !$0.isNewline }
+          // Any bytes that a stranger's process chose, and the end of a line.
+          let name = text(of: "/proc/\(process)/comm").unicodeScalars.dropLast()
           // It has ended meanwhile, and holds nothing any more.
           if name.isEmpty { break }
-          return "\(process) (\(name))"
+          return "\(process) (\(String(name)))"
         }
       }
     }

@@ -12,8 +12,9 @@ extension LacunaError {
   }
 
   /// What to do next; nil where there is nothing to be said.
-  func advice(store: String) -> String? {
-    switch code {
+  func advice(store path: String) -> String? {
+    let store = path.shellQuoted
+    return switch code {
     case .noSuchVolume, .deleted:
       description.hasPrefix("no throwaway")
         ? "'lacuna list \(store) --all' shows what there is" : "'lacuna list \(store)' shows what there is"

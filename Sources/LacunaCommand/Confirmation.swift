@@ -11,7 +11,7 @@ enum Confirmation {
         "\(question); there is no terminal to ask for a yes on, so give --yes if that is meant",
         status: .notConfirmed)
     }
-    Terminal.writeMessage("\(question.printable). This cannot be undone. Continue? [y/N] ")
+    Terminal.writeMessage("\(question.visible). This cannot be undone. Continue? [y/N] ")
     let answer = Terminal.readAnswer()?.lowercased() ?? ""
     guard answer == "y" || answer == "yes" else { throw Failure("nothing was changed", status: .notConfirmed) }
   }

@@ -21,7 +21,8 @@ struct Report {
       // Help, the version and completion scripts are results; of the others the parser would print the usage as well.
       text =
         isResult
-        ? LacunaCommand.fullMessage(for: error) : "\(LacunaCommand.message(for: error)); see \(Self.helpCommand)"
+        ? LacunaCommand.fullMessage(for: error)
+        : "\(LacunaCommand.message(for: error).joinedLines); see \(Self.helpCommand)"
     }
   }
 
@@ -40,7 +41,7 @@ struct Report {
     } else if CommandLine.arguments.contains("--json") {
       Terminal.writeMessage((try? JSONOutput.line(["error": ErrorObject(self)])) ?? "")
     } else {
-      Terminal.writeMessage("lacuna: \(text.oneLine)\n")
+      Terminal.say(text)
     }
     return status
   }
@@ -54,7 +55,7 @@ struct Report {
     init(_ report: Report) {
       code = report.details?.code.name ?? Self.code(of: report.status)
       errno = report.details?.errno ?? 0
-      message = report.text.oneLine
+      message = report.text
     }
 
     private static func code(of status: Int32) -> String {
@@ -68,9 +69,9 @@ struct Report {
 }
 
 extension String {
-  /// The same in one line, without what would disturb a terminal.
-  fileprivate var oneLine: String {
-    split(whereSeparator: \.isNewline).map { $0.trimming(" ") }.joined(separator: " ").printable
+  /// The lines that the parser wrote as one. Those of names in it, which the parser has between apostrophes, too.
+  fileprivate var joinedLines: String {
+    split(whereSeparator: \.isNewline).map { $0.trimming(" ") }.joined(separator: " ")
   }
 }
 

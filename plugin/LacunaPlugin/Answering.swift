@@ -100,11 +100,13 @@ func closeHandle(_ handle: UnsafeMutableRawPointer?) {
   unsafe Unmanaged<Connection>.fromOpaque(handle).release()
 }
 
+// What goes to the log is one line, in which nothing that a client or a store chose can pass for something else (`visible`).
+
 /// Tells the user what happened and nbdkit what to tell the client.
 @inline(never)
 private func report(_ error: some ReportableError) {
   if let message = error.message {
-    unsafe oneLine(message).withCString { text in
+    unsafe message.visible.withCString { text in
       unsafe withVaList([text]) { unsafe error.isRoutine ? nbdkit_vdebug("%s", $0) : nbdkit_verror("%s", $0) }
     }
   }
@@ -113,24 +115,12 @@ private func report(_ error: some ReportableError) {
 
 /// Says something on one line where nbdkit runs with `-v`.
 func debug(_ message: String) {
-  unsafe oneLine(message).withCString { text in unsafe withVaList([text]) { unsafe nbdkit_vdebug("%s", $0) } }
+  unsafe message.visible.withCString { text in unsafe withVaList([text]) { unsafe nbdkit_vdebug("%s", $0) } }
 }
 
 /// Tells the user something that is no failure, on one line.
 func warn(_ message: String) {
   // Not through nbdkit, which would call it an error or say it only with -v.
-  let line = Array("nbdkit: lacuna: warning: \(oneLine(message))\n".utf8)
+  let line = Array("nbdkit: lacuna: warning: \(message.visible)\n".utf8)
   _ = unsafe write(STDERR_FILENO, line, line.count)
-}
-
-/// `text` with its control characters made visible, so that a name sent by a client cannot forge lines in the log.
-private func oneLine(_ text: String) -> String {
-  var line = ""
-  for scalar in text.unicodeScalars {
-    switch scalar.properties.generalCategory {
-    case .control, .lineSeparator, .paragraphSeparator: line += scalar.escaped(asASCII: true)
-    default: line.unicodeScalars.append(scalar)
-    }
-  }
-  return line
 }

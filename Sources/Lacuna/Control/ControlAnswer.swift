@@ -71,6 +71,7 @@ enum ControlAnswer {
     guard let data = try? encoder.encode(value) else {
       return Array("{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32603,\"message\":\"no JSON\"}}\n".utf8)
     }
-    return Array(data) + [UInt8(ascii: "\n")]
+    // People look at it too, through programs that hand it to a terminal as it is.
+    return Array(String(decoding: data, as: UTF8.self).visibleInJSON.utf8) + [UInt8(ascii: "\n")]
   }
 }

@@ -37,8 +37,8 @@ struct Check: Verb {
 extension CheckResult {
   fileprivate var text: String {
     let lines =
-      findings.map { ($0.path.isEmpty ? $0.text : "\($0.path): \($0.text)").printable + "\n" }.joined()
-      + (notes ?? []).map { "note: \($0.printable)\n" }.joined()
+      findings.map { ($0.path.isEmpty ? $0.text : "\($0.path): \($0.text)").visible + "\n" }.joined()
+      + (notes ?? []).map { "note: \($0.visible)\n" }.joined()
     let seen =
       "\(HumanReadable.count(volumes, "volume or snapshot", "volumes and snapshots")), "
       + HumanReadable.count(blocks, "block")

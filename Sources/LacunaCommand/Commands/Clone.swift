@@ -26,7 +26,7 @@ struct Clone: Verb {
 
   func run() throws {
     try show(call(CloneVolume(source: source, name: name), for: .writing)) {
-      "Cloned \(source.printable) as \($0.name.printable), \(HumanReadable.bytes($0.size))\n"
+      "Cloned \(source.visible) as \($0.name.visible), \(HumanReadable.bytes($0.size))\n"
     }
   }
 }

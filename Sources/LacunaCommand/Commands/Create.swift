@@ -56,7 +56,7 @@ struct Create: Verb {
     if try makesNewStore() {
       let info = try makeStore()
       try show(info) {
-        "Made the store \(target.store) with the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n"
+        "Made the store \(target.store.visible) with the volume \($0.name.visible), \(HumanReadable.exactBytes($0.size))\n"
       }
       return warn(of: info, isNewStore: true)
     }
@@ -74,7 +74,7 @@ struct Create: Verb {
     let method = CreateVolume(
       name: volume, size: size.bytes, readOnly: readOnly, quota: quota?.bytes, reservation: reservation?.bytes)
     let info = try call(method, for: .writing)
-    try show(info) { "Made the volume \($0.name.printable), \(HumanReadable.exactBytes($0.size))\n" }
+    try show(info) { "Made the volume \($0.name.visible), \(HumanReadable.exactBytes($0.size))\n" }
     warn(of: info, isNewStore: false)
   }
 

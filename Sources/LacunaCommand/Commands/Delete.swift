@@ -94,13 +94,13 @@ private struct Remains {
       guard !names.isEmpty else { return nil }
       let more = names.count - Self.namesMax
       let verb = isPlan ? "would stay" : names.count == 1 ? "stays" : "stay"
-      return "\(HumanReadable.count(names.count, "snapshot")) named for \(volume.printable) \(verb): "
-        + names.prefix(Self.namesMax).map(\.printable).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
+      return "\(HumanReadable.count(names.count, "snapshot")) named for \(volume.visible) \(verb): "
+        + names.prefix(Self.namesMax).map(\.visible).joined(separator: ", ") + (more > 0 ? " and \(more) more" : "")
         + "\n"
     }
     let last = formerDefault.map {
-      "\($0.printable) \(isPlan ? "is" : "was") the default volume; there \(isPlan ? "would be none then" : "is none now")"
-        + " ('lacuna set \(store) NAME --default' makes one of another)\n"
+      "\($0.visible) \(isPlan ? "is" : "was") the default volume; there \(isPlan ? "would be none then" : "is none now")"
+        + " ('lacuna set \(store.shellQuoted) NAME --default' makes one of another)\n"
     }
     return lines.joined() + (last ?? "")
   }
@@ -125,7 +125,7 @@ extension DeletionResult {
   }
 
   fileprivate func text(isPlan: Bool) -> String {
-    deleted.map { "\(isPlan ? "Would delete" : "Deleted") \($0.printable)\n" }.joined()
+    deleted.map { "\(isPlan ? "Would delete" : "Deleted") \($0.visible)\n" }.joined()
       + (bytes.map { "At least \(HumanReadable.exactBytes($0)) would come back\n" } ?? "")
   }
 }

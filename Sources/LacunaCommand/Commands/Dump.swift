@@ -23,9 +23,8 @@ struct Dump: Verb {
 
   func run() throws {
     try show(call(DumpBlock(block: block), for: .inspecting)) { dump in
-      let text = dump.text.split(separator: "\n", omittingEmptySubsequences: false).map { String($0).printable }
-        .joined(separator: "\n")
-      return text.hasSuffix("\n") ? text : text + "\n"
+      // Its lines are its own: what stores hold is escaped in them.
+      dump.text.hasSuffix("\n") ? dump.text : dump.text + "\n"
     }
   }
 }

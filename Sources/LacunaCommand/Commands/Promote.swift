@@ -27,13 +27,13 @@ struct Promote: Verb {
 
   func advice(on error: LacunaError) -> String? {
     error.code == .noSuchVolume
-      ? "'lacuna list \(target.store) --type throwaway' shows those that are, while the store is served"
+      ? "'lacuna list \(target.store.shellQuoted) --type throwaway' shows those that are, while the store is served"
       : error.advice(store: target.store)
   }
 
   func run() throws {
     try show(call(PromoteVolume(name: throwaway, to: name), for: .writing)) {
-      "Kept \(throwaway.printable) as \($0.name.printable), \(HumanReadable.bytes($0.size))\n"
+      "Kept \(throwaway.visible) as \($0.name.visible), \(HumanReadable.bytes($0.size))\n"
     }
   }
 }

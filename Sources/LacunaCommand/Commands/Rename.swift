@@ -25,7 +25,7 @@ struct Rename: Verb {
 
   func run() throws {
     try show(call(RenameVolume(name: name, to: newName), for: .writing)) {
-      "Renamed \(name.printable) to \($0.name.printable)\n"
+      "Renamed \(name.visible) to \($0.name.visible)\n"
     }
   }
 }

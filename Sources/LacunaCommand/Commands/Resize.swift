@@ -61,7 +61,7 @@ struct Resize: Verb {
         ResizeVolume(name: name, size: new, from: isBound ? old : nil, shrink: new < old, force: force))
     }
     try show(info) {
-      "Resized \($0.name.printable) to \(HumanReadable.exactBytes($0.size))\n"
+      "Resized \($0.name.visible) to \(HumanReadable.exactBytes($0.size))\n"
         + ($0.clients == 0
           ? ""
           : "\(HumanReadable.count($0.clients, "client")) of it keep the size they were told until they connect again\n")

@@ -36,7 +36,7 @@ struct Rollback: Verb {
       return try store.call(RollBackVolume(snapshot: snapshot, force: force))
     }
     try show(info) {
-      "Rolled \($0.name.printable) back to \(snapshot.printable), \(HumanReadable.bytes($0.size))\n"
+      "Rolled \($0.name.visible) back to \(snapshot.visible), \(HumanReadable.bytes($0.size))\n"
     }
   }
 }

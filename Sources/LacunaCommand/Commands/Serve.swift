@@ -71,7 +71,7 @@ struct Serve: ParsableCommand {
 
   func run() throws {
     if let store, !StoreFile.exists(store) {
-      throw Failure("there is no store \(store); 'lacuna create \(store) --size SIZE' makes one")
+      throw Failure("there is no store \(store); 'lacuna create \(store.shellQuoted) --size SIZE' makes one")
     }
     let service = try makeService()
     let passedCount = try PassedSockets.count()
@@ -129,7 +129,7 @@ struct Serve: ParsableCommand {
   private func serve(_ service: Service, on address: ListenAddress, in folder: PrivateFolder?) throws {
     let announcement = Announcement(
       what: store ?? service.parameters.joined(separator: " "), address: address, isInMemory: service.isInMemory)
-    if noRestart, let warning = service.nbdkit.warning { Terminal.writeMessage("lacuna: warning: \(warning)\n") }
+    if noRestart, let warning = service.nbdkit.warning { Terminal.writeWarning(warning) }
     if let store { try makeFolder(for: store) }
     if case .unixSocket(let path) = address, !sharedFolder {
       try SharedFolder.refuse(forSocket: path, ofStore: store)

@@ -24,7 +24,7 @@ struct Snapshot: Verb {
 
   func run() throws {
     try show(call(CreateSnapshots(names: names), for: .writing)) { result in
-      result.snapshots.map { "Took \($0.name.printable), \(HumanReadable.bytes($0.size))\n" }.joined()
+      result.snapshots.map { "Took \($0.name.visible), \(HumanReadable.bytes($0.size))\n" }.joined()
     }
   }
 }

@@ -33,7 +33,7 @@ struct Stop: Verb {
     if let failure = result.flushFailure {
       throw Failure("stopped the server; but what was acknowledged last could not be made durable: \(failure)")
     }
-    try show(["pid": result.pid]) { _ in "Stopped the server of \(target.store.printable)\n" }
+    try show(["pid": result.pid]) { _ in "Stopped the server of \(target.store.visible)\n" }
   }
 
   /// Ends the server, and returns when it has ended.

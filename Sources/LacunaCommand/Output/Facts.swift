@@ -23,7 +23,7 @@ extension StoreInfo {
     facts.add("version", version)
     facts.add("read-only", readOnly ? "yes" : nil)
     facts.add("served by", pid.map { "process \($0)" })
-    for part in damage ?? [] { facts.add("damaged", "\(part.part.printable): \(part.text.printable)") }
+    for part in damage ?? [] { facts.add("damaged", "\(part.part.visible): \(part.text.visible)") }
     return facts.text
   }
 
@@ -68,7 +68,7 @@ extension VolumeInfo {
     facts.add("origin", origin)
     facts.add("clients", "\(clients)")
     facts.add("default", isDefault ? "yes" : "no")
-    facts.add("damaged", damage?.printable)
+    facts.add("damaged", damage?.visible)
     return facts.text
   }
 

@@ -3,8 +3,10 @@
 #else
   internal import Foundation
 #endif
+internal import Lacuna
 
-/// Results as JSON, with the keys in alphabetical order: the same result is the same text.
+/// Results as JSON, with the keys in alphabetical order: the same result is the same text. What a terminal would not show as it is
+/// stands there as `\uXXXX`.
 enum JSONOutput {
   /// Lines for people and programs, with the end of the last one.
   static func document(_ value: some Encodable) throws -> String {
@@ -19,6 +21,6 @@ enum JSONOutput {
   private static func text(_ value: some Encodable, _ formatting: JSONEncoder.OutputFormatting) throws -> String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = formatting
-    return String(decoding: try encoder.encode(value), as: UTF8.self) + "\n"
+    return String(decoding: try encoder.encode(value), as: UTF8.self).visibleInJSON + "\n"
   }
 }

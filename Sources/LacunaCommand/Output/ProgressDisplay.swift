@@ -47,7 +47,7 @@ struct ProgressDisplay {
   /// Ends the display: JSON has the last state for certain, a bar goes away.
   mutating func finish(_ work: WorkDone? = nil) {
     if style == .json, let work, work != shown { draw(work) }
-    if hasBar { Terminal.writeMessage("\r\u{1B}[K") }
+    if hasBar { Terminal.replaceLine(by: nil) }
     hasBar = false
   }
 
@@ -57,26 +57,32 @@ struct ProgressDisplay {
       Terminal.writeMessage(Self.jsonLine(work))
     } else {
       hasBar = true
-      Terminal.writeMessage("\r" + Self.bar(work, columnCount: Terminal.columnCount) + "\u{1B}[K")
+      Terminal.replaceLine(by: Self.bar(work, columnCount: Terminal.columnCount))
     }
   }
 
   /// One line such as `reading metadata [=====>     ]  45%`, shorter than the terminal is wide.
   static func bar(_ work: WorkDone, columnCount: Int) -> String {
+    let phase = phaseText(work.phase)
     guard let total = work.total, total > 0 else {
-      return String("\(work.phase) \(work.done) \(work.unit)".prefix(columnCount - 1))
+      return String("\(phase) \(work.done) \(work.unit)".prefix(columnCount - 1))
     }
     let part = min(Double(work.done) / Double(total), 1)
     let percent = "\(Int(part * 100))%"
     let end = String(repeating: " ", count: max(5 - percent.count, 1)) + percent
-    let width = min(columnCount - 1 - work.phase.count - 3 - end.count, 50)
-    guard width >= 5 else { return String((work.phase + end).prefix(columnCount - 1)) }
+    let width = min(columnCount - 1 - phase.count - 3 - end.count, 50)
+    guard width >= 5 else { return String((phase + end).prefix(columnCount - 1)) }
     let filled = Int(part * Double(width))
     let bar =
       filled == width
       ? String(repeating: "=", count: width)
       : String(repeating: "=", count: filled) + ">" + String(repeating: " ", count: width - filled - 1)
-    return "\(work.phase) [\(bar)]\(end)"
+    return "\(phase) [\(bar)]\(end)"
+  }
+
+  /// A phase as a bar has it: a server may say anything. All of ours are ASCII, of which each character is one column wide.
+  private static func phaseText(_ phase: String) -> String {
+    String(phase.unicodeScalars.prefix(64).map { (0x20..<0x7F).contains($0.value) ? Character($0) : "?" })
   }
 
   /// `{"progress":{"done":45,"phase":"reading metadata","total":100,"unit":"blocks"}}`; no total where it is unknown.

@@ -82,8 +82,12 @@ struct PrometheusText {
     add(name, "", "\(value)")
   }
 
-  /// As a label's value takes it.
+  /// As a label's value takes it, by scalars: a mark above a quotation mark must not hide it. The format has no other escapes than
+  /// these three, so that what is not to be seen has its visible form as its value.
   private static func escaped(_ text: String) -> String {
-    text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
+    let lines = text.unicodeScalars.split(separator: "\n", omittingEmptySubsequences: false)
+    return lines.map { line in
+      String(line).visible.unicodeScalars.map { $0 == "\\" || $0 == "\"" ? "\\\($0)" : String($0) }.joined()
+    }.joined(separator: "\\n")
   }
 }

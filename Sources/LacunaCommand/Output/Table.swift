@@ -1,3 +1,5 @@
+internal import Lacuna
+
 /// Text in columns, as wide as they need.
 struct Table {
   enum Alignment { case left, right }
@@ -10,7 +12,7 @@ struct Table {
   /// Adds a row, with a cell for each column.
   mutating func add(_ cells: [String]) {
     precondition(cells.count == columns.count, "a row has a cell for each column")
-    rows.append(cells.map(\.printable))
+    rows.append(cells.map(\.visible))
   }
 
   /// The lines with their ends, the titles first; a line has no blanks at its end.
@@ -34,7 +36,7 @@ struct Table {
 struct FactSheet {
   private var facts: [(name: String, value: String)] = []
 
-  mutating func add(_ name: String, _ value: String) { facts.append((name, value.printable)) }
+  mutating func add(_ name: String, _ value: String) { facts.append((name, value.visible)) }
 
   /// The same where there is a value.
   mutating func add(_ name: String, _ value: String?) {
@@ -46,24 +48,5 @@ struct FactSheet {
     return facts.map { name, value in
       name + ":" + String(repeating: " ", count: width - name.count + 1) + value + "\n"
     }.joined()
-  }
-}
-
-extension String {
-  /// The same without what would move a terminal's cursor, or worse: stores of others may hold any names.
-  var printable: String {
-    guard unicodeScalars.contains(where: \.changesTerminals) else { return self }
-    return unicodeScalars.map { scalar in
-      scalar.changesTerminals ? "\\u{\(String(scalar.value, radix: 16))}" : String(Character(scalar))
-    }.joined()
-  }
-}
-
-extension Unicode.Scalar {
-  fileprivate var changesTerminals: Bool {
-    switch properties.generalCategory {
-    case .control, .format, .lineSeparator, .paragraphSeparator: true
-    default: false
-    }
   }
 }

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Lacuna
 
 /// Where the program's output goes, and what is known of the terminal.
 enum Terminal {
@@ -16,18 +17,26 @@ enum Terminal {
     return status == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
   }
 
-  /// Writes results.
+  /// Writes results, lines with their ends.
   ///
   /// - Throws: `Failure` where they cannot be written, as on a full disk: who reads them must not take a part for all.
   static func write(_ text: String) throws {
-    try write(text, to: STDOUT_FILENO)
+    try write(text.visibleInLines, to: STDOUT_FILENO)
   }
 
-  /// Writes what is no result: messages, questions, progress. That nobody sees it is no failure.
-  static func writeMessage(_ text: String) { try? write(text, to: STDERR_FILENO) }
+  /// Writes what is no result: messages, questions. That nobody sees it is no failure.
+  static func writeMessage(_ text: String) { try? write(text.visibleInLines, to: STDERR_FILENO) }
+
+  /// Says something in one line, whatever is in it.
+  static func say(_ text: String) { writeMessage("lacuna: \(text.visible)\n") }
 
   /// Says what the user should know though all went well.
-  static func writeWarning(_ text: String) { writeMessage("lacuna: warning: \(text.printable)\n") }
+  static func writeWarning(_ text: String) { say("warning: \(text)") }
+
+  /// Puts `text` in place of the line that the cursor is in; nil for nothing.
+  static func replaceLine(by text: String?) {
+    try? write("\r" + (text ?? "").visible + "\u{1B}[K", to: STDERR_FILENO)
+  }
 
   /// The next line of standard input without its end; nil at its end.
   static func readAnswer() -> String? { readLine() }

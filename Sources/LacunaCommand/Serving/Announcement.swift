@@ -7,7 +7,7 @@ struct Announcement {
 
   /// One line.
   var text: String {
-    "Serving \(what.printable) at \(address.place)\n"
+    "Serving \(what.visible) at \(address.place)\n"
       + (isInMemory ? "The disk is in memory: it is gone when this server ends, however it ends\n" : "")
   }
 

@@ -39,16 +39,9 @@ extension String {
   /// As it stands in a URI's query.
   fileprivate var percentEncoded: String {
     utf8.map { byte in
-      let character = Character(Unicode.Scalar(byte))
-      let isPlain = character.isASCII && (character.isLetter || character.isNumber || "/._~-".contains(character))
+      if byte.isASCIILetterOrDigit || "/._~-".utf8.contains(byte) { return String(Unicode.Scalar(byte)) }
       let digits = String(byte, radix: 16, uppercase: true)
-      return isPlain ? String(character) : "%" + (digits.count < 2 ? "0" : "") + digits
+      return "%" + (digits.utf8.count < 2 ? "0" : "") + digits
     }.joined()
-  }
-
-  /// As a shell takes it for one word.
-  var shellQuoted: String {
-    let isPlain = !isEmpty && allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "/._-=:+@%,".contains($0)) }
-    return isPlain ? self : "'" + replacing("'", with: "'\\''") + "'"
   }
 }

@@ -20,7 +20,7 @@ struct NBDKit {
     if let path = Process.variable("LACUNA_PLUGIN") {
       guard Process.mayRead(path) else { throw Failure("LACUNA_PLUGIN says \(path), which cannot be read; correct it") }
       // nbdkit takes a name without a slash for a plugin of its own.
-      return path.contains("/") ? path : "./\(path)"
+      return path.utf8.contains(UInt8(ascii: "/")) ? path : "./\(path)"
     }
     let folder = Process.folderOfProgram()
     let name = "nbdkit-lacuna-plugin.so"
@@ -48,7 +48,7 @@ struct NBDKit {
 
   /// An entry of nbdkit's configuration.
   private func configuration(_ name: String) -> String? {
-    let lines = Process.output(of: "\(path.shellQuoted) --dump-config 2>/dev/null").split(separator: "\n")
+    let lines = Process.output(of: "\(path.plainlyQuoted) --dump-config 2>/dev/null").split(separator: "\n")
     return lines.first { $0.hasPrefix("\(name)=") }.map { String($0.dropFirst(name.count + 1)) }
   }
 
@@ -60,15 +60,18 @@ struct NBDKit {
 
   /// Why an argument is not for the nbdkit that `lacuna serve` runs; nil for those that are.
   static func refusal(of argument: String) -> String? {
+    // By scalars, as nbdkit sees it: a mark behind a letter is the letter's value.
+    let text = argument.unicodeScalars
     func isOption(_ names: [String], _ letters: String) -> Bool {
-      if argument.hasPrefix("--") {
+      if text.starts(with: "--".unicodeScalars) {
         // Long options may be shortened, as getopt_long(3) allows.
-        let name = argument.dropFirst(2).prefix { $0 != "=" }
-        return !name.isEmpty && names.contains { $0.hasPrefix(name) }
+        let name = text.dropFirst(2).prefix { $0 != "=" }
+        return !name.isEmpty && names.contains { $0.unicodeScalars.starts(with: name) }
       }
-      guard argument.hasPrefix("-") else { return false }
+      guard text.first == "-" else { return false }
       // Letters without a value may come before it, as in -fp10809.
-      return argument.dropFirst().drop { "fnrvx".contains($0) }.first.map(letters.contains) ?? false
+      let letter = text.dropFirst().drop { "fnrvx".unicodeScalars.contains($0) }.first
+      return letter.map { letters.unicodeScalars.contains($0) } ?? false
     }
     let reason: String
     if isOption(["port", "ipaddr", "ip-addr", "unix", "vsock", "single", "oldstyle"], "piUso") {

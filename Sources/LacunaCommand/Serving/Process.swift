@@ -30,7 +30,9 @@ enum Process {
   }
 
   /// A path from the root on.
-  static func absolute(_ path: String) -> String { path.hasPrefix("/") ? path : "\(currentFolder())/\(path)" }
+  static func absolute(_ path: String) -> String {
+    path.utf8.first == UInt8(ascii: "/") ? path : "\(currentFolder())/\(path)"
+  }
 
   /// The folder of this program's file, symbolic links followed.
   static func folderOfProgram() -> String {

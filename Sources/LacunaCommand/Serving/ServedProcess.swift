@@ -46,7 +46,7 @@ struct ServedProcess {
     unsafe setenv("LISTEN_PID", "\(getpid())", 1)
     // The plugin tells it that an end was asked for.
     unsafe setenv("LACUNA_SUPERVISOR", "\(parent)", 1)
-    Terminal.writeMessage("lacuna: cannot run \(command[0]): \(Process.replace(command))\n")
+    Terminal.say("cannot run \(command[0]): \(Process.replace(command))")
     _exit(1)
   }
 

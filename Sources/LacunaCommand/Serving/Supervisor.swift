@@ -135,7 +135,7 @@ struct Supervisor {
     }
   }
 
-  private func say(_ text: String) { Terminal.writeMessage("lacuna: \(text)\n") }
+  private func say(_ text: String) { Terminal.say(text) }
 }
 
 extension ProcessEnd {
