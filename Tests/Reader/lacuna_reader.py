@@ -155,6 +155,17 @@ class Group:
         self.checksums = struct.unpack_from("<32I", data, 24)
         require(self.bitmap_slot <= 1, "a group's bitmap is in an impossible slot")
 
+def is_forged(name):
+    """Whether no program that names volumes would have made a name (7)."""
+    hidden = ((0, 0x1F), (0x7F, 0x9F), (0x61C, 0x61C), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F),
+              (0xFEFF, 0xFEFF), (0xE0000, 0xE007F))
+    return any(first <= ord(letter) <= last for letter in name for first, last in hidden) or any(
+        part in ("", ".", "..") for part in name.split("/"))
+
+def visible(text):
+    """Text from a store as a terminal may have it."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
 def name_key(name):
     key = 0xCBF29CE484222325
     for byte in name:
@@ -549,6 +560,7 @@ class Check:
 
     def kind(self, inode):
         what, name = f"inode {inode.number} '{inode.name}'", inode.name.split("@")
+        self.note(inode.transient or not inode.name or not is_forged(inode.name), f"{what} has a name that nobody gives")
         if not self.superblock.shares:
             plain = inode.kind == VOLUME and not inode.transient and inode.quota == inode.reservation == 0
             self.note(plain, f"{what} is what there is no feature for")
@@ -619,7 +631,7 @@ def show_list(store):
     for inode in store.inodes.values():
         mark = " default" if inode.number == store.superblock.default_inode else ""
         kind = {VOLUME: "volume", SNAPSHOT: "snapshot", DELETED: "deleted"}[inode.kind]
-        print(inode.number, "throwaway" if inode.throwaway else kind, inode.size, inode.name + mark)
+        print(inode.number, "throwaway" if inode.throwaway else kind, inode.size, visible(inode.name) + mark)
 
 def show_space(store):
     """Of each inode: mapped and reserved blocks, and the data and nodes that nothing else leads to."""
@@ -641,7 +653,7 @@ def show_limit(store):
 
 def check(store):
     findings = Check(store).run()
-    print("\n".join(findings) or f"no damage found; the journal has {len(store.journal.records)} records")
+    print("\n".join(map(visible, findings)) or f"no damage found; the journal has {len(store.journal.records)} records")
     return len(findings) > 0
 
 def main(arguments):
@@ -657,7 +669,7 @@ def main(arguments):
             print(f"warning: {warning}", file=sys.stderr)
         return int(command(store, *arguments[2:]) or 0)
     except (Damaged, Refused, OSError) as error:
-        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        print(visible(f"{arguments[0]}: {error}"), file=sys.stderr)
         return 1
 
 if __name__ == "__main__":

@@ -19,6 +19,20 @@ extension StoreCheck {
     for (inode, record) in inodes.sorted(by: { $0.key < $1.key }) {
       if named[inode] == nil, !record.isTransient { report.note("\(record.label(inode)): no name leads to it") }
       checkFeature(inode, record)
+      checkText(inode, record)
+    }
+  }
+
+  /// A name that new volumes could not have may be one of before there were rules, which is no fault. Others were made to deceive.
+  private func checkText(_ inode: UInt64, _ record: InodeRecord) {
+    // One that is empty is told as that.
+    guard !record.isTransient, !record.name.isEmpty else { return }
+    if let forgery = VolumeName.forgery(of: record.name) {
+      report.note("\(record.label(inode)): its name \(forgery)")
+    } else if !VolumeName.isForNew(record.name) {
+      report.notes.append(
+        "\(record.label(inode)): a new one could not have this name, and shells do not complete it; 'lacuna rename' gives it another"
+      )
     }
   }
 

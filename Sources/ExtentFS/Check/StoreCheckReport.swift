@@ -40,6 +40,8 @@ package struct StoreCheckReport: Sendable, Equatable {
   package var generation: UInt64 = 0
   /// What is wrong, each with the path to it; empty where nothing is.
   package var findings: [String] = []
+  /// What is not wrong, and should be known.
+  package var notes: [String] = []
   /// By inode, in order.
   package var accounts: [Account] = []
   package var totals = Totals()

@@ -34,6 +34,35 @@ package enum VolumeName {
     }
   }
 
+  /// Whether `create`, `snapshot` and the like would make a volume or a snapshot of that name.
+  package static func isForNew(_ name: String) -> Bool {
+    guard !name.hasPrefix("-") else { return false }
+    let kind: InodeRecord.Kind = name.utf8.contains(UInt8(ascii: "@")) ? .snapshot : .volume
+    do throws(ExtentFSError) {
+      try check(name, kind)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /// Why no program that names volumes would have made this name, also not one of before there were rules for names; nil where one
+  /// may have (docs/format.md, section 7).
+  package static func forgery(of name: String) -> String? {
+    let components = name.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+    if components.contains(where: { $0.isEmpty || $0.elementsEqual(".".utf8) || $0.elementsEqual("..".utf8) }) {
+      return "is no path: a part between slashes is empty, . or .."
+    }
+    let hidden = name.unicodeScalars.first { scalar in hiddenRanges.contains { $0.contains(scalar.value) } }
+    return hidden.map { "has U+\(String($0.value, radix: 16, uppercase: true)) in it, which cannot be seen" }
+  }
+
+  /// Control characters, and what changes the direction of writing, ends lines or has no width.
+  private static let hiddenRanges: [ClosedRange<UInt32>] = [
+    0...0x1F, 0x7F...0x9F, 0x61C...0x61C, 0x200B...0x200F, 0x2028...0x202E, 0x2060...0x206F, 0xFEFF...0xFEFF,
+    0xE0000...0xE007F,
+  ]
+
   /// The volume of which `name` is a snapshot; `name` itself where it is none.
   package static func volume(of name: String) -> Substring { name.prefix { $0 != "@" } }
 

@@ -115,13 +115,14 @@ extension CheckResult {
     let totals = report.totals
     // What was found earlier may have been replaced since, or be in no tree.
     let earlier = store.engine.damage.all.filter { damage in !report.findings.contains { $0.contains(damage.facts) } }
+    let notes = report.notes + (store.device.isCopiedOnWrite ? [Self.noteOnCopyOnWrite(store.path)] : [])
     self.init(
       findings: (report.findings + earlier.map(\.text)).map(Finding.init(text:)),
       volumes: UInt64(report.accounts.count), blocks: totals.used,
       accounts: Accounts(
         nodes: store.bytes(totals.nodes), exclusive: store.bytes(totals.exclusiveData),
         shared: store.bytes(totals.sharedData), fixed: store.engine.figures.fixedByteCount),
-      notes: store.device.isCopiedOnWrite ? [Self.noteOnCopyOnWrite(store.path)] : nil)
+      notes: notes.isEmpty ? nil : notes)
   }
 
   private static func noteOnCopyOnWrite(_ path: String) -> String {
@@ -153,7 +154,7 @@ extension DumpBlock {
     }
     let found = try onDisk { () throws(ExtentFSError) in try dump.dump(block) }
     return BlockDump(
-      block: block, kind: found.name, text: found.text.joined(separator: "\n"),
+      block: block, kind: found.name, text: found.text.map(\.visible).joined(separator: "\n"),
       fields: found.fields.map { BlockDump.Field(name: $0.name, value: $0.value) })
   }
 }

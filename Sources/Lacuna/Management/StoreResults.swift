@@ -67,7 +67,8 @@ public struct CheckResult: Codable, Sendable, Hashable {
   public var blocks: UInt64
   /// What the trees say of space, to compare with ``StoreInfo``.
   public var accounts: Accounts
-  /// What is not wrong with the store, and could be better about where it is, one line each; nil where there is nothing to say.
+  /// What is not wrong with the store, and could be better: names that new volumes could not have, and where the store is. One line
+  /// each; nil where there is nothing to say.
   public var notes: [String]?
 
   /// One thing that is wrong.

@@ -1,3 +1,5 @@
+internal import ExtentFS
+
 /// What a name stands for.
 public enum VolumeKind: String, Codable, Sendable, CaseIterable {
   case volume, snapshot, throwaway
@@ -141,6 +143,9 @@ public struct VolumeDiff: Codable, Sendable, Hashable {
 }
 
 extension VolumeInfo {
+  /// Whether a new volume or snapshot could have this name: ASCII that means nothing to a shell. Stores may have others.
+  package static func canBeNew(_ name: String) -> Bool { VolumeName.isForNew(name) }
+
   /// What to tell who gave the volume its size; nil where all clients can use all of it.
   public var sizeWarning: String? { Self.sizeWarning(size, of: name) }
 
