@@ -21,7 +21,7 @@ struct Report {
       // Help, the version and completion scripts are results; of the others the parser would print the usage as well.
       text =
         isResult
-        ? LacunaCommand.fullMessage(for: error)
+        ? CompletionScript.amended(LacunaCommand.fullMessage(for: error))
         : "\(LacunaCommand.message(for: error).joinedLines); see \(Self.helpCommand)"
     }
   }

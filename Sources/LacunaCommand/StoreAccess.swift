@@ -52,6 +52,17 @@ struct StoreAccess {
     }
   }
 
+  /// A store whose names are to complete a command line: tried once, and asked for only of a server of this user's own, or of root's.
+  init(completing path: String) throws(LacunaError) {
+    progress = .none
+    do throws(LacunaError) {
+      way = .opened(try Self.open(path, for: .reading))
+    } catch {
+      guard error.code == .inUse else { throw error }
+      way = .served(try ControlClient(ownServerAt: ControlSocket.path(forStore: path)))
+    }
+  }
+
   /// How often a store in use is tried again, every 20 ms, before its server is looked for: some ten seconds where another run
   /// of this program has it open, which has no socket; a second where nobody is seen to, since that one may just have gone.
   private static func attemptsMax(_ inUse: LacunaError) -> Int {
@@ -146,7 +157,7 @@ extension LacunaError {
   fileprivate func whenOpening(_ path: String) -> LacunaError {
     switch code {
     case .deviceFailed(errno: ENOENT):
-      LacunaError(code, "there is no store \(path); 'lacuna create \(path) --size SIZE' makes one")
+      LacunaError(code, "there is no store \(path); 'lacuna create \(path.shellQuoted) --size SIZE' makes one")
     case .deviceFailed(errno: EACCES), .deviceFailed(errno: EPERM):
       LacunaError(code, "\(description); run lacuna as a user who may open it")
     case .damaged:

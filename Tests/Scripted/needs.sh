@@ -55,7 +55,7 @@ needs build "${build[@]}"
 needs "install --prefix $work/prefix --plugindir $work/plugins" "${build[@]}"
 needs "serve memory=1M" "${build[@]}"
 needs check "${build[@]}" libnbd-dev shellcheck
-needs test "${build[@]}" libnbd-dev python3-libnbd qemu-utils perl
+needs test "${build[@]}" libnbd-dev python3-libnbd qemu-utils perl fish zsh
 needs sanitize "${build[@]}" libnbd-dev
 needs crash-hunt "${build[@]}" libnbd-dev
 needs "crash-hunt --delays 1" "${build[@]}" python3-libnbd

@@ -20,6 +20,12 @@ public final class ControlClient {
     channel = LineChannel(try ControlSocket.connect(to: path))
   }
 
+  /// A client on a socket that is connected to the server at `path` already.
+  init(path: String, connected socket: Descriptor) {
+    self.path = path
+    channel = LineChannel(socket)
+  }
+
   /// Has the server do what `method` asks for; waits as long as that takes.
   ///
   /// - Throws: what the server threw; `.unreachable` where it goes away before it has answered, so that nobody knows
