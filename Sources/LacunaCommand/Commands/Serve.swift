@@ -66,7 +66,7 @@ struct Serve: ParsableCommand {
     if socket != nil && port != nil { throw ValidationError("--socket and --port exclude each other") }
     if port == 0 { throw ValidationError("--port takes a number from 1 to 65535") }
     if log != nil && !background { throw ValidationError("--log is for --background") }
-    if let refusal = arguments.compactMap(NBDKit.refusal).first { throw ValidationError(refusal) }
+    if let refusal = arguments.compactMap(NBDKitOption.refusal).first { throw ValidationError(refusal) }
   }
 
   func run() throws {

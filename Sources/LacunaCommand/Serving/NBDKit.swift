@@ -57,34 +57,4 @@ struct NBDKit {
     Process.forbidCoreFiles()
     throw Failure("cannot run \(path): \(Process.replace([path] + arguments))")
   }
-
-  /// Why an argument is not for the nbdkit that `lacuna serve` runs; nil for those that are.
-  static func refusal(of argument: String) -> String? {
-    // By scalars, as nbdkit sees it: a mark behind a letter is the letter's value.
-    let text = argument.unicodeScalars
-    func isOption(_ names: [String], _ letters: String) -> Bool {
-      if text.starts(with: "--".unicodeScalars) {
-        // Long options may be shortened, as getopt_long(3) allows.
-        let name = text.dropFirst(2).prefix { $0 != "=" }
-        return !name.isEmpty && names.contains { $0.unicodeScalars.starts(with: name) }
-      }
-      guard text.first == "-" else { return false }
-      // Letters without a value may come before it, as in -fp10809.
-      let letter = text.dropFirst().drop { "fnrvx".unicodeScalars.contains($0) }.first
-      return letter.map { letters.unicodeScalars.contains($0) } ?? false
-    }
-    let reason: String
-    if isOption(["port", "ipaddr", "ip-addr", "unix", "vsock", "single", "oldstyle"], "piUso") {
-      reason = "--socket and --port choose where to listen"
-    } else if isOption(["pidfile"], "P") {
-      reason = "--pidfile FILE, before --, writes the process to end"
-    } else if isOption(["run"], "") {
-      reason = "clients are run beside the server"
-    } else if isOption(["user", "group"], "ug") {
-      reason = "run lacuna itself as that user, with runuser(1) for example"
-    } else {
-      return nil
-    }
-    return "'\(argument)' is not for here; \(reason)"
-  }
 }
