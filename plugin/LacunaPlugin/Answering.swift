@@ -1,6 +1,7 @@
 import CNBDKit
 import Glibc
 import Lacuna
+import Synchronization
 
 // The one door between nbdkit and Swift: every callback that can fail goes through `answer`, which turns a thrown error
 // into a message, an errno and the value by which nbdkit knows a failure. Nothing else touches `Unmanaged`.
@@ -102,15 +103,36 @@ func closeHandle(_ handle: UnsafeMutableRawPointer?) {
 
 // What goes to the log is one line, in which nothing that a client or a store chose can pass for something else (`visible`).
 
+/// What the log gets of errors that repeat: clients can cause any number of them.
+private let repeatedErrors = Mutex(RepeatedLines())
+
 /// Tells the user what happened and nbdkit what to tell the client.
 @inline(never)
 private func report(_ error: some ReportableError) {
   if let message = error.message {
-    unsafe message.visible.withCString { text in
-      unsafe withVaList([text]) { unsafe error.isRoutine ? nbdkit_vdebug("%s", $0) : nbdkit_verror("%s", $0) }
+    if error.isRoutine {
+      debug(message)
+    } else {
+      for line in repeatedErrors.withLock({ $0.take(message.visible, at: milliseconds()) }) { writeError(line) }
     }
   }
   nbdkit_set_error(error.errno > 0 ? error.errno : EIO)
+}
+
+/// Tells the user how many errors there were that the log did not get.
+func sumUpErrors() {
+  for line in repeatedErrors.withLock({ $0.takeAll(at: milliseconds()) }) { writeError(line) }
+}
+
+private func writeError(_ line: String) {
+  unsafe line.withCString { text in unsafe withVaList([text]) { unsafe nbdkit_verror("%s", $0) } }
+}
+
+/// By a clock that only goes forward.
+private func milliseconds() -> UInt64 {
+  var time = timespec()
+  unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+  return UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
 }
 
 /// Says something on one line where nbdkit runs with `-v`.

@@ -38,6 +38,7 @@ extension nbdkit_plugin {
 
     unsafe cleanup = {
       _ = answer { () throws(PluginError) in try Server.shared.close() }
+      sumUpErrors()
     }
   }
 }
