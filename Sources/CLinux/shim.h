@@ -75,4 +75,20 @@ static inline int lacuna_endWithParent(void) { return prctl(PR_SET_PDEATHSIG, SI
 // pidfd_open(2), which glibc 2.36 has no declaration for outside of <sys/pidfd.h>.
 static inline int lacuna_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 0); }
 
+// gettid(2), which <unistd.h> shows only with _GNU_SOURCE.
+static inline pid_t lacuna_gettid(void) { return (pid_t)syscall(SYS_gettid); }
+
+// Has `run` called with `context` when this thread ends: what C++ has destructors of thread-local objects called by. A library whose
+// function is to be called stays loaded until then. Returns 0, or another number where that is not possible.
+extern int __cxa_thread_atexit_impl(void (*run)(void *), void *context, void *library);
+extern void *__dso_handle __attribute__((visibility("hidden")));
+static inline int lacuna_atThreadExit(void (*run)(void *), void *context) {
+  return __cxa_thread_atexit_impl(run, context, &__dso_handle);
+}
+
+// Whether a system call, by its number, waits for a socket that is its first argument.
+static inline int lacuna_waitsForSocket(long call) {
+  return call == SYS_read || call == SYS_recvfrom || call == SYS_recvmsg || call == SYS_sendto || call == SYS_sendmsg;
+}
+
 #endif

@@ -9,7 +9,7 @@ enum Parameter: String, CaseIterable {
   case journal
   case checkpointInterval = "checkpoint-interval"
   case detectZeroes = "detect-zeroes"
-  case control, allow
+  case control, allow, clients
   case memory, engine
 
   /// The parameter that a bare argument is the value of.
@@ -22,7 +22,7 @@ enum Parameter: String, CaseIterable {
   static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
   /// Whether it says something about a disk in memory, and not about a store; nil where it does about both.
-  var isForMemory: Bool? { self == .allow ? nil : self == .memory || self == .engine }
+  var isForMemory: Bool? { self == .allow || self == .clients ? nil : self == .memory || self == .engine }
 
   private var help: String {
     switch self {
@@ -51,6 +51,8 @@ enum Parameter: String, CaseIterable {
       return "allow=<PATTERN>[:ro]\n"
         + "                  Exports that clients may open, such as job/* or vm1:ro, and no others;\n"
         + "                  may be given again for more (default: all of them)."
+    case .clients:
+      return "clients=<N>       How many clients may be connected at once (default \(ClientLimit.countByDefault))."
     case .memory:
       return "memory=<SIZE>     Size of a disk that is held in memory, instead of store=."
     case .engine:
@@ -75,6 +77,8 @@ enum ControlChoice {
 struct Configuration {
   /// Which exports clients may open.
   private(set) var permissions = ExportPermissions()
+  /// How many clients may be connected at once.
+  private(set) var clientCountMax = ClientLimit.countByDefault
   private var options = StoreOptions()
   private var control = ControlChoice.besideStore
   /// The parameters so far, in their order.
@@ -102,6 +106,7 @@ struct Configuration {
     case .detectZeroes: options.detectsZeroes = try Self.boolean(value)
     case .control: control = try Self.controlChoice(value)
     case .allow: permissions.allow(try Self.exportPattern(value))
+    case .clients: clientCountMax = try Self.clientCount(value)
     case .memory: options.memoryByteCount = try Self.byteCount(name, value)
     case .engine: options.engine = try Self.engine(value)
     }
@@ -182,10 +187,21 @@ struct Configuration {
   }
 
   private static func seconds(_ value: String) throws(PluginError) -> UInt32 {
-    guard value.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }), let seconds = UInt32(value),
-      (1...86_400).contains(seconds)
-    else { throw PluginError("checkpoint-interval=\(value): it is a number of seconds from 1 to 86400") }
+    guard let seconds = decimalNumber(value).map(UInt32.init(clamping:)), (1...86_400).contains(seconds) else {
+      throw PluginError("checkpoint-interval=\(value): it is a number of seconds from 1 to 86400")
+    }
     return seconds
+  }
+
+  private static func clientCount(_ value: String) throws(PluginError) -> Int {
+    guard let count = decimalNumber(value), (1...ClientLimit.countMax).contains(count) else {
+      throw PluginError("clients=\(value): it is a number from 1 to \(ClientLimit.countMax)")
+    }
+    return count
+  }
+
+  private static func decimalNumber(_ value: String) -> Int? {
+    value.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) } ? Int(value) : nil
   }
 
   private static func boolean(_ value: String) throws(PluginError) -> Bool {

@@ -12,9 +12,6 @@ final class Connection: Sendable {
   }
 }
 
-/// The largest read or write that nbdkit lets through; it answers longer ones with `ENOMEM` by itself.
-private let requestByteCountMax: UInt32 = 64 << 20
-
 /// How many exports nbdkit takes in one list; one more is an error.
 private let exportCountMax = 10_000
 
@@ -50,6 +47,11 @@ extension nbdkit_plugin {
       unsafe answer(handle, failure: nil) { unsafe nbdkit_strdup_intern($0.volume.description.summary) }
     }
 
+    // The first call of a connection, before anything is read from it.
+    unsafe preconnect = { _ in
+      answer { () throws(PluginError) in try ClientLimit.admit() }
+    }
+
     unsafe open = { readonly in
       unsafe answerWithHandle { () throws(PluginError) in try openConnection(isReadOnly: readonly != 0) }
     }
@@ -69,7 +71,7 @@ extension nbdkit_plugin {
       unsafe answer(handle) { connection in
         unsafe minimum?.pointee = 1
         unsafe preferred?.pointee = connection.volume.preferredByteCount
-        unsafe maximum?.pointee = requestByteCountMax
+        unsafe maximum?.pointee = RequestSize.byteCountMax
       }
     }
 
@@ -136,7 +138,9 @@ private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection 
     if !isReadOnly, let refusal = store.refusalOfWriting {
       throw LacunaError(refusal.code, "\(refusal.description); serve it for reading only, with nbdkit -r")
     }
-    return Connection(volume: try store.openVolume(named: name), isReadOnly: isReadOnly)
+    let connection = Connection(volume: try store.openVolume(named: name), isReadOnly: isReadOnly)
+    ClientLimit.noteOpened()
+    return connection
   } catch {
     throw PluginError(error)
   }

@@ -12,6 +12,7 @@ extension nbdkit_plugin {
     unsafe pread = { handle, buffer, count, offset, _ in
       unsafe answer(handle) { connection throws(LacunaError) in
         let buffer = unsafe UnsafeMutableRawBufferPointer(start: buffer, count: Int(count))
+        try unsafe RequestSize.check(UnsafeRawBufferPointer(buffer))
         try unsafe connection.volume.read(into: buffer, at: offset)
       }
     }
@@ -19,6 +20,7 @@ extension nbdkit_plugin {
     unsafe pwrite = { handle, buffer, count, offset, flags in
       unsafe answer(handle) { connection throws(LacunaError) in
         let buffer = unsafe UnsafeRawBufferPointer(start: buffer, count: Int(count))
+        try unsafe RequestSize.check(buffer)
         try unsafe connection.volume.write(buffer, at: offset, durably: flags.has(NBDKIT_FLAG_FUA))
       }
     }

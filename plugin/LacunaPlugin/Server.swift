@@ -45,6 +45,7 @@ final class Server: Sendable {
   func openStore() throws(PluginError) {
     let configuration = try configuration()
     var (options, choice) = try configuration.complete()
+    ClientLimit.prepare(for: configuration.clientCountMax)
     options.reportsDamage = { warn($0) }
     options.endServing = { () throws(LacunaError) in try Ending.begin() }
     options.reportsDetail = { debug($0) }

@@ -20,6 +20,25 @@ package enum AcceptedSockets {
     return count
   }
 
+  /// Ends the connection that a thread of this process waits for, by the system call that it is in.
+  ///
+  /// - Returns: whether there is one.
+  package static func shutDown(awaitedBy thread: Int32) -> Bool {
+    guard let file = unsafe fopen("/proc/self/task/\(thread)/syscall", "re") else { return false }
+    defer { unsafe fclose(file) }
+    var line = [CChar](repeating: 0, count: 256)
+    // Safe: it writes no more than the array holds, with a NUL at the end.
+    guard unsafe fgets(&line, Int32(line.count), file) != nil else { return false }
+    // "0 0x7 ..." is the number of the call and its arguments, or "running".
+    let words = line.prefix { $0 != 0 }.split(separator: CChar(UInt8(ascii: " "))).prefix(2)
+      .map { String(decoding: $0.map(UInt8.init(bitPattern:)), as: UTF8.self) }
+    guard words.count == 2, let call = Int(words[0]), lacuna_waitsForSocket(call) != 0,
+      let descriptor = Int32(words[1].dropFirst(2), radix: 16), !isListening(descriptor)
+    else { return false }
+    // One that is closed meanwhile, and whose number stands for something else, is at worst another client.
+    return shutdown(descriptor, Int32(SHUT_RDWR)) == 0
+  }
+
   /// Runs `body` in a thread of its own.
   package static func inThread(_ body: @escaping @Sendable () -> Void) throws(LacunaError) {
     do throws(Errno) {

@@ -213,5 +213,11 @@ struct Instant: Sendable, Comparable {
     return now >= nanoseconds ? 0 : Int32(clamping: (nanoseconds - now) / 1_000_000 + 1)
   }
 
+  /// How long it has been since; 0 where it has not passed.
+  var millisecondsSince: UInt64 {
+    let now = Instant.now.nanoseconds
+    return now <= nanoseconds ? 0 : (now - nanoseconds) / 1_000_000
+  }
+
   static func < (left: Instant, right: Instant) -> Bool { left.nanoseconds < right.nanoseconds }
 }
