@@ -33,7 +33,10 @@ import Testing
       try PrivateDirectory.run { directory in
         try ServedStore.run(directory.file("s.lacuna"), ["size=64M", "journal=1M", "cache=8M"]) { store in
           let pattern = generator.pattern(4 << 20)
-          try store.open("disk").write(pattern, at: 0)
+          let disk = try store.open("disk")
+          for start in stride(from: 0, to: pattern.count, by: 1 << 20) {
+            try disk.write(Array(pattern[start..<start + (1 << 20)]), at: UInt64(start))
+          }
           _ = try store.control.call(CreateSnapshots(names: ["disk@golden"]))
           let pid = try #require(store.server.pid)
           let socketPath = store.server.socketPath
