@@ -25,7 +25,7 @@ let package = Package(
   name: "lacuna",
   products: [
     .library(name: "Lacuna", targets: ["Lacuna"]),
-    .library(name: "BlockStores", targets: ["BlockStores"]),
+    .library(name: "BlockStores", targets: ["BlockStores", "Extents"]),
     .library(name: "nbdkit-lacuna-plugin", type: .dynamic, targets: ["LacunaPlugin"]),
     .executable(name: "lacuna", targets: ["LacunaCommand"]),
   ],
@@ -53,13 +53,14 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict),
+    .target(name: "Extents", dependencies: ["Bytes"], swiftSettings: strict),
     .target(
       name: "BlockStores",
-      dependencies: ["Bytes", "Devices", .product(name: "Atomics", package: "swift-atomics")],
+      dependencies: ["Bytes", "Devices", "Extents", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: strict),
     .target(
       name: "ExtentFS",
-      dependencies: ["Bytes", "Devices", "BlockStores", .product(name: "Atomics", package: "swift-atomics")],
+      dependencies: ["Bytes", "Devices", "Extents", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: strict),
     .target(
       name: "Lacuna",
@@ -97,10 +98,11 @@ let package = Package(
 
     // What the tests share, and the tests: one target per module.
     .target(
-      name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices"], path: "Tests/LacunaTestSupport",
+      name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices", "Extents"], path: "Tests/LacunaTestSupport",
       swiftSettings: fastTests),
     .testTarget(
       name: "LacunaTestSupportTests", dependencies: ["Bytes", "Devices", "LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(name: "ExtentsTests", dependencies: ["Extents", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(
       name: "DevicesTests",
@@ -109,7 +111,7 @@ let package = Package(
     .testTarget(
       name: "ExtentFSTests",
       dependencies: [
-        "ExtentFS", "Bytes", "Devices", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics"),
+        "ExtentFS", "Bytes", "Devices", "Extents", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       // Stores of earlier versions, compressed: the tests find them beside their own source.
@@ -117,7 +119,7 @@ let package = Package(
       swiftSettings: tests),
     .testTarget(
       name: "BlockStoresTests",
-      dependencies: ["BlockStores", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
+      dependencies: ["BlockStores", "Extents", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: tests),
     .testTarget(
       name: "LacunaTests", dependencies: ["Lacuna", "Bytes", "LacunaTestSupport", "NBDTestSupport"],
@@ -140,7 +142,7 @@ if Context.environment["LACUNA_FUZZ"] != nil {
   package.targets.removeAll { $0.isTest }
   package.targets.append(
     .executableTarget(
-      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "Lacuna", "LacunaTestSupport"],
+      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "Extents", "Lacuna", "LacunaTestSupport"],
       path: "Tests",
       sources: ["Fuzz"]
         + ["CrashShape", "CrashStore", "HostileStore", "JournalForge", "Seals"]

@@ -1,4 +1,5 @@
 internal import Bytes
+public import Extents
 
 /// A file's chain of block numbers, one for every place, and its size. Number 0 is a hole.
 ///

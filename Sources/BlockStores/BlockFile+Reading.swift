@@ -1,5 +1,6 @@
 internal import Atomics
 internal import Bytes
+internal import Extents
 
 /// What lies in a range of a file.
 public enum FileExtentKind: Sendable, Hashable {

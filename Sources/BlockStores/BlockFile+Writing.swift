@@ -1,5 +1,6 @@
 internal import Atomics
 internal import Bytes
+internal import Extents
 
 extension BlockFile {
   /// Writes all of `bytes` at `offset`. The file grows where needed; a gap behind its old end is a hole.

@@ -1,5 +1,6 @@
 internal import Atomics
 public import Bytes
+internal import Extents
 
 /// A byte-addressed, sparse, copy-on-write file over a store of blocks; see `ExtentFile` and `BlockChainFile`.
 ///

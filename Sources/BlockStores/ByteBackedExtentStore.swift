@@ -1,4 +1,5 @@
 public import Bytes
+public import Extents
 
 /// An extent store over any byte store: the way for what has files of bytes to offer extents.
 ///
@@ -148,7 +149,7 @@ extension ByteBackedExtentStore {
   private func writeMapping(_ extents: ExtentMap, of inode: Inode) throws(StoreError) {
     var words = [extents.byteCount, 0]
     extents.runs.forEachRun(in: 0..<UInt64.max) { extent in
-      words += [extent.positions.lowerBound, extent.value.rawValue, extent.positions.length]
+      words += [extent.positions.lowerBound, extent.value.physicalBlock ?? .max, extent.positions.length]
       return true
     }
     words[1] = UInt64(words.count - 2) / 3
@@ -188,7 +189,7 @@ extension ByteBackedExtentStore {
         target == .max || target <= limit - length
       else { throw record.malformed }
       end = start + length
-      extents.replace(start..<end, with: BlockTarget(rawValue: target))
+      extents.replace(start..<end, with: target == .max ? .reservedZeroes : .physical(target))
     }
     try record.finish()
     return extents

@@ -1,4 +1,5 @@
 public import Bytes
+public import Extents
 
 /// Contiguous runs of blocks, and for each inode a sorted list of extents whose gaps are holes.
 ///

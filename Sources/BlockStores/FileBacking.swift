@@ -1,4 +1,5 @@
 public import Bytes
+public import Extents
 
 /// What a ``BlockFile`` needs of a store: space, bytes, and one file's mapping.
 ///

@@ -1,4 +1,5 @@
 public import Bytes
+internal import Extents
 
 /// A block-chain store in memory. Untouched blocks cost no memory, and freed ones give theirs back.
 ///

@@ -1,4 +1,5 @@
 public import Bytes
+public import Extents
 
 /// An extent store in memory whose files can share blocks.
 ///

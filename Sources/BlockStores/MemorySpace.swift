@@ -1,5 +1,6 @@
 internal import Bytes
 internal import Devices
+internal import Extents
 
 /// The blocks of a memory device: who may use which, and the bytes in them.
 ///

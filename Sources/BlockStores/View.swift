@@ -1,5 +1,6 @@
 internal import Atomics
 internal import Bytes
+internal import Extents
 
 /// An immutable picture of one file's mapping, and the means by which freed blocks wait for their readers.
 ///

@@ -1,5 +1,6 @@
 import BlockStores
 import Bytes
+import Extents
 import LacunaTestSupport
 import Testing
 

@@ -1,6 +1,7 @@
 import Atomics
 import BlockStores
 import Bytes
+import Extents
 import LacunaTestSupport
 import Testing
 

@@ -1,4 +1,4 @@
-import BlockStores
+import Extents
 import Devices
 import LacunaTestSupport
 import Testing

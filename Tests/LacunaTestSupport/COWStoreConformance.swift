@@ -1,4 +1,5 @@
 package import BlockStores
+import Extents
 import Testing
 
 /// What every `COWStore` promises beyond what an `ExtentStore` does.

@@ -1,4 +1,5 @@
 package import BlockStores
+import Extents
 import Testing
 
 /// What every `ExtentStore` promises.

@@ -1,5 +1,6 @@
 package import BlockStores
 package import Bytes
+package import Extents
 
 /// An extent store that does what the one below it does, but less conveniently: it hands out short runs, never near what
 /// was asked for, and its calls fail by plan. Hooks see each read and write before it happens.

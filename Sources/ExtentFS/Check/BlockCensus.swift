@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 
 /// How many places lead to a block.
 struct ReferenceCount: RunValue {

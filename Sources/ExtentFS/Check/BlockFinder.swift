@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// Says which volumes lead to some blocks: what a check asks when something is wrong with them.

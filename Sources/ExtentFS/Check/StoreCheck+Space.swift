@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 
 extension StoreCheck {
   /// How many runs of blocks with a wrong number of references are named. Where a part of a tree is missing there are many.

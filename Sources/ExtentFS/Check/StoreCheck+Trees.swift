@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// What a tree of extents, or a part of it, was found to hold.

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Bytes
 package import Devices
 

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// What one checkpoint does besides merging what changed.

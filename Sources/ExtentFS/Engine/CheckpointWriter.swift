@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// Where one checkpoint's merges write their nodes, and what they give up.

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Bytes
 
 /// The writes that recovery leaves out, since their data did not reach the device: how many, and of which volumes.

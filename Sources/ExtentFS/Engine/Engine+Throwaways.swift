@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// Throwaways: clones without a name that go when nobody uses them any more, or when the store is opened the next time.

@@ -1,5 +1,5 @@
 internal import Atomics
-internal import BlockStores
+internal import Extents
 internal import Bytes
 internal import Devices
 

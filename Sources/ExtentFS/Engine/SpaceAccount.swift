@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// What space a volume or snapshot has, in blocks, as of the last checkpoint.

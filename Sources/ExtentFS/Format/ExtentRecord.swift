@@ -1,4 +1,4 @@
-package import BlockStores
+package import Extents
 
 /// One extent: a run of logical blocks and where they are.
 ///

@@ -1,4 +1,4 @@
-package import BlockStores
+package import Extents
 
 /// Where blocks that were changed since the last checkpoint are: on the medium, reserved, or nowhere.
 package struct DeltaTarget: RunValue, Hashable {

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Bytes
 
 /// A span of time between two checkpoints, which readers hold through their views, and the blocks that its end set free.

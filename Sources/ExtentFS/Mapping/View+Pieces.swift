@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 
 /// Where a piece of a volume is.
 enum Place: Equatable {

@@ -1,5 +1,5 @@
 internal import Atomics
-internal import BlockStores
+internal import Extents
 
 /// What may be done with a volume.
 package enum VolumeAccess: Sendable {

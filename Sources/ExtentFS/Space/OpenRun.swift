@@ -1,5 +1,5 @@
 internal import Atomics
-package import BlockStores
+package import Extents
 internal import Bytes
 package import Devices
 

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// How one checkpoint changes the numbers of references.

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// The tree of shared runs of one superblock: which blocks have more than one reference. A block that is in use and in no

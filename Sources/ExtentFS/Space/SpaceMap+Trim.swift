@@ -1,4 +1,4 @@
-package import BlockStores
+package import Extents
 internal import Bytes
 internal import Devices
 

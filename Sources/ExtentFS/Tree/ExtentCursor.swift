@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// Walks a mapping from left to right, and reads a node only where it is told to go into it.

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 
 /// How much a drop may do, and what it has done.
 struct DropWork {

@@ -1,4 +1,4 @@
-internal import BlockStores
+internal import Extents
 internal import Devices
 
 /// A run of logical blocks and where they are, while it is cut into pieces.

@@ -1,4 +1,4 @@
-package import BlockStores
+package import Extents
 package import Devices
 
 /// A change of an extent tree: what a range of logical blocks is mapped to from now on.

@@ -1,4 +1,4 @@
-package import BlockStores
+package import Extents
 
 /// What a merge of changes into a tree needs from its checkpoint, and what it tells it.
 ///

@@ -1,5 +1,5 @@
 import Atomics
-import BlockStores
+import Extents
 import Bytes
 import Devices
 import LacunaTestSupport

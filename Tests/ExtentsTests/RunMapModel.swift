@@ -1,4 +1,4 @@
-import BlockStores
+import Extents
 import LacunaTestSupport
 
 /// A run map beside what it must hold: one value or gap for each cell, in a plain array.
