@@ -97,12 +97,7 @@ final class DiskStore: Sendable {
 
   /// Merges what is left in the journal.
   func close() throws(LacunaError) {
-    do {
-      try engine.close()
-    } catch {
-      // A store that is only read has nothing to merge, and the engine refuses to.
-      if !isReadOnly { throw LacunaError(error) }
-    }
+    try onDisk { () throws(ExtentFSError) in try engine.close() }
   }
 }
 

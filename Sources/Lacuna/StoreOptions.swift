@@ -71,6 +71,10 @@ public struct StoreOptions: Sendable {
   /// store was opened, of which ``Store/warnings`` has the sum.
   public var reportsDetail: @Sendable (String) -> Void = { _ in }
 
+  /// Hears, in one line and once, of the failure after which the store refuses changes until it is opened again. As above; locks of the
+  /// engine are held.
+  public var reportsFailure: @Sendable (String) -> Void = { _ in }
+
   /// Begins to end the process that serves the store, and returns before it ends, with the number of the last process to end; nil
   /// where nothing is served. On any thread.
   public var endServing: (@Sendable () throws(LacunaError) -> Int32)?

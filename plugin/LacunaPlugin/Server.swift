@@ -47,6 +47,7 @@ final class Server: Sendable {
     var (options, choice) = try configuration.complete()
     ClientLimit.prepare(for: configuration.clientCountMax)
     options.reportsDamage = { warn($0) }
+    options.reportsFailure = { warn($0) }
     options.endServing = { () throws(LacunaError) in try Ending.begin() }
     options.reportsDetail = { debug($0) }
     options.reportsLackOfRoom = { warn($0) }

@@ -109,7 +109,7 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     do throws(ExtentFSError) {
       try openRun.returnRest()
     } catch {
-      engine.journal.fail("blocks could not be set free: \(error)")
+      engine.health.fail(.freeing, error)
     }
   }
 

@@ -33,7 +33,7 @@ extension Engine {
         do throws(ExtentFSError) {
           return try self.lookForWork(&rhythm)
         } catch {
-          if error.isLackOfSpace, self.journal.isUsable { return self.waitForRoom(&rhythm, error) }
+          if error.isLackOfSpace, self.health.isWritable { return self.waitForRoom(&rhythm, error) }
           // Where the store cannot go on, the journal knows why, and tells every writer (invariant 4).
           return Checkpointer.Sleep(milliseconds: rhythm.seconds * 1000, isDeep: false)
         }

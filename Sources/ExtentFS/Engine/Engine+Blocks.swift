@@ -25,7 +25,7 @@ extension Engine {
   ///
   /// The caller calls `DiskVolume.endPromise` when it has mapped the blocks, or has given them back.
   func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> TakenRun {
-    try journal.requireUsable()
+    try health.requireWritable()
     let count = min(blocks.length, Self.recordBlocksMax)
     var deadline: ContinuousClock.Instant?
     var attempt = 0

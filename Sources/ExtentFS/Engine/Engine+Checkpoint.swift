@@ -32,7 +32,7 @@ extension Engine {
   /// Runs a checkpoint, unless one that ended meanwhile has made it needless.
   func checkpoint(if isNeeded: () -> Bool) throws(ExtentFSError) {
     try checkpoints.withLock { () throws(ExtentFSError) in
-      try journal.requireUsable()
+      try health.requireWritable()
       guard isNeeded() else { return }
       try requireCheckpointRoom()
       try write(CheckpointPlan(makeCatalogEditor()), evenIfUnchanged: false)
@@ -44,7 +44,7 @@ extension Engine {
     _ prepare: (inout CheckpointPlan<Device>) throws(ExtentFSError) -> Result
   ) throws(ExtentFSError) -> Result {
     try checkpoints.withLock { () throws(ExtentFSError) in
-      try journal.requireUsable()
+      try health.requireWritable()
       try requireCheckpointRoom()
       var plan = CheckpointPlan(makeCatalogEditor())
       defer { letGo(of: plan.held) }
@@ -184,7 +184,7 @@ extension Engine {
     do throws(ExtentFSError) {
       try device.writeSuperblock(superblock, slot: slot)
     } catch {
-      if !device.isUntouched(slot: slot, by: superblock) { journal.fail("writing the superblock failed: \(error)") }
+      if !device.isUntouched(slot: slot, by: superblock) { health.fail(.superblock, error) }
       throw error
     }
   }

@@ -5,9 +5,6 @@ extension Engine {
   /// Makes everything durable that completed before this call, on all volumes: at most one sync of the device.
   package func commit() throws(ExtentFSError) { try commits.commit() }
 
-  /// - Throws: `.failed` where the store refuses changes until it is opened again.
-  package func requireUsable() throws(ExtentFSError) { try journal.requireUsable() }
-
   /// Waits until the journal has room: runs a checkpoint, unless one that another thread ran has made room meanwhile.
   func waitForJournalRoom() throws(ExtentFSError) {
     try checkpoint { self.journal.usedByteCount > self.journal.byteCount / 2 }
@@ -16,12 +13,11 @@ extension Engine {
   /// Ends the engine: merges what is left. No other call may follow, nor be running.
   package func close() throws(ExtentFSError) {
     checkpointer.stop()
-    let failure: ExtentFSError?
-    do throws(ExtentFSError) {
-      try checkpoint()
-      failure = nil
-    } catch {
-      failure = error
+    var failure: ExtentFSError?
+    // One that may only be read has nothing to merge.
+    if case .readOnly = health.mode {
+    } else {
+      do throws(ExtentFSError) { try checkpoint() } catch { failure = error }
     }
     for volume in letGoOfVolumes() { try volume.openRun.returnRest() }
     if let failure { throw failure }

@@ -80,7 +80,7 @@ extension Engine {
     try completeDeletions()
     guard state.withLock({ !$0.deletions.waiting.isEmpty }) else { return false }
     return try checkpoints.withLock { () throws(ExtentFSError) in
-      try journal.requireUsable()
+      try health.requireWritable()
       var plan = CheckpointPlan(makeCatalogEditor())
       try requireCheckpointRoom()
       let turn = try nextDeletions(plan.catalog)

@@ -22,7 +22,7 @@ extension Engine {
     try record.set(attributes, blockSize)
     try requireRoom()
     return try checkpoints.withLock { () throws(ExtentFSError) in
-      try journal.requireUsable()
+      try health.requireWritable()
       try requireCheckpointRoom()
       try keepRoom()
       let plan = CheckpointPlan(makeCatalogEditor())

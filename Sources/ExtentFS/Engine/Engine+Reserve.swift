@@ -87,7 +87,7 @@ extension Engine {
   ///
   /// - Throws: `.outOfSpace` where there is not, also after a checkpoint.
   func requireRoom() throws(ExtentFSError) {
-    try journal.requireUsable()
+    try health.requireWritable()
     if try hasRoomForSharing() { return }
     try checkpoint()
     try keepRoom()
@@ -180,7 +180,7 @@ extension Engine {
   /// Makes room for more changes: raises the reserve, or where there is too little free for that, runs a checkpoint. To be
   /// called where the budget is used up, without any lock.
   func extendEditBudget() throws(ExtentFSError) {
-    try journal.requireUsable()
+    try health.requireWritable()
     let isRaised = try raiseReserve { budget in
       guard isEditBudgetUsedUp else { return .raised }
       let count = max(2 * (editCount.load(ordering: .relaxed) - budget.merged), Self.editCountMin)

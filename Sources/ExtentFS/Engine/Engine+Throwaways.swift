@@ -14,7 +14,7 @@ extension Engine {
   package func makeThrowaway(of name: String) throws(ExtentFSError) -> DiskVolume<Device> {
     try requireRoom()
     return try checkpoints.withLock { () throws(ExtentFSError) in
-      try journal.requireUsable()
+      try health.requireWritable()
       try keepRoom()
       let (inode, _) = try makeCatalogEditor().find(existing: name)
       if state.withLock({ $0.volumes[inode]?.volume.current.load(ordering: .acquiring).active.isEmpty == false }) {

@@ -19,8 +19,8 @@ extension Engine {
     _ frozen: [FrozenVolume<Device>], _ plan: CheckpointPlan<Device>, _ writer: CheckpointWriter<Device>,
     after error: ExtentFSError
   ) throws(ExtentFSError) {
-    guard error.isLackOfSpace, !writer.hasCarried, journal.isUsable else {
-      return journal.fail("a checkpoint failed: \(error)")
+    guard error.isLackOfSpace, !writer.hasCarried, health.isWritable else {
+      return health.fail(.checkpoint, error)
     }
     space.didFail()
     checksums.didFail()
@@ -28,7 +28,7 @@ extension Engine {
       // Marked as written, so that the host gets them back.
       for run in writer.allocated { try space.reuse(run) }
     } catch {
-      journal.fail("a checkpoint could not be taken back: \(error)")
+      health.fail(.undo, error)
       throw error
     }
     let held = Set(plan.held.map(\.inode))

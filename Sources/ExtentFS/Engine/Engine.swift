@@ -23,6 +23,8 @@ package struct EngineOptions: Sendable {
   package var reportsDamage: @Sendable (Damage) -> Void = { _ in }
   /// Hears, in one line each, what is too much for those who did not ask for it: each record that recovery leaves out.
   package var reportsDetail: @Sendable (String) -> Void = { _ in }
+  /// Hears of the failure after which the store refuses changes; see ``EngineHealth``.
+  package var reportsFailure: @Sendable (EngineFailure) -> Void = { _ in }
   /// Hears of work in the background that found no room, and with nil when there is some again.
   package var reportsLackOfRoom: @Sendable (ExtentFSError?) -> Void = { _ in }
   /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
@@ -52,6 +54,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
   let space: SpaceMap<Device>
   let checksums: ChecksumTable<Device>
   let spaceRoot: Locked<TreeRoot>
+  package let health: EngineHealth
   let journal: JournalRing<Device>
   let commits: GroupCommit<Device>
   let checkpoints = Lock()
@@ -112,6 +115,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
     space = parts.space
     checksums = parts.checksums
     spaceRoot = parts.spaceRoot
+    health = parts.health
     journal = parts.journal
     damage = parts.damage
     strayChanges = parts.strayChanges
@@ -119,7 +123,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
     carryByteCountMax = ManagedAtomic(parts.carryByteCountMax)
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space
-    let journal = parts.journal
+    let health = parts.health
     let held = heldBlockCount
     let epoch = Epoch { runs in
       held.wrappingDecrement(by: runs.reduce(0) { $0 &+ $1.count }, ordering: .relaxed)
@@ -127,7 +131,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
         for run in runs { try space.reuse(run) }
       } catch {
         // The space map contradicts itself. Nothing is lost yet, and nothing more is written.
-        journal.fail("blocks could not be set free: \(error)")
+        health.fail(.freeing, error)
       }
     }
     state = Locked(State(superblock: parts.superblock, slot: parts.slot, epoch: epoch))
@@ -152,6 +156,7 @@ struct EngineParts<Device: BlockDevice> {
   var checksums: ChecksumTable<Device>
   /// The durable space tree, where the groups' records are looked up.
   var spaceRoot: Locked<TreeRoot>
+  var health: EngineHealth
   var journal: JournalRing<Device>
   var damage: DamageRegister
   var strayChanges: [UInt64: Delta]

@@ -247,12 +247,13 @@ struct Recovery<Device: BlockDevice> {
     journalAt start: JournalPosition, epoch: UInt64, carryByteCountMax: UInt64
   ) throws(ExtentFSError) -> EngineParts<Device> {
     let identity = JournalIdentity(storeTag: superblock.uuid.tag, epoch: epoch)
+    let health = EngineHealth(reportsFailure: options.reportsFailure)
     return EngineParts(
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
-      spaceRoot: spaceRoot,
+      spaceRoot: spaceRoot, health: health,
       journal: try JournalRing(
         device: device, region: region, identity: identity, start: start, mapping: mapping,
-        keptByteCount: superblock.geometry.keptJournalByteCount),
+        keptByteCount: superblock.geometry.keptJournalByteCount, health: health),
       damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.delta),
       mergesJournal: !readOnly, carryByteCountMax: carryByteCountMax)
   }
@@ -363,7 +364,7 @@ extension Engine {
         throw error
       }
     }
-    if purpose != .writing { engine.journal.fail("the store was opened for reading only") }
+    if purpose != .writing { engine.health.becomeReadOnly() }
     return (engine, recovery.warnings)
   }
 }

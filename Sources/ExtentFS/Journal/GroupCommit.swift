@@ -11,6 +11,7 @@ package import Devices
 package final class GroupCommit<Device: BlockDevice>: Sendable {
   private let device: Device
   private let ring: JournalRing<Device>
+  private let health: EngineHealth
   private let monitor: Monitor<State>
 
   private struct State {
@@ -19,8 +20,6 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
     var begunCount: UInt64 = 0
     var completedCount: UInt64 = 0
     var durableSequence: UInt64 = 0
-    /// Why no sync will succeed any more.
-    var failure: String?
   }
 
   private let requests = ManagedAtomic<UInt64>(0)
@@ -31,6 +30,7 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
   package init(device: Device, ring: JournalRing<Device>) {
     self.device = device
     self.ring = ring
+    health = ring.health
     monitor = Monitor(State())
   }
 
@@ -49,7 +49,7 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
   ///
   /// - Throws: as for `commit()`.
   package func commit(through sequence: UInt64) throws(ExtentFSError) {
-    try ring.requireUsable()
+    try health.requireWritable()
     try sync { $0.durableSequence >= sequence }
   }
 
@@ -57,7 +57,7 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
   ///
   /// - Throws: as for `commit()`.
   package func barrier() throws(ExtentFSError) {
-    try ring.requireUsable()
+    try health.requireWritable()
     var ticket: UInt64?
     try sync { state in
       // A sync that runs already began too early.
@@ -72,8 +72,8 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
 
   private func sync(unless isServed: (State) -> Bool) throws(ExtentFSError) {
     let role: Role = try monitor.wait { state throws(ExtentFSError) in
-      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
       if isServed(state) { return .served }
+      try health.requireWritable()
       if state.isSyncing { return nil }
       state.isSyncing = true
       state.begunCount += 1
@@ -83,12 +83,9 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
     let outcome = syncDevice()
     monitor.change { state in
       state.isSyncing = false
-      switch outcome {
-      case .success(let sequence):
+      if case .success(let sequence) = outcome {
         state.completedCount += 1
         state.durableSequence = sequence
-      case .failure(let error):
-        state.failure = "making data durable failed earlier: \(error)"
       }
     }
     _ = try outcome.get()
@@ -99,7 +96,7 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
     do throws(ExtentFSError) {
       let sequence = try ring.beginSync()
       do throws(DeviceError) { try device.sync() } catch {
-        ring.fail("making data durable failed earlier: \(error)")
+        health.fail(.sync, ExtentFSError(error))
         throw ExtentFSError(error)
       }
       ring.endSync(through: sequence)

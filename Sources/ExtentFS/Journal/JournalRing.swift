@@ -28,8 +28,7 @@ package import Devices
   private let keptBlockCount: UInt64
   private let state: Locked<State>
   private let publishedUsedByteCount: ManagedAtomic<UInt64>
-  /// Whether the state has a failure, for those who look without the lock.
-  private let hasFailed = ManagedAtomic(false)
+  let health: EngineHealth
 
   private struct State {
     var space: JournalSpace
@@ -46,8 +45,6 @@ package import Devices
     /// How many bytes were written, and how many of them were stored in the mapping.
     var writtenByteCount: UInt64 = 0
     var mappedByteCount: UInt64 = 0
-    /// Why nothing may be written any more.
-    var failure: String?
   }
 
   /// Blocks that only a commit marker may take, besides the one that nothing takes.
@@ -60,10 +57,11 @@ package import Devices
   /// - Parameters:
   ///   - mapping: the region as memory, where the device has that; records are then stored there.
   ///   - keptByteCount: how much of it is kept for records that are carried along.
+  ///   - health: whether anything may be written, which a failed write here ends.
   /// - Throws: `.damaged` where region or start are none.
   package init(
     device: Device, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition,
-    mapping: MappedRange? = nil, keptByteCount: UInt64 = 0
+    mapping: MappedRange? = nil, keptByteCount: UInt64 = 0, health: EngineHealth
   ) throws(ExtentFSError) {
     try Self.check(region: region, start: start, on: device)
     keptBlockCount = keptByteCount / JournalFormat.blockByteCount
@@ -71,6 +69,7 @@ package import Devices
     self.region = region
     self.identity = identity
     self.mapping = mapping
+    self.health = health
     unsafe image = .allocate(byteCount: Self.imageByteCount, alignment: Int(JournalFormat.blockByteCount))
     state = Locked(
       State(
@@ -116,7 +115,7 @@ extension JournalRing {
   ///   - checksums: the CRC-32C of each block; at most `JournalFormat.mapBlockCountMax`, at least one.
   ///   - isCarried: whether it may take the room that is kept for what is carried along.
   /// - Returns: the record's number; nil where the ring is full, and then a checkpoint makes room.
-  /// - Throws: `.device` where the device failed just now, `.failed` ever after; but where that was for a lack of room
+  /// - Throws: `.device` where the device failed just now, `.failed` ever after; `.readOnly`; but where that was for a lack of room
   ///   (`isLackOfSpace`), nothing has happened, and it may be tried again.
   package func appendMap(
     inode: UInt64, logical: UInt64, physical: UInt64, checksums: UnsafeBufferPointer<UInt32>, isCarried: Bool = false
@@ -170,7 +169,7 @@ extension JournalRing {
     _ kind: JournalFormat.Kind, _ recordByteCount: Int, isCarried: Bool, _ putBody: (JournalRecordBuilder) -> Void
   ) throws(ExtentFSError) -> UInt64? {
     try state.withLock { state throws(ExtentFSError) in
-      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
+      try health.requireWritable()
       let kept = kind == .commitMarker ? 0 : Self.markerBlockCount + (isCarried ? 0 : keptBlockCount)
       guard let place = state.space.place(recordByteCount, leaving: 1 + kept) else { return nil }
       let sequence = state.nextSequence
@@ -211,7 +210,7 @@ extension JournalRing {
       let isNothing =
         unsafe error.isLackOfSpace
         && isMissing(UnsafeRawBufferPointer(start: image, count: recordByteCount), at: place.offset)
-      if !isNothing { fail("writing the journal failed earlier: \(error)", &state) }
+      if !isNothing { health.fail(.journal, ExtentFSError(error)) }
       throw ExtentFSError(error)
     }
   }
@@ -253,33 +252,10 @@ extension JournalRing {
     precondition(isInside, "the tail moves forward to a position that cut() returned")
   }
 
-  /// Whether anything may still be written.
-  var isUsable: Bool { !hasFailed.load(ordering: .relaxed) }
-
-  /// Throws `.failed` where nothing may be written any more.
-  @inline(__always)
-  package func requireUsable() throws(ExtentFSError) {
-    // Orders nothing else: what has failed stays so, and an append looks again under the lock.
-    guard hasFailed.load(ordering: .relaxed) else { return }
-    try state.withLock { state throws(ExtentFSError) in
-      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
-    }
-  }
-
-  /// Refuses every later record; the first reason given stays.
-  package func fail(_ reason: String) {
-    state.withLock { fail(reason, &$0) }
-  }
-
-  private func fail(_ reason: String, _ state: inout State) {
-    if state.failure == nil { state.failure = reason }
-    hasFailed.store(true, ordering: .relaxed)
-  }
-
   /// Begins a sync: later records go into a fresh block. Returns the number of the last record that it will cover.
   func beginSync() throws(ExtentFSError) -> UInt64 {
     try state.withLock { state throws(ExtentFSError) in
-      if let failure = state.failure { throw ExtentFSError(.failed, failure) }
+      try health.requireWritable()
       state.space.closeBlock()
       return state.nextSequence - 1
     }

@@ -43,7 +43,7 @@ extension GetDeletions {
     // Nothing is given back any more where the store has failed, and for now where there is no room for the checkpoint that does it.
     if !store.isReadOnly {
       try onDisk { () throws(ExtentFSError) in
-        try store.engine.requireUsable()
+        try store.engine.health.requireWritable()
         if let lack = store.engine.lackOfRoom { throw lack }
       }
     }

@@ -120,7 +120,7 @@ import Testing
       try Store.read(try Self.open(carrier.index, engine), carrier.index, contents, &outcome)
       try check(outcome.unreadable.isDisjoint(with: carrier.made.journaled), "point \(point): \(outcome)")
       try check(isMended == outcome.unreadable.isEmpty, "point \(point): \(outcome)")
-      try engine.journal.requireUsable()
+      try engine.health.requireWritable()
       engine.letGoOfVolumes()
       let (again, _) = try Self.open(crashed.image)
       try Store.read(try Self.open(carrier.index, again), carrier.index, contents, &outcome)
@@ -166,7 +166,7 @@ import Testing
         engine, volume, carrier.other, count % Store.blockCount, UInt8(truncatingIfNeeded: count / 7), &contents)
       if engine.journal.usedByteCount > most { (most, full) = (engine.journal.usedByteCount, device.image) }
     }
-    try engine.journal.requireUsable()
+    try engine.health.requireWritable()
     engine.letGoOfVolumes()
     let (again, _) = try Self.open(try #require(full))
     var outcome = Store.Outcome()
@@ -198,7 +198,7 @@ import Testing
     // Others are copied as ever, and the names are free.
     try engine.snapshot([("v0", "v0@x")], createdSeconds: 0)
     try engine.clone("v0@x", as: "copy", createdSeconds: 0)
-    try engine.journal.requireUsable()
+    try engine.health.requireWritable()
   }
 
   @Test func `a snapshot that finds the damage is refused, and its checkpoint is done`() throws {
@@ -215,7 +215,7 @@ import Testing
     }
     let pairs = (0..<Store.volumeCount).map { (volume: Store.name($0), snapshot: "\(Store.name($0))@new") }
     #expect(Self.code { try engine.snapshot(pairs, createdSeconds: 0) } == .damaged)
-    try engine.journal.requireUsable()
+    try engine.health.requireWritable()
     let isThere = try engine.volumeRecords().contains { $0.record.name.hasSuffix("@new") }
     #expect(!isThere)
     for index in 0..<Store.volumeCount {
@@ -364,7 +364,7 @@ import Testing
       try engine.checkpoint()
     }
     #expect(damagedCount == 1)
-    try engine.journal.requireUsable()
+    try engine.health.requireWritable()
     engine.letGoOfVolumes()
     device.failAll()
     let error = #expect(throws: ExtentFSError.self) { _ = try Engine.open(device, Store.options()) }

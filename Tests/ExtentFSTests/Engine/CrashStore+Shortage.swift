@@ -38,7 +38,7 @@ extension FaultStore<FaultyDevice<CrashDevice>> {
       device.setHost(nil)
       try reopen()
     }
-    try engine.requireUsable()
+    try engine.health.requireWritable()
   }
 }
 

@@ -205,7 +205,7 @@ import Testing
         return
       }
       count += 1
-      do { try store.engine.requireUsable() } catch {
+      do { try store.engine.health.requireWritable() } catch {
         // Half of a superblock is there, which must not become a whole one later. Nothing else is final.
         guard "\(error)".contains("writing the superblock") else { throw CheckFailure("\(what): \(error)") }
         try store.checkOpenedAnew(what)

@@ -155,7 +155,7 @@ private struct Fixture: Sendable {
     try [UInt8](repeating: 0x5A, count: 1024).withUnsafeBytes { try store.device.write($0, at: block << 10) }
     let engine = try Engine.open(store.device, store.options).engine
     _ = try? engine.dropDeleted()
-    try engine.journal.requireUsable()
+    try engine.health.requireWritable()
     let again = try #require(try engine.openVolume(named: "other"))
     try store.write(again, 2, 0)
     engine.letGoOfVolumes()
@@ -207,7 +207,7 @@ private struct Fixture: Sendable {
       } catch {
         guard error.code == .outOfSpace else { throw error }
       }
-      do { try store.engine.journal.requireUsable() } catch {
+      do { try store.engine.health.requireWritable() } catch {
         Issue.record("after \(block / 2) checkpoints: \(error)")
         break
       }
@@ -230,7 +230,7 @@ private struct Fixture: Sendable {
     }
     try volume.discard(in: 0..<UInt64(blockByteCount))
     do throws(ExtentFSError) { try store.engine.checkpoint() } catch { #expect(error.code == .outOfSpace) }
-    try store.engine.journal.requireUsable()
+    try store.engine.health.requireWritable()
   }
 
   @Test func `what space a volume has is counted in no more steps than there are nodes, whatever its tree`() throws {

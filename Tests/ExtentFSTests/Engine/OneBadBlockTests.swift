@@ -288,7 +288,7 @@ import Testing
       try engine.checkpoint()
       _ = try use(engine, round + 10, &contents)
       try engine.checkpoint()
-      try engine.journal.requireUsable()
+      try engine.health.requireWritable()
       let others = outcomes.count { $0.isWhole }
       switch block.kind {
       case "names 0", "names 1", "shared 0", "shared 1", "bitmap":

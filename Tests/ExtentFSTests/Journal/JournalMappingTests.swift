@@ -16,7 +16,7 @@ import Testing
       let mapping = try #require(device.map(ringRegion))
       let ring = try JournalRing(
         device: device, region: ringRegion, identity: testIdentity, start: JournalPosition(offset: 0, sequence: 1),
-        mapping: mapping)
+        mapping: mapping, health: EngineHealth())
       try body(ring, device, path)
     }
   }

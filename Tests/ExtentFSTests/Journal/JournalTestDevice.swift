@@ -107,7 +107,8 @@ func makeRing(
   _ device: JournalTestDevice, _ identity: JournalIdentity = testIdentity, at offset: UInt64 = 0, sequence: UInt64 = 1
 ) throws -> TestRing {
   try TestRing(
-    device: device, region: ringRegion, identity: identity, start: JournalPosition(offset: offset, sequence: sequence))
+    device: device, region: ringRegion, identity: identity, start: JournalPosition(offset: offset, sequence: sequence),
+    health: EngineHealth())
 }
 
 extension JournalRing {
