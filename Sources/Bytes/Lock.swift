@@ -22,6 +22,13 @@ public final class Lock: Sendable {
     defer { mutex.unlock() }
     return try body()
   }
+
+  /// Runs `body` with the lock held, unless somebody holds it: nil then.
+  public func withLockIfFree<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
+    guard mutex.tryLock() else { return nil }
+    defer { mutex.unlock() }
+    return try body()
+  }
 }
 
 /// A mutual exclusion lock with the state it guards.
@@ -75,8 +82,9 @@ extension Locked {
     precondition(status == 0, "pthread_mutex_init failed with errno \(status)")
   }
 
-  // Safe, all three: the mutex is initialised, and its owner destroys it last.
+  // Safe, all four: the mutex is initialised, and its owner destroys it last.
   func lock() { unsafe pthread_mutex_lock(mutex) }
+  func tryLock() -> Bool { unsafe pthread_mutex_trylock(mutex) == 0 }
   func unlock() { unsafe pthread_mutex_unlock(mutex) }
   func destroy() {
     unsafe pthread_mutex_destroy(mutex)

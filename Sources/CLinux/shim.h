@@ -52,19 +52,13 @@ static inline int lacuna_accept4(int listener, struct sockaddr *address, socklen
   return accept4(listener, address, length, flags);
 }
 
-// getsockopt(2), SO_PEERCRED, whose structure is shown only with _GNU_SOURCE: the user of the process at the other end of a Unix
-// socket, of a listening one where that end has not been accepted.
-static inline int lacuna_peerUser(int socket, uid_t *user) {
-  struct {
-    pid_t pid;
-    uid_t uid;
-    gid_t gid;
-  } peer;
-  socklen_t length = sizeof peer;
-  int status = getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length);
-  if (status == 0) *user = peer.uid;
-  return status;
-}
+// unix(7): who is at the other end of a socket. The structure is shown only with _GNU_SOURCE.
+struct lacuna_ucred {
+  pid_t pid;
+  uid_t uid;
+  gid_t gid;
+};
+static const int lacuna_SO_PEERCRED = SO_PEERCRED;
 
 // fork(2), which Swift's Glibc module calls unavailable. Only for a process with one thread.
 static inline pid_t lacuna_fork(void) { return fork(); }

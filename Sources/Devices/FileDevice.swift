@@ -110,6 +110,16 @@ public final class FileDevice: BlockDevice {
     try? descriptor.close()
   }
 
+  /// The user whom the file belongs to now; nil where that cannot be told.
+  public var owner: UInt32? { try? FileStatus(of: descriptor).owner }
+
+  /// Which file it is, whatever its name is: the device that it is on, and its inode there; of a block device, its own number and 0.
+  /// Nil where that cannot be told.
+  public var fileNumber: (device: UInt64, inode: UInt64)? {
+    guard let status = try? FileStatus(of: descriptor) else { return nil }
+    return isBlockDevice ? (status.ownDevice, 0) : (status.device, status.inode)
+  }
+
   /// The file's or block device's length in bytes.
   public var byteCount: UInt64 { currentByteCount.load(ordering: .acquiring) }
 

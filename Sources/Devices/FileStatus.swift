@@ -16,6 +16,10 @@ struct FileStatus {
   var inode: UInt64
   /// The length of a regular file in bytes.
   var byteCount: UInt64
+  /// The number of a device, where the file is one.
+  var ownDevice: UInt64
+  /// The user whom it belongs to.
+  var owner: UInt32
 
   /// The status of an open file. See fstat(2).
   init(of descriptor: FileDescriptor) throws(Errno) {
@@ -45,6 +49,8 @@ struct FileStatus {
     device = UInt64(status.st_dev)
     inode = UInt64(status.st_ino)
     byteCount = UInt64(clamping: status.st_size)
+    owner = status.st_uid
+    ownDevice = UInt64(status.st_rdev)
   }
 
   /// Whether both are the same file.

@@ -43,6 +43,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case olderSuperblock
     /// Nobody answers on the control socket, or not in time.
     case unreachable
+    /// Somebody else listens on the control socket, or has it in the way.
+    case untrusted
     /// What came over the control socket is no request, or no answer.
     case invalidRequest
     /// The device below failed, with this errno.
@@ -82,6 +84,7 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case .notAStore, .newerFormat: EINVAL
     case .readOnlyFormat, .olderSuperblock: EROFS
     case .unreachable: ECONNREFUSED
+    case .untrusted: EACCES
     case .invalidRequest: EPROTO
     case .deviceFailed(let errno): errno
     case .internalFailure: EIO

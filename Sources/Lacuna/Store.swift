@@ -91,6 +91,20 @@ public final class Store: Sendable {
     }
   }
 
+  /// The user whom the store's file belongs to now; nil of one in memory, or where that cannot be told.
+  var owner: UInt32? {
+    switch contents {
+    case .memory: nil
+    case .disk(let store): store.device.owner
+    }
+  }
+
+  /// Which file it is in; nil of one in memory.
+  var fileNumber: Hello.FileNumber? {
+    guard case .disk(let store) = contents, let number = store.device.fileNumber else { return nil }
+    return Hello.FileNumber(device: number.device, inode: number.inode)
+  }
+
   /// Says that this process answers others about the store from now on.
   func noteServing() {
     if case .disk(let store) = contents { store.isServing.withLock { $0 = true } }

@@ -26,11 +26,11 @@ struct StoreOpening {
 
   /// Opens the store, or makes it; with its volume.
   static func open(_ path: FilePath, _ options: StoreOptions) throws(LacunaError) -> OpenedStore {
-    var attemptCount = 0
+    var attemptCount = 1
     var refusal: LacunaError?
     var mergesJournal = options.mergesJournal
+    var wait: LockWait?
     while true {
-      attemptCount += 1
       do throws(LacunaError) {
         let opening = try StoreOpening(
           at: path, options, refusingWriting: refusal, reading: mergesJournal ? .scratch : .readOnly)
@@ -51,8 +51,15 @@ struct StoreOpening {
         }
         return try opening.finish(engine, warnings)
       } catch {
+        if error.code == .inUse, options.waitsForLock {
+          let current = wait ?? LockWait(forStore: path.string)
+          wait = current
+          guard current.pause() else { throw current.failure }
+          continue
+        }
         // Another process that made the same store at the same time was first: its store is there, and is opened.
         guard error.code == .deviceFailed(errno: EEXIST), attemptCount < 10 else { throw error }
+        attemptCount += 1
       }
     }
   }
@@ -279,11 +286,7 @@ struct StoreOpening {
   }
 
   private static func failure(_ error: DeviceError, _ path: FilePath) -> LacunaError {
-    guard error.operation == .lock else { return LacunaError(error) }
-    if let holder = LockHolder.find(of: path) { return LacunaError(.inUse, "\(path) is in use by process \(holder)") }
-    // Of the operation `lock`, only a block device that something else claims.
-    let claimed = error.errno == EBUSY ? ": it is mounted, or held by LVM, RAID, swap or a program" : ""
-    return LacunaError(.inUse, "\(path) is in use\(claimed)")
+    error.operation == .lock ? LacunaError(.inUse, "\(path) is in use") : LacunaError(error)
   }
 }
 

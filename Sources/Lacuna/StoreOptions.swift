@@ -27,6 +27,9 @@ public struct StoreOptions: Sendable {
   /// Whether the volume is looked for, and made where it is not there. False to open a store, or to make an empty one, without
   /// a thought for its volumes; `volumeName` and `byteCount` then mean nothing.
   public var makesVolume = true
+  /// Whether to wait some seconds for a store that is in use, where that may be over soon. False to be told at once, and not by whom:
+  /// see ``LockWait``.
+  public var waitsForLock = true
   /// Whether to write to a store whose newest superblock may be lost, by going on from the one before; see `lacuna recover`.
   public var acceptsOlderSuperblock = false
   /// Whether a store that is there is opened for reading only, so that not a byte of it changes; nothing is made then.

@@ -54,15 +54,20 @@ public enum StorePlace: Sendable, Hashable {
   ///
   /// - Parameter followsLinks: whether a file is looked for behind symbolic links; a block device always is.
   public static func companion(ofStore store: String, suffix: String, followsLinks: Bool = false) -> String {
-    let real = ControlCalls.realPath(store)
-    guard let real, kind(real) == S_IFBLK else { return (followsLinks ? real ?? store : store) + suffix }
-    let name = real.hasPrefix("/dev/") ? real.dropFirst(5) : real.dropFirst()
+    guard let file = FoundFile(at: store) else { return store + suffix }
+    return file.isBlockDevice || followsLinks ? companion(of: file, suffix: suffix) : store + suffix
+  }
+
+  /// The same for a store that was found, beside which a file is, whatever links led to it.
+  public static func companion(of file: FoundFile, suffix: String) -> String {
+    guard file.isBlockDevice else { return file.path + suffix }
+    let name = file.path.hasPrefix("/dev/") ? file.path.dropFirst(5) : file.path.dropFirst()
     return "\(runtimeFolder)/dev/\(name.replacing("/", with: "!"))\(suffix)"
   }
 
   /// Makes the folder of such files, for this user alone, where it is one for block devices and is not there.
   public static func makeFolder(forStore store: String) throws(LacunaError) {
-    guard let real = ControlCalls.realPath(store), kind(real) == S_IFBLK else { return }
+    guard FoundFile(at: store)?.isBlockDevice == true else { return }
     // The outer one may have sockets of systemd's, for other users.
     for (folder, mode) in [(runtimeFolder, 0o755 as mode_t), ("\(runtimeFolder)/dev", 0o700)] {
       if unsafe mkdir(folder, mode) == 0 {

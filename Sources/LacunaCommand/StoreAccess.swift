@@ -30,24 +30,30 @@ struct StoreAccess {
   ///   - control: the control socket of the process that serves it; nil to look whether one does.
   init(_ path: String, for purpose: StorePurpose, control: String?, progress: ProgressStyle) throws {
     self.progress = progress
+    let file = FoundFile(at: path)
     if let control {
-      way = .served(try Self.connect(control, store: path))
+      way = .served(try Self.connect(control, store: path, file))
       return
     }
-    var attemptCount = 0
+    var wait: LockWait?
     while true {
       do throws(LacunaError) {
         way = .opened(try Self.open(path, for: purpose))
         return
       } catch {
         guard error.code == .inUse else { throw error.whenOpening(path) }
-        attemptCount += 1
-        if attemptCount <= Self.attemptsMax(error) {
-          usleep(20_000)
-          continue
+        let reason: LacunaError
+        do throws(LacunaError) {
+          way = .served(try Self.findServer(of: path, file))
+          return
+        } catch {
+          guard error.code == .unreachable else { throw error }
+          reason = error
         }
-        way = .served(try Self.findServer(of: path, inUse: error))
-        return
+        // Another run of this program, which has no socket, ends by itself; a server may just have gone, or be about to come.
+        let current = wait ?? LockWait(forStore: path)
+        wait = current
+        guard current.pause() else { throw Self.failure(current, reason) }
       }
     }
   }
@@ -61,13 +67,6 @@ struct StoreAccess {
       guard error.code == .inUse else { throw error }
       way = .served(try ControlClient(ownServerAt: ControlSocket.path(forStore: path)))
     }
-  }
-
-  /// How often a store in use is tried again, every 20 ms, before its server is looked for: some ten seconds where another run
-  /// of this program has it open, which has no socket; a second where nobody is seen to, since that one may just have gone.
-  private static func attemptsMax(_ inUse: LacunaError) -> Int {
-    if inUse.description.contains(" (lacuna)") { return 500 }
-    return inUse.description.contains(" by process ") ? 0 : 50
   }
 
   /// What the user should know about how the store was found; a server has told its own user.
@@ -113,6 +112,7 @@ struct StoreAccess {
   private static func open(_ path: String, for purpose: StorePurpose) throws(LacunaError) -> Store {
     var options = StoreOptions()
     options.path = StoreFile.absolute(path)
+    options.waitsForLock = false
     options.createsMissing = false
     options.makesVolume = false
     let changes = purpose == .writing || purpose == .recovering
@@ -128,10 +128,11 @@ struct StoreAccess {
     return store
   }
 
-  private static func connect(_ socket: String, store: String) throws -> ControlClient {
+  private static func connect(_ socket: String, store: String, _ file: FoundFile?) throws -> ControlClient {
     do throws(LacunaError) {
-      return try ControlClient(path: socket)
+      return try ControlClient(path: socket, store: file)
     } catch {
+      guard error.code == .unreachable else { throw error }
       throw LacunaError(
         error.code,
         "\(error.description); --control takes the control socket of the process that serves \(store), "
@@ -139,16 +140,18 @@ struct StoreAccess {
     }
   }
 
-  private static func findServer(of path: String, inUse: LacunaError) throws -> ControlClient {
-    let socket = ControlSocket.path(forStore: path)
-    do throws(LacunaError) {
-      return try ControlClient(path: socket)
-    } catch {
-      throw LacunaError(
-        .inUse,
-        "\(inUse.description), which does not answer on \(socket) (control=off, control= with another path, or was the "
-          + "store moved while it was served?); give its socket with --control, or end that process")
-    }
+  private static func findServer(of path: String, _ file: FoundFile?) throws(LacunaError) -> ControlClient {
+    try ControlClient(path: file.map(ControlSocket.path(for:)) ?? ControlSocket.path(forStore: path), store: file)
+  }
+
+  /// That a store stayed in use, and its server is not to be had.
+  private static func failure(_ wait: LockWait, _ reason: LacunaError) -> LacunaError {
+    let advice =
+      wait.holder.map { $0.isSameProgram } == true
+      ? ""
+      : "; give its server's socket with --control (it may have control=off or another path, or the store was moved while it was served), "
+        + "or end that process"
+    return LacunaError(.inUse, "\(wait.failure.description), and \(reason.description)\(advice)")
   }
 }
 

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Lacuna
 
 /// What can be known of a store without opening it.
 enum StoreFile {
@@ -11,9 +12,6 @@ enum StoreFile {
 
   /// The same path from the root on, symbolic links followed, as a server says it; as it is where nothing is there.
   static func absolute(_ path: String) -> String {
-    guard let real = unsafe realpath(path, nil) else { return path }
-    defer { unsafe free(real) }
-    // Safe: realpath allocated it, with a NUL at its end.
-    return unsafe String(cString: real)
+    FoundFile(at: path)?.path ?? path
   }
 }

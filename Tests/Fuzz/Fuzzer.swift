@@ -24,6 +24,7 @@ private let target: @Sendable ([UInt8]) throws -> Void = {
   case "journal": { try FuzzTargets.journal($0) }
   case "operations": { try FuzzTargets.operations($0) }
   case "control": { try FuzzTargets.control($0) }
-  default: fatalError("LACUNA_FUZZ_TARGET must be store, journal, operations or control")
+  case "client": { try FuzzTargets.client($0) }
+  default: fatalError("LACUNA_FUZZ_TARGET must be store, journal, operations, control or client")
   }
 }()

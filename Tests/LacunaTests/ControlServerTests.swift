@@ -259,6 +259,66 @@ import Testing
     try ControlCalls.bind(socket, to: path)
   }
 
+  @Test func `a client whose call takes long hears that it is being done, and nothing between two calls`() throws {
+    try withServer({ $0.aliveMilliseconds = 100 }) { server, store in
+      let disk = try store.onDisk(for: Hello.self)
+      let isHeld = Locked(true)
+      let isHolding = Locked(false)
+      try inThreads(2) { index in
+        if index == 0 {
+          disk.throwaways.opening.withLock {
+            isHolding.withLock { $0 = true }
+            while isHeld.withLock({ $0 }) { usleep(1000) }
+          }
+          return
+        }
+        defer { isHeld.withLock { $0 = false } }
+        while !isHolding.withLock({ $0 }) { usleep(1000) }
+        let raw = try RawConnection(socketPath: server.path)
+        try raw.send(line: #"{"jsonrpc":"2.0","id":1,"method":"volume.promote","params":{"name":"disk+x","to":"vm2"}}"#)
+        for _ in 0..<3 { #expect(try raw.receiveLine() == #"{"jsonrpc":"2.0","method":"alive"}"#) }
+        isHeld.withLock { $0 = false }
+        while let line = try raw.receiveLine(), line.contains("alive") {}
+        usleep(500_000)
+        try raw.send(line: Self.hello)
+        #expect(try raw.receiveLine()?.contains(#""server":"lacuna"#) == true)
+      }
+    }
+  }
+
+  @Test func `what it says meanwhile never comes inside another line`() throws {
+    try withServer({
+      $0.aliveMilliseconds = 0
+      $0.progressMillisecondsMin = 0
+    }) { server, store in
+      for index in 0..<200 { _ = try store.call(CreateVolume(name: "v\(index)", size: 1 << 20)) }
+      defer { for index in 0..<200 { _ = try? store.call(DeleteVolumes(names: ["v\(index)"])) } }
+      let aliveCount = Locked(0)
+      try inThreads(4) { _ in
+        let raw = try RawConnection(socketPath: server.path)
+        for id in 0..<60 {
+          let methods = ["volume.list", "store.check"].map { #"{"jsonrpc":"2.0","id":\#(id),"method":"\#($0)"}"# }
+          // In a batch nothing is said at all.
+          try raw.send(line: id % 3 == 0 ? "[\(methods[0])]" : methods[id % 2])
+          while true {
+            let line = try #require(try raw.receiveLine())
+            if line == #"{"jsonrpc":"2.0","method":"alive"}"# {
+              #expect(id % 3 != 0)
+              aliveCount.withLock { $0 += 1 }
+              continue
+            }
+            try #require(line.hasPrefix("{") || line.hasPrefix("[{"), "\(line.prefix(100))")
+            try #require(!line.contains("alive"), "\(line.prefix(100))")
+            if line.contains(#""method":"progress""#) { continue }
+            try #require(line.contains(#""id":\#(id),"#))
+            break
+          }
+        }
+      }
+      #expect(aliveCount.withLock { $0 } > 0)
+    }
+  }
+
   @Test func `a memory store says that it cannot be managed`() throws {
     var options = StoreOptions()
     options.memoryByteCount = 1 << 20

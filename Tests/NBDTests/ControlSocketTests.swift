@@ -100,19 +100,81 @@ import Testing
     }
   }
 
-  @Test func `a file that is no socket stays, and a store is served without where nobody asked for one`() throws {
+  @Test func `a file that is no socket stays, and no store is served whose socket would be there`() throws {
     try PrivateDirectory.run { directory in
       let store = directory.file("s.lacuna")
       try write([1, 2, 3], toFile: store + ".sock")
-      try serve(store, ["size=1M"]) { server throws in
-        #expect(server.standardError.contains("is there and is no socket"))
+      for parameters in [["size=1M"], ["control=\(store).sock"]] {
+        let refused = try NBDServer.runToEnd(
+          ["-U", "-", PluginUnderTest.path(), store] + parameters + ["--run", "true"])
+        #expect(refused.status == .exited(1))
+        #expect(
+          refused.standardError.contains("is there and is no socket; remove it, or say where to listen, with control="))
+      }
+      #expect(NBDTests.bytes(ofFile: store + ".sock") == [1, 2, 3])
+      try serve(store, ["control=off"]) { server throws in
         #expect(try NBDClient(socketPath: server.socketPath).size() == 1 << 20)
       }
-      let refused = try NBDServer.runToEnd(
-        ["-U", "-", PluginUnderTest.path(), store, "control=\(store).sock", "--run", "true"])
-      #expect(refused.status == .exited(1))
-      #expect(refused.standardError.contains("is there and is no socket"))
-      #expect(NBDTests.bytes(ofFile: store + ".sock") == [1, 2, 3])
+    }
+  }
+
+  @Test func `of two servers that only read one store, the second is served without`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("s.lacuna")
+      try serve(store, ["size=1M"]) { _ in }
+      chmod(store, 0o400)
+      let launcher = geteuid() == 0 ? ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] : []
+      func reader(_ body: (NBDServer) throws -> Void) throws {
+        var command = try PluginUnderTest.command(store: store)
+        command.launcher = launcher
+        try NBDServer.run(command, body)
+      }
+      try reader { first throws in
+        try reader { second throws in
+          #expect(second.standardError.contains("warning: another server listens on the control socket"))
+          #expect(try NBDClient(socketPath: second.socketPath).isReadOnly())
+          #expect(try ControlClient(path: store + ".sock").call(GetStoreInfo()).pid == first.pid)
+        }
+      }
+    }
+  }
+
+  @Test func `a server that went into the background is known by its own number, and by the store's file`() throws {
+    try PrivateDirectory.run { directory in
+      let store = directory.file("s.lacuna")
+      let (socket, pidfile) = (directory.file("nbd.sock"), directory.file("pid"))
+      let started = try NBDServer.runToEnd(
+        ["-U", socket, "-P", pidfile, PluginUnderTest.path(), "store=\(store)", "size=1M"])
+      #expect(started.status == .exited(0), "\(started.standardError)")
+      let pid = try #require(Int32(directory.text(of: "pid").filter { $0.isNumber }))
+      defer {
+        kill(pid, SIGTERM)
+        _ = Deadline(secondsFromNow: 20).wait { access(pidfile, F_OK) != 0 || kill(pid, 0) != 0 }
+      }
+      // A user whose server it is not asks, as if only the store's lock told that it is one.
+      let file = try #require(FoundFile(at: store))
+      let holder = LockHolder.find(of: file)
+      #expect(holder?.process == pid && holder?.isExclusive == true && holder?.name == "nbdkit")
+      #expect(try ControlSocket.process(listeningAt: store + ".sock") == pid)
+      let client = try ControlClient(path: store + ".sock", store: file)
+      #expect(try client.call(GetStoreInfo()).pid == pid)
+    }
+  }
+
+  @Test func `a server of another store is not asked about one that took its name`() throws {
+    try PrivateDirectory.run { directory in
+      let (store, moved) = (directory.file("s.lacuna"), directory.file("moved.lacuna"))
+      try serve(store, ["size=1M"]) { _ in
+        #expect(rename(store, moved) == 0)
+        try serve(store, ["size=1M", "control=off"]) { _ throws in
+          let file = try #require(FoundFile(at: store))
+          let error = #expect(throws: LacunaError.self) { _ = try ControlClient(path: store + ".sock", store: file) }
+          #expect(error?.code == .unreachable)
+          #expect(error?.description.contains("serves another store than \(store)") == true)
+        }
+        let file = try #require(FoundFile(at: moved))
+        #expect(try ControlClient(path: store + ".sock", store: file).call(GetStoreInfo()).volumes == 1)
+      }
     }
   }
 

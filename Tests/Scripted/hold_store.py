@@ -4,7 +4,7 @@ Usage: hold_store.py STORE [--comm NAME] [--listen silent|FILE] [--bind-as UID] 
 
   --comm NAME       how the process is called; NAME may have escapes as in Python strings
   --listen silent   listens on STORE.sock and says nothing
-  --listen FILE     answers each request with the lines of FILE, in which ID stands for the request's
+  --listen FILE     answers each request but control.hello with the lines of FILE, in which ID stands for the request's
   --bind-as UID     makes the socket as this user
   --listen-as UID   listens as this user
   --log FILE        writes a line for each client
@@ -57,7 +57,12 @@ while True:
     try:
         requests = client.makefile("r")
         for request in requests:
-            number = json.loads(request)["id"]
+            request = json.loads(request)
+            number = request["id"]
+            if request["method"] == "control.hello":
+                answer = {"jsonrpc": "2.0", "id": number, "result": {"version": 1, "server": "none"}}
+                client.sendall(json.dumps(answer).encode() + b"\n")
+                continue
             client.sendall("".join(line.replace("ID", str(number)) + "\n" for line in lines).encode())
     except OSError:
         pass

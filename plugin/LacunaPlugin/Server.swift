@@ -54,7 +54,7 @@ final class Server: Sendable {
     do throws(LacunaError) {
       let store = try Store(options)
       do throws(LacunaError) {
-        let control = try Self.openControl(choice, options)
+        let control = try Self.openControl(choice, options, store)
         for warning in store.warnings { warn(warning) }
         let served = Served(store: store, permissions: configuration.permissions)
         phase.withLock { $0 = .serving(served, control) }
@@ -70,18 +70,22 @@ final class Server: Sendable {
 
   /// Listens, and answers nobody yet.
   private static func openControl(
-    _ choice: ControlChoice, _ options: StoreOptions
+    _ choice: ControlChoice, _ options: StoreOptions, _ store: Store
   ) throws(LacunaError) -> ControlServer? {
+    func listen(at path: String) throws(LacunaError) -> ControlServer {
+      try ControlServer(path: path, for: store) { warn($0) }
+    }
     switch choice {
     case .off: return nil
-    case .at(let path): return try ControlServer(path: path)
+    case .at(let path): return try listen(at: path)
     case .besideStore:
-      guard let store = options.path else { return nil }
-      let path = ControlSocket.path(forStore: store)
+      guard let path = options.path else { return nil }
       do throws(LacunaError) {
-        try StorePlace.makeFolder(forStore: store)
-        return try ControlServer(path: path)
+        try StorePlace.makeFolder(forStore: path)
+        return try listen(at: ControlSocket.path(forStore: path))
       } catch {
+        // What somebody put there would be asked in this server's place.
+        if [.untrusted, .nameTaken].contains(error.code) { throw error }
         // Such as a folder that is not ours, or another server of the same store, which both only read.
         warn("\(error.description); the store is served, and cannot be managed meanwhile")
         return nil

@@ -19,6 +19,9 @@ enum ControlAnswer {
     )
   }
 
+  /// That the server is at it. So short that a socket takes all of it or nothing.
+  static let alive = line(Notice(jsonrpc: ControlProtocol.marker, method: "alive"))
+
   /// A client's call.
   static func request<Method: StoreMethod>(_ method: Method, id: RequestID) -> [UInt8] {
     line(Request(jsonrpc: ControlProtocol.marker, id: id, method: Method.name, params: method))
@@ -41,6 +44,11 @@ enum ControlAnswer {
     var id: RequestID
     var method: String
     var params: Method
+  }
+
+  private struct Notice: Encodable {
+    var jsonrpc: String
+    var method: String
   }
 
   private struct Report: Encodable {

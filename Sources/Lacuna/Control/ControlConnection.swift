@@ -1,4 +1,5 @@
 internal import Bytes
+internal import SystemPackage
 
 /// One client of a control server: reads requests, does them one after the other, answers. Its thread alone runs `serve`.
 final class ControlConnection: Sendable {
@@ -7,6 +8,10 @@ final class ControlConnection: Sendable {
   private let limits: ControlLimits
   private let idleSince = Locked<Instant?>(.now)
   private let isEnding = Locked(false)
+  /// Held while a message is sent, so that no other comes between its bytes. The output under it is the point.
+  private let sending = Lock()
+  /// When the client was last sent something, while a call is done for it; nil at other times, and in a batch, whose answer is one line.
+  private let silentSince = Locked<Instant?>(nil)
 
   init(_ socket: Descriptor, _ store: Store, _ limits: ControlLimits) {
     self.socket = socket
@@ -49,6 +54,8 @@ final class ControlConnection: Sendable {
     case .refused(let error): try send(ControlAnswer.error(error, to: .null), channel)
     case .requests(let requests, isBatch: false):
       for request in requests {
+        silentSince.withLock { $0 = .now }
+        defer { silentSince.withLock { $0 = nil } }
         if let answer = perform(request, progress: channel) { try send(answer, channel) }
       }
     case .requests(let requests, isBatch: true): try answerBatch(requests, channel)
@@ -82,7 +89,33 @@ final class ControlConnection: Sendable {
   private static var gone: LacunaError { LacunaError(.unreachable, "the client has gone, or the server stops") }
 
   private func send(_ bytes: [UInt8], _ channel: LineChannel) throws(LineChannel.Failure) {
-    try channel.write(bytes, milliseconds: limits.answerMillisecondsMax)
+    try sending.withLock { () throws(LineChannel.Failure) in
+      try channel.write(bytes, milliseconds: limits.answerMillisecondsMax)
+      silentSince.withLock { if $0 != nil { $0 = .now } }
+    }
+  }
+
+  /// Tells a client that has heard nothing for long while its call is being done that this server is at it. A thread of its own calls
+  /// it now and then. It never waits: a client that does not take what it was sent, or is being sent something, is not silent for want
+  /// of a message.
+  func sayAlive() {
+    guard isSilent else { return }
+    _ = sending.withLockIfFree {
+      guard isSilent else { return }
+      silentSince.withLock { if $0 != nil { $0 = .now } }
+      do throws(Errno) {
+        let sentCount = try ControlCalls.send(socket, ControlAnswer.alive)
+        // A socket takes as little whole or not at all; half a line would be no line.
+        if sentCount < ControlAnswer.alive.count { end() }
+      } catch {
+        // It does not read, or has gone, which sending the answer tells.
+      }
+    }
+  }
+
+  private var isSilent: Bool {
+    let since = silentSince.withLock { $0 }
+    return since.map { $0.millisecondsSince >= limits.aliveMilliseconds } ?? false
   }
 
   /// Tells the client why the connection ends, if it still listens.

@@ -17,6 +17,9 @@ public struct ControlLimits: Sendable {
   public var idleMillisecondsMax: UInt32 = 3_600_000
   /// The shortest time between two reports of progress, in milliseconds.
   public var progressMillisecondsMin: UInt32 = 200
+  /// The longest time that a client hears nothing while its call is being done, in milliseconds: it is then told that the server is at
+  /// it. A client may give up after several times that (``ControlClientLimits/silenceMillisecondsMax``).
+  public var aliveMilliseconds: UInt32 = 5_000
   /// The stack of a client's thread, in bytes.
   public var stackByteCount = 4 << 20
 

@@ -1,5 +1,8 @@
 /// A control server without a socket: what it would answer to one line, for programs that try out lines.
 package enum ControlLine {
+  /// A client's first request.
+  package static func request(_ method: some StoreMethod) -> [UInt8] { ControlAnswer.request(method, id: .number(1)) }
+
   /// The answers, each with its newline; those of a batch one by one. Any bytes are a line.
   package static func answers(to line: [UInt8], from store: Store) -> [[UInt8]] {
     switch ControlMessage(line, limits: ControlLimits()) {

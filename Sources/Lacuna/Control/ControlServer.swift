@@ -3,13 +3,15 @@ internal import SystemPackage
 
 /// Answers on a Unix socket what ``StoreMethod``s ask, while the process serves a store.
 ///
-/// Only the user whose process it is can connect. It has a thread that waits for clients, and one for each client; none of
+/// It serves the user whose process it is, root, and the owner of the store, and nobody else, whoever may connect. It has a thread that
+/// waits for clients, one that tells clients which wait for long that it is at it, and one for each client; none of
 /// them exists before `start`, so that the process may fork until then. No thread holds a lock of the store while it
 /// waits for a client.
 public final class ControlServer: Sendable {
   private struct State {
     var connections: [ObjectIdentifier: ControlConnection] = [:]
-    var isAccepting = false
+    /// How many threads of the server's own there are.
+    var threadCount = 0
     var isStopping = false
   }
 
@@ -17,33 +19,53 @@ public final class ControlServer: Sendable {
   public let path: String
   private let limits: ControlLimits
   private let listener: SocketListener
+  private let reports: @Sendable (String) -> Void
+  private let refusals = RefusalLog()
   private let state = Monitor(State())
 
   /// Listens at `path`, and answers nobody yet. A socket that a dead server left there is replaced.
   ///
-  /// - Throws: `.inUse` where another server listens there; `.nameTaken` where something else is there; `.deviceFailed`
-  ///   where the system refuses.
-  public init(path: String, limits: ControlLimits = ControlLimits()) throws(LacunaError) {
+  /// - Parameters:
+  ///   - store: what is to be served, whose owner is one to serve; nil where that is not known yet.
+  ///   - reports: hears, in one line, who was refused. On any thread.
+  /// - Throws: `.inUse` where another server listens there; `.untrusted` where somebody else's socket is there; `.nameTaken` where
+  ///   something else is; `.deviceFailed` where the system refuses.
+  public init(
+    path: String, for store: Store? = nil, limits: ControlLimits = ControlLimits(),
+    reports: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws(LacunaError) {
     self.path = path
     self.limits = limits
+    self.reports = reports
     listener = try SocketListener(
       at: path, for: SocketListener.Purpose(name: "control socket", option: "control="),
-      backlog: Int32(limits.connectionCountMax))
+      backlog: Int32(limits.connectionCountMax), believing: Believed(owner: store?.owner))
   }
 
   /// Begins to answer. Not before a fork, and once at most.
   public func start(_ store: Store) throws(LacunaError) {
     store.noteServing()
-    state.change { $0.isAccepting = true }
     do {
-      try ControlCalls.startThread(stackByteCount: limits.stackByteCount) {
-        self.acceptClients(store)
-        self.state.change { $0.isAccepting = false }
-      }
+      // Clients see the process that listened last, and not the one from before a fork, which has ended.
+      try ControlCalls.listen(listener.socket, backlog: Int32(limits.connectionCountMax))
+      try startThread { self.acceptClients(store) }
+      try startThread { self.tellClientsThatWait() }
     } catch {
-      state.change { $0.isAccepting = false }
       throw LacunaError(
         .deviceFailed(errno: error.rawValue), "no thread for the control socket could be made: \(error)")
+    }
+  }
+
+  private func startThread(_ body: @escaping @Sendable () -> Void) throws(Errno) {
+    state.change { $0.threadCount += 1 }
+    do throws(Errno) {
+      try ControlCalls.startThread(stackByteCount: limits.stackByteCount) {
+        body()
+        self.state.change { $0.threadCount -= 1 }
+      }
+    } catch {
+      state.change { $0.threadCount -= 1 }
+      throw error
     }
   }
 
@@ -55,14 +77,32 @@ public final class ControlServer: Sendable {
     }
     listener.remove()
     for connection in connections { connection.end() }
-    state.wait { $0.connections.isEmpty && !$0.isAccepting ? () : nil }
+    state.wait { $0.connections.isEmpty && $0.threadCount == 0 ? () : nil }
+  }
+
+  /// Tells clients whose calls take long that they are being done.
+  private func tellClientsThatWait() {
+    while true {
+      // Often enough that none hears nothing for much longer than it may.
+      let isOver: Void? = state.wait(milliseconds: max(limits.aliveMilliseconds / 5, 10)) { $0.isStopping ? () : nil }
+      guard isOver == nil else { return }
+      let connections = state.wait { (state: inout State) -> [ControlConnection]? in Array(state.connections.values) }
+      for connection in connections { connection.sayAlive() }
+    }
   }
 
   private func acceptClients(_ store: Store) {
     while !state.wait(until: { $0.isStopping }) {
       do throws(Errno) {
         guard try ControlCalls.wait(listener.socket, for: .reading, until: nil) else { continue }
-        serve(try ControlCalls.accept(listener.socket), store)
+        let socket = try ControlCalls.accept(listener.socket)
+        let peer = try Peer(of: socket)
+        // Looked at each time, since a file may be given away.
+        guard Believed(owner: store.owner).includes(peer.user) else {
+          if let line = refusals.line(about: peer, path) { reports(line) }
+          continue
+        }
+        serve(socket, store)
       } catch {
         // One who connected and hung up again; or no descriptors or memory just now, which may pass.
         if error != .wouldBlock, error != .connectionAbort { pause(milliseconds: 100) }

@@ -23,11 +23,24 @@ enum ControlCalls {
 
   /// Which file a descriptor refers to, and whether it is a socket. See fstat(2).
   static func identity(of descriptor: Descriptor) throws(Errno) -> FileIdentity {
+    FileIdentity(try status(of: descriptor))
+  }
+
+  /// What there is to be known of the file that a descriptor refers to. See fstat(2).
+  static func status(of descriptor: Descriptor) throws(Errno) -> stat {
     var status = stat()
     // Safe: the call fills in `status`.
     try check { unsafe fstat(descriptor.number, &status) }
-    return FileIdentity(
-      device: UInt64(status.st_dev), inode: UInt64(status.st_ino), isSocket: status.st_mode & S_IFMT == S_IFSOCK)
+    return status
+  }
+
+  /// What a symbolic link says; nil where that cannot be read. See readlink(2).
+  static func target(of link: String) -> String? {
+    var bytes = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+    // Safe: the call fills in no more than the array holds, and says how much; the string lives as long as it.
+    let count = unsafe readlink(link, &bytes, bytes.count)
+    guard count > 0, count < bytes.count else { return nil }
+    return String(decoding: bytes[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
   /// A new socket that waits for nothing. See socket(2).
@@ -84,6 +97,20 @@ enum ControlCalls {
     return try checkCount { unsafe Glibc.send(socket.number, bytes.baseAddress, bytes.count, flags) }
   }
 
+  /// The same with an array, from a place in it on.
+  static func send(_ socket: Descriptor, _ bytes: [UInt8], from start: Int = 0) throws(Errno) -> Int {
+    var result: Result<Int, Errno> = .success(0)
+    // Safe: the array lives as long as the closure; `start` is inside it.
+    unsafe bytes.withUnsafeBytes { buffer in
+      do throws(Errno) {
+        result = .success(try unsafe send(socket, UnsafeRawBufferPointer(rebasing: buffer[start...])))
+      } catch {
+        result = .failure(error)
+      }
+    }
+    return try result.get()
+  }
+
   /// Ends a connection in both directions, and wakes who waits for it. See shutdown(2).
   static func shutDown(_ socket: Descriptor) { _ = shutdown(socket.number, Int32(SHUT_RDWR)) }
 
@@ -123,14 +150,6 @@ enum ControlCalls {
   static func startThread(stackByteCount: Int, _ run: @escaping @Sendable () -> Void) throws(Errno) {
     let status = DetachedThread.start(stackByteCount: stackByteCount, run)
     if status != 0 { throw Errno(rawValue: status) }
-  }
-
-  /// `path` without symbolic links; nil where it does not exist or cannot be looked at. See realpath(3).
-  static func realPath(_ path: String) -> String? {
-    // Safe: the string lives as long as the call, which allocates what it returns.
-    guard let real = unsafe realpath(path, nil) else { return nil }
-    defer { unsafe free(real) }
-    return unsafe String(cString: real)
   }
 
   private static func withAddress<Result>(
@@ -191,6 +210,12 @@ struct FileIdentity: Equatable {
   var device: UInt64
   var inode: UInt64
   var isSocket: Bool
+
+  init(_ status: stat) {
+    device = UInt64(status.st_dev)
+    inode = UInt64(status.st_ino)
+    isSocket = status.st_mode & S_IFMT == S_IFSOCK
+  }
 }
 
 /// A point in time, by a clock that only goes forward.

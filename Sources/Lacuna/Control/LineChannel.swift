@@ -49,7 +49,12 @@ final class LineChannel {
       let wasEmpty = pending.isEmpty
       guard try waiting(for: .reading, until: deadline) else { throw wasEmpty ? .idle : .tooSlow }
       try receive()
-      if wasEmpty, !pending.isEmpty { deadline = lineMilliseconds.map(Instant.init(millisecondsFromNow:)) }
+      if wasEmpty, !pending.isEmpty {
+        deadline = lineMilliseconds.map(Instant.init(millisecondsFromNow:))
+      } else if deadline?.millisecondsLeft == 0, !pending[searchedCount...].contains(UInt8(ascii: "\n")) {
+        // Also of one who sends a few bytes now and then.
+        throw wasEmpty ? .idle : .tooSlow
+      }
     }
   }
 
@@ -83,16 +88,7 @@ final class LineChannel {
   }
 
   private func send(_ bytes: [UInt8], from start: Int) throws(Errno) -> Int {
-    var result: Result<Int, Errno> = .success(0)
-    // Safe: the array lives as long as the closure; `start` is inside it.
-    unsafe bytes.withUnsafeBytes { buffer in
-      do throws(Errno) {
-        result = .success(try unsafe ControlCalls.send(socket, UnsafeRawBufferPointer(rebasing: buffer[start...])))
-      } catch {
-        result = .failure(error)
-      }
-    }
-    return try result.get()
+    try ControlCalls.send(socket, bytes, from: start)
   }
 
   private func receive() throws(Failure) {

@@ -25,8 +25,7 @@ extension LacunaError.Code {
   public static let simple: [LacunaError.Code] = [
     .invalidParameter, .noSuchVolume, .deleted, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
     .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .olderSuperblock,
-    .unreachable,
-    .invalidRequest,
+    .unreachable, .untrusted, .invalidRequest,
     .internalFailure,
   ]
 
@@ -56,6 +55,7 @@ extension LacunaError.Code {
     case .readOnlyFormat: "readOnlyFormat"
     case .olderSuperblock: "olderSuperblock"
     case .unreachable: "unreachable"
+    case .untrusted: "untrusted"
     case .invalidRequest: "invalidRequest"
     case .deviceFailed: "deviceFailed"
     case .internalFailure: "internalFailure"

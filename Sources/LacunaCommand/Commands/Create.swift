@@ -80,10 +80,19 @@ struct Create: Verb {
 
   private func warn(of volume: VolumeInfo, isNewStore: Bool) {
     if let warning = volume.sizeWarning { Terminal.writeWarning(warning) }
+    if isNewStore { warnOfSocket() }
+  }
+
+  /// Warns of a socket that is where the new store's would be.
+  private func warnOfSocket() {
     let socket = ControlSocket.path(forStore: target.store)
-    if isNewStore, (try? ControlClient(path: socket)) != nil {
+    do throws(LacunaError) {
+      _ = try ControlClient(path: socket)
       Terminal.writeWarning(
         "a server of another store answers on \(socket), maybe of one that was moved from here while it was served")
+    } catch {
+      // Nobody listens there, as it should be.
+      if error.code == .untrusted { Terminal.writeWarning(error.description) }
     }
   }
 

@@ -21,10 +21,8 @@ struct Stop: Verb {
 
   func run() throws {
     // Looked for first: a server that only reads does not keep others from opening the store.
-    let socket = common.control ?? ControlSocket.path(forStore: target.store)
-    let isServed = common.control != nil || (try? ControlClient(path: socket)) != nil
     let store = try StoreAccess(
-      target.store, for: .reading, control: isServed ? socket : nil, progress: common.progress)
+      target.store, for: .reading, control: common.control ?? socketOfServer(), progress: common.progress)
     guard !store.isFree else {
       try store.close()
       throw Failure("nobody serves \(target.store)")
@@ -34,6 +32,19 @@ struct Stop: Verb {
       throw Failure("stopped the server; but what was acknowledged last could not be made durable: \(failure)")
     }
     try show(["pid": result.pid]) { _ in "Stopped the server of \(target.store.visible)\n" }
+  }
+
+  /// Where the store's server listens; nil where nobody does.
+  private func socketOfServer() throws -> String? {
+    guard let store = FoundFile(at: target.store) else { return nil }
+    let socket = ControlSocket.path(for: store)
+    do throws(LacunaError) {
+      _ = try ControlClient(path: socket, store: store)
+      return socket
+    } catch {
+      guard error.code == .unreachable else { throw error }
+      return nil
+    }
   }
 
   /// Ends the server, and returns when it has ended.
