@@ -34,6 +34,8 @@ make_store plain.lacuna vm1 vm2 || exit 1
 lacuna snapshot plain.lacuna vm1@monday >>make.log
 lacuna snapshot plain.lacuna vm1@friday >>make.log
 
+python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("plain.lacuna.sock")'
+
 # complete SHELL LINE: what the terminal shows behind it.
 complete_at() {
   timeout 100 python3 "$scripted_folder/complete_at_prompt.py" "$1" "$work/script.$1" "$2"
@@ -57,6 +59,10 @@ for shell in bash zsh fish; do
   check "$shell completes the part behind an @" grep -q 'lacuna info plain.lacuna vm1@monday ' <<<"$shown"
   shown=$(complete_at "$shell" 'lacuna delete plain.lacuna vm1@monday vm1@f')
   check "$shell completes it of a second name" grep -q 'lacuna delete plain.lacuna vm1@monday vm1@friday ' <<<"$shown"
+  shown=$(complete_at "$shell" 'lacuna serve pl')
+  check "$shell offers a store, and not the socket beside it" grep -q 'lacuna serve plain.lacuna ' <<<"$shown"
+  shown=$(complete_at "$shell" 'lacuna info plain.lacuna vm1 --control plain.lacuna.s')
+  check "$shell offers the socket where one is wanted" grep -q -- '--control plain.lacuna.sock ' <<<"$shown"
 done
 
 # --- What the program tells a shell, and how long that takes
