@@ -1,3 +1,5 @@
+internal import Bytes
+
 import Glibc
 import SystemPackage
 
@@ -67,7 +69,7 @@ struct FileOpening {
     let name = path.lastComponent?.string ?? ""
     let digits = String(UInt32.random(in: 0x1000_0000 ... .max), radix: 16)
     // A long name would become too long.
-    let kept = name.utf8.count <= 200 ? name : String(name.prefix(40))
+    let kept = name.utf8.count <= 200 ? name : name.beginning(40)
     return path.removingLastComponent().appending(".\(kept).\(digits).new")
   }
 

@@ -143,14 +143,14 @@ extension DiskStore {
   }
 
   func missing(_ name: String) -> LacunaError {
-    LacunaError(.noSuchVolume, "there is no \(name.contains("@") ? "snapshot" : "volume") '\(name.prefix(300))'")
+    LacunaError(.noSuchVolume, "there is no \(name.contains("@") ? "snapshot" : "volume") '\(name.beginning(300))'")
   }
 
   /// What to say where nothing stored is called `name`, though a throwaway may be; nil where that cannot be.
   func notStored(_ name: String) -> LacunaError? {
     guard case .throwaway? = try? ExportName(name) else { return nil }
-    let name = name.prefix(300)
-    guard throwaways.named(String(name)).isEmpty else {
+    let name = name.beginning(300)
+    guard throwaways.named(name).isEmpty else {
       return LacunaError(
         .notSupported,
         "'\(name)' is a throwaway, which goes with the last of its clients; info, map and diff show it, and promote keeps it "

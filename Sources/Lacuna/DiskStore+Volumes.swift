@@ -55,7 +55,7 @@ extension DiskStore {
         if volume.inode == found.inode { return volume }
         engine.closeVolume(volume)
       }
-      throw ExtentFSError(.noSuchVolume, "there is no snapshot '\(name.prefix(300))'")
+      throw ExtentFSError(.noSuchVolume, "there is no snapshot '\(name.beginning(300))'")
     }
   }
 
@@ -96,7 +96,7 @@ extension DiskStore {
   private func noSuchVolume(_ name: String) throws(LacunaError) -> LacunaError {
     let kind = name.contains("@") ? "snapshot" : "volume"
     let hint = try defaultName.map { "; '\($0)' is there" } ?? ""
-    return LacunaError(.noSuchVolume, "there is no \(kind) '\(name.prefix(64))'\(hint)")
+    return LacunaError(.noSuchVolume, "there is no \(kind) '\(name.beginning(64))'\(hint)")
   }
 }
 

@@ -1,3 +1,5 @@
+internal import Bytes
+
 /// What the name of an export stands for, other than a volume or a snapshot by its own name.
 ///
 /// ```
@@ -61,6 +63,6 @@ enum ExportName: Hashable {
   }
 
   private static func refusal(_ text: String, _ why: String) -> LacunaError {
-    LacunaError(.noSuchVolume, "there is no export '\(text.prefix(64))': \(why)")
+    LacunaError(.noSuchVolume, "there is no export '\(text.beginning(64))': \(why)")
   }
 }

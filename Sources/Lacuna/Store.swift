@@ -87,7 +87,7 @@ public final class Store: Sendable {
     case .memory(let volume):
       if name.isEmpty || name.hasSameBytes(as: volume.description.name) { return volume }
       throw LacunaError(
-        .noSuchVolume, "there is no volume '\(name.prefix(64))'; '\(volume.description.name)' is there")
+        .noSuchVolume, "there is no volume '\(name.beginning(64))'; '\(volume.description.name)' is there")
     }
   }
 

@@ -73,7 +73,7 @@ extension DiskStore {
       }
     } catch {
       // The client hears no more than that there is no such export, and the log is where one looks for why.
-      throw LacunaError(error.code, "the throwaway '\(name.prefix(300))' cannot be made: \(error.description)")
+      throw LacunaError(error.code, "the throwaway '\(name.beginning(300))' cannot be made: \(error.description)")
     }
     let (volume, throwaway) = (made.volume, Throwaway(name: name, origin: made.record?.origin ?? 0, made.volume))
     throwaways.open.withLock { $0[volume.inode] = Throwaways.Entry(throwaway: throwaway) }
@@ -101,7 +101,7 @@ extension DiskStore {
     try throwaways.opening.withLock { () throws(LacunaError) in
       let candidates = throwaways.named(name)
       guard let throwaway = candidates.first else {
-        throw notStored(name) ?? LacunaError(.noSuchVolume, "'\(name.prefix(300))' is no name of a throwaway")
+        throw notStored(name) ?? LacunaError(.noSuchVolume, "'\(name.beginning(300))' is no name of a throwaway")
       }
       guard candidates.count == 1 else {
         let text =

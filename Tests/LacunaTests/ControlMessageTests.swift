@@ -28,6 +28,35 @@ import Testing
     }
   }
 
+  @Test func `an error has the beginning of a name, however long its characters are`() throws {
+    let letter = "a" + String(repeating: "\u{301}", count: 4000)
+    #expect(letter.count == 1)
+    let found = try error(#"{"jsonrpc":"2.0","id":1,"method":"\#(letter)"}"#)
+    #expect(found.message.utf8.count < 200)
+    #expect(found.message.unicodeScalars.contains("\u{301}"))
+  }
+
+  @Test func `strings that would take long to compare are refused at once`() throws {
+    // Its marks are in the wrong order, so that they are sorted.
+    let letter = "a" + String(repeating: "\u{301}\u{316}", count: 50_000)
+    let clock = ContinuousClock()
+    for text in [
+      #"{"jsonrpc":"2.0","id":1,"method":"\#(letter)"}"#, #"{"jsonrpc":"2.0","id":1,"\#(letter)" : 1}"#,
+      #"{"jsonrpc":"2.0","id":1,"method":"store.info","params":{"\#(letter)":1}}"#,
+    ] {
+      var message = ""
+      let time = try clock.measure { message = try error(text).message }
+      #expect(message.contains("has at most"), "\(message.utf8.count)")
+      #expect(time < .seconds(2))
+    }
+    let key = String(repeating: "k", count: 257)
+    let found = try error(#"{"jsonrpc":"2.0","id":1,"method":"store.info","params":{"\#(key)":1}}"#)
+    #expect(found.message.contains("256"))
+    // An answer may have long text, and no long keys.
+    #expect(throws: Never.self) { try RequestShape.check(Array(#"{"text":"\#(letter)","b":1}"#.utf8), nestingMax: 16) }
+    #expect(throws: LacunaError.self) { try RequestShape.check(Array(#"{"\#(letter)":1}"#.utf8), nestingMax: 16) }
+  }
+
   @Test func `every method comes back as it was sent`() throws {
     for method in Samples.methods {
       let line = ControlAnswer.request(any: method, id: .number(7))

@@ -131,8 +131,9 @@ private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection 
     // Once: the store's default may become another one meanwhile.
     let name = requested.isEmpty ? try store.defaultVolumeName ?? "" : requested
     guard let permission = name.isEmpty ? .reading : served.permissions.permission(for: name) else {
-      // A client hears the same of what is not there.
-      throw LacunaError(.noSuchVolume, "the export '\(name.prefix(300))' is none that allow= lets clients open")
+      // A client hears the same of what is not there. By scalars, since one character may be of any length.
+      let beginning = String(name.unicodeScalars.prefix(300))
+      throw LacunaError(.noSuchVolume, "the export '\(beginning)' is none that allow= lets clients open")
     }
     let isReadOnly = isReadOnly || permission == .reading
     if !isReadOnly, let refusal = store.refusalOfWriting {

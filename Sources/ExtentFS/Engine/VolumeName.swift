@@ -1,3 +1,5 @@
+internal import Bytes
+
 /// What names of volumes and snapshots may be: `vms/web1` and `vms/web1@monday`.
 ///
 /// A volume's name has components between slashes, of the letters and digits of ASCII and `._-`; none is empty, `.` or `..`. A
@@ -9,7 +11,7 @@ package enum VolumeName {
   package static func check(_ name: String, _ kind: InodeRecord.Kind) throws(ExtentFSError) {
     guard name.utf8.count <= InodeRecord.maximumNameByteCount else {
       throw ExtentFSError(
-        .invalidArgument, "the name '\(name.prefix(32))...' has more than \(InodeRecord.maximumNameByteCount) bytes")
+        .invalidArgument, "the name '\(name.beginning(32))...' has more than \(InodeRecord.maximumNameByteCount) bytes")
     }
     let parts = name.split(separator: "@", omittingEmptySubsequences: false)
     switch kind {
@@ -91,7 +93,7 @@ package enum VolumeName {
   }
 
   static func missing(_ name: String) -> ExtentFSError {
-    ExtentFSError(.noSuchVolume, "there is no \(name.contains("@") ? "snapshot" : "volume") '\(name.prefix(300))'")
+    ExtentFSError(.noSuchVolume, "there is no \(name.contains("@") ? "snapshot" : "volume") '\(name.beginning(300))'")
   }
 
   static func taken(_ name: String) -> ExtentFSError {

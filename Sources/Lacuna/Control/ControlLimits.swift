@@ -4,6 +4,8 @@ public struct ControlLimits: Sendable {
   public var requestByteCountMax = 1 << 20
   /// The deepest nesting of arrays and objects in a request; a batch of calls with arrays has 4. The parser is recursive.
   public var nestingMax = 16
+  /// The longest string in a request, in bytes, with its escapes: names have 255 bytes, and names of exports 4096.
+  public var stringByteCountMax = 8192
   /// The most requests in a batch.
   public var batchCountMax = 100
   /// The most clients at once, each with a thread of its own. For one more, the client that has been idle for longest goes;

@@ -1,3 +1,4 @@
+internal import Bytes
 internal import FoundationEssentials
 
 /// What came in one line.
@@ -10,7 +11,7 @@ enum ControlMessage {
   /// Reads any bytes at all.
   init(_ line: [UInt8], limits: ControlLimits) {
     do throws(LacunaError) {
-      try RequestShape.check(line, nestingMax: limits.nestingMax)
+      try RequestShape.check(line, nestingMax: limits.nestingMax, stringByteCountMax: limits.stringByteCountMax)
     } catch {
       self = .refused(RPCError(error, code: RPCError.Code.parse))
       return
@@ -66,7 +67,7 @@ enum Incoming: Decodable {
       return
     }
     guard let method = ControlProtocol.methods[name] else {
-      let error = LacunaError(.notSupported, "there is no method '\(name.prefix(64))'")
+      let error = LacunaError(.notSupported, "there is no method '\(name.beginning(64))'")
       self = .refused(id: id, RPCError(error, code: RPCError.Code.methodNotFound))
       return
     }
@@ -92,7 +93,7 @@ enum Incoming: Decodable {
       let given = try members.nestedContainer(keyedBy: AnyKey.self, forKey: .params).allKeys.map(\.stringValue)
       if let stranger = given.filter({ !known.contains($0) }).min() {
         let names = known.isEmpty ? "takes none" : "takes \(known.sorted().joined(separator: ", "))"
-        throw LacunaError(.invalidParameter, "\(type.name) has no parameter '\(stranger.prefix(64))': it \(names)")
+        throw LacunaError(.invalidParameter, "\(type.name) has no parameter '\(stranger.beginning(64))': it \(names)")
       }
       return method
     } catch let error as LacunaError {
@@ -131,29 +132,49 @@ extension String {
   fileprivate var withoutWrapper: String { hasPrefix("_") ? String(dropFirst()) : self }
 }
 
-/// What must hold of a request before a recursive parser may see it.
+/// What must hold of a request, or of an answer, before a recursive parser may see it.
 enum RequestShape {
-  /// Looks for text that is not UTF-8 and for deep nesting, in one pass without recursion.
-  static func check(_ line: [UInt8], nestingMax: Int) throws(LacunaError) {
+  /// The longest key of an object, in bytes.
+  private static let keyByteCountMax = 256
+
+  /// Looks for text that is not UTF-8, for deep nesting and for long strings, in one pass without recursion.
+  ///
+  /// The parser looks keys up in a dictionary, and others look up names. For that, Swift brings a string into a normal form, which takes
+  /// the square of the marks on a letter: minutes for one of 1 MiB.
+  ///
+  /// - Parameter stringByteCountMax: how long a string may be, with its escapes; nil for any length of those that are no keys.
+  static func check(
+    _ line: [UInt8], nestingMax: Int, stringByteCountMax: Int? = nil
+  ) throws(LacunaError) {
     guard !line.contains(0), String(validating: line, as: UTF8.self) != nil else {
       throw LacunaError(.invalidRequest, "a request is text in UTF-8")
     }
     var depth = 0
     var isInString = false
     var isEscaped = false
+    var stringByteCount = 0
     for byte in line {
       if isInString {
+        stringByteCount += 1
         if isEscaped {
           isEscaped = false
         } else if byte == UInt8(ascii: "\\") {
           isEscaped = true
         } else if byte == UInt8(ascii: "\"") {
           isInString = false
+          stringByteCount -= 1
+          if let stringByteCountMax, stringByteCount > stringByteCountMax {
+            throw LacunaError(.invalidRequest, "a string in a request has at most \(stringByteCountMax) bytes")
+          }
         }
         continue
       }
       switch byte {
-      case UInt8(ascii: "\""): isInString = true
+      case UInt8(ascii: "\""): (isInString, stringByteCount) = (true, 0)
+      case UInt8(ascii: ":"):
+        guard stringByteCount <= keyByteCountMax else {
+          throw LacunaError(.invalidRequest, "a key has at most \(keyByteCountMax) bytes")
+        }
       case UInt8(ascii: "["), UInt8(ascii: "{"):
         depth += 1
         guard depth <= nestingMax else {

@@ -1,3 +1,4 @@
+internal import Bytes
 internal import Devices
 internal import ExtentFS
 internal import Glibc
@@ -363,7 +364,7 @@ private func page(_ limit: Int?, _ limitMax: Int) throws(LacunaError) -> Int {
 /// The volume that a snapshot's name says it is of.
 private func volumeName(ofSnapshot name: String) throws(LacunaError) -> String {
   guard let at = name.firstIndex(of: "@"), at > name.startIndex else {
-    throw LacunaError(.invalidParameter, "'\(name.prefix(300))' is not the name of a snapshot: that is VOLUME@NAME")
+    throw LacunaError(.invalidParameter, "'\(name.beginning(300))' is not the name of a snapshot: that is VOLUME@NAME")
   }
   return String(name[..<at])
 }
