@@ -41,7 +41,7 @@ public struct FoundFile: Sendable {
 
   /// A path from the root on, as it is for the rest.
   private static func absolute(_ path: String) -> String {
-    guard !path.hasPrefix("/"), let folder = unsafe getcwd(nil, 0) else { return path }
+    guard !path.isAbsolutePath, let folder = unsafe getcwd(nil, 0) else { return path }
     defer { unsafe free(folder) }
     // Safe: getcwd allocated it, with a NUL at its end.
     return unsafe String(cString: folder) + "/" + path

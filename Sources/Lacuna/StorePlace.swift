@@ -61,8 +61,9 @@ public enum StorePlace: Sendable, Hashable {
   /// The same for a store that was found, beside which a file is, whatever links led to it.
   public static func companion(of file: FoundFile, suffix: String) -> String {
     guard file.isBlockDevice else { return file.path + suffix }
-    let name = file.path.hasPrefix("/dev/") ? file.path.dropFirst(5) : file.path.dropFirst()
-    return "\(runtimeFolder)/dev/\(name.replacing("/", with: "!"))\(suffix)"
+    let parts = file.path.pathParts
+    let name = (parts.first == "dev" ? parts.dropFirst() : parts[...]).joined(separator: "!")
+    return "\(runtimeFolder)/dev/\(name)\(suffix)"
   }
 
   /// Makes the folder of such files, for this user alone, where it is one for block devices and is not there.
@@ -86,7 +87,7 @@ public enum StorePlace: Sendable, Hashable {
   private static var runtimeFolder: String {
     // Safe: the value ends in a NUL, and nothing changes the environment.
     guard geteuid() != 0, let value = unsafe getenv("XDG_RUNTIME_DIR"), case let folder = unsafe String(cString: value),
-      folder.hasPrefix("/")
+      folder.isAbsolutePath
     else { return "/run/lacuna" }
     return "\(folder)/lacuna"
   }

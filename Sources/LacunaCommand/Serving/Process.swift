@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Glibc
+internal import Lacuna
 
 /// This process and its surroundings.
 enum Process {
@@ -31,7 +32,7 @@ enum Process {
 
   /// A path from the root on.
   static func absolute(_ path: String) -> String {
-    path.utf8.first == UInt8(ascii: "/") ? path : "\(currentFolder())/\(path)"
+    path.isAbsolutePath ? path : "\(currentFolder())/\(path)"
   }
 
   /// The folder of this program's file, symbolic links followed.

@@ -16,22 +16,22 @@ final class TrustedFolder {
 
   init(ofFile path: String) throws {
     self.path = path
-    let parts = path.split(separator: "/", omittingEmptySubsequences: true)
-    guard let last = parts.last, !path.hasSuffix("/"), last != ".", last != ".." else {
+    let parts = path.pathParts
+    guard let last = parts.last, path.utf8.last != UInt8(ascii: "/"), last != ".", last != ".." else {
       throw Failure("\(path) is the path of a folder, not of a file; name a file in it")
     }
-    name = String(last)
-    descriptor = try Self.open(path.hasPrefix("/"), parts.dropLast(), path)
+    name = last
+    descriptor = try Self.open(path.isAbsolutePath, parts.dropLast(), path)
   }
 
   deinit { close(descriptor) }
 
-  private static func open(_ isAbsolute: Bool, _ folders: ArraySlice<Substring>, _ path: String) throws -> Int32 {
+  private static func open(_ isAbsolute: Bool, _ folders: ArraySlice<String>, _ path: String) throws -> Int32 {
     func failure(_ part: some StringProtocol) -> Failure {
       Failure("cannot write \(path): the folder '\(part)' in that path: \(Process.text(ofError: errno))")
     }
     // The next one is the last.
-    var left = Array(folders.reversed().map(String.init))
+    var left = Array(folders.reversed())
     var linkCount = 0
     var current = unsafe Glibc.open(isAbsolute ? "/" : ".", lacuna_O_PATH | O_DIRECTORY | O_CLOEXEC)
     guard current >= 0 else { throw failure("/") }
@@ -57,11 +57,11 @@ final class TrustedFolder {
           "cannot write \(path): '\(part)' in that path is a symbolic link of \(User.text(status.st_uid)), which is not followed; name the folder "
             + "that is meant")
       }
-      if target.hasPrefix("/") {
+      if target.isAbsolutePath {
         close(current)
         current = unsafe Glibc.open("/", lacuna_O_PATH | O_DIRECTORY | O_CLOEXEC)
       }
-      left += target.split(separator: "/").reversed().map(String.init)
+      left += target.pathParts.reversed()
     }
     return current
   }
