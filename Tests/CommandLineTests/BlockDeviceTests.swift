@@ -185,7 +185,7 @@ struct BlockDeviceTests {
         for number in 0..<180 as Range<UInt64> { try client.write(piece, at: number << 20) }
         try client.flush()
         #expect(try client.read(1 << 20, at: 179 << 20) == piece)
-        #expect(throws: NBDError.self) { try client.write([UInt8](repeating: 6, count: 32 << 20), at: 300 << 20) }
+        #expect(throws: NBDError.self) { try client.fill(300 << 20..<332 << 20, with: 6) }
         try client.disconnect()
         try device.lacuna(["check", "--data"]).succeeded()
         try device.lacuna(["delete", "vm1", "vm1@a", "--yes", "--wait"]).succeeded()

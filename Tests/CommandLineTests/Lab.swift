@@ -67,7 +67,7 @@ struct Lab {
     func write(_ socketPath: String) throws {
       let client = try NBDClient(socketPath: socketPath, exportName: volume)
       for piece in pieces {
-        try client.write([UInt8](repeating: piece.value, count: piece.count), at: piece.offset)
+        try client.fill(piece.offset..<piece.offset + UInt64(piece.count), with: piece.value)
       }
       try client.flush()
       try client.disconnect()

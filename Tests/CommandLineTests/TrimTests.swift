@@ -13,7 +13,7 @@ import Testing
   private func useAndKill(_ lab: Lab) throws {
     try lab.serve { server in
       let client = try NBDClient(socketPath: server.socketPath, exportName: "vm1")
-      try client.write([UInt8](repeating: 5, count: 48 << 20), at: 0)
+      try client.fill(0..<48 << 20, with: 5)
       try client.flush()
       try client.trim(48 << 20, at: 0)
       try server.kill()
@@ -70,7 +70,7 @@ import Testing
       let command = NBDServerCommand(plugin: try Program.plugin(), parameters: ["store=\(device.path)", "control=off"])
       try NBDServer.run(command) { server in
         let client = try NBDClient(socketPath: server.socketPath)
-        try client.write([UInt8](repeating: 5, count: 48 << 20), at: 0)
+        try client.fill(0..<48 << 20, with: 5)
         try client.flush()
         try client.trim(48 << 20, at: 0)
         try server.kill()
