@@ -10,7 +10,7 @@ build_packages=(binutils ca-certificates g++ git libc6-dev libisal-dev libisal2 
 # shellcheck disable=SC2034 # used by the scripts that read this file
 serve_packages=(libisal2 nbdkit)
 # shellcheck disable=SC2034 # used by the scripts that read this file
-test_packages=("${build_packages[@]}" btrfs-progs cryptsetup-bin e2fsprogs fdisk fio fish fuse3 jq libnbd-bin
+test_packages=("${build_packages[@]}" btrfs-progs cryptsetup-bin e2fsprogs fdisk fio fish fuse3 gnutls-bin jq libnbd-bin
   libnbd-dev mount nbd-client perl procps python3 python3-libnbd qemu-utils systemd util-linux xfsprogs zsh)
 # Debian packages that scripts/e2e needs: programs for guests, and what makes and runs them.
 # shellcheck disable=SC2034 # used by the scripts that read this file

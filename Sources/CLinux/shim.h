@@ -8,6 +8,7 @@
 #include <linux/memfd.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -68,6 +69,9 @@ static inline int lacuna_endWithParent(void) { return prctl(PR_SET_PDEATHSIG, SI
 
 // pidfd_open(2), which glibc 2.36 has no declaration for outside of <sys/pidfd.h>.
 static inline int lacuna_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 0); }
+
+// signalfd(2): can be read from while one of these signals waits.
+static inline int lacuna_signalfd(const sigset_t *signals) { return signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK); }
 
 // gettid(2), which <unistd.h> shows only with _GNU_SOURCE.
 static inline pid_t lacuna_gettid(void) { return (pid_t)syscall(SYS_gettid); }

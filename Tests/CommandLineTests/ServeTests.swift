@@ -180,7 +180,7 @@ import Testing
     try PrivateDirectory.run { directory in
       try makeStore(in: directory)
       let launcher = ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
-      let line = try Program.run(["serve", directory.file("s"), "--port", "10809", "--dry-run"], launcher: launcher)
+      let line = try Program.run(["serve", directory.file("s"), "--port", "10809", "--anyone", "--dry-run"], launcher: launcher)
         .succeeded().standardOutput
       #expect(line.hasSuffix(" --ipaddr 127.0.0.1 --port 10809\n"), "\(line)")
       let other = try Program.run(["serve", directory.file("s"), "-n", "--", "-v", "cache=1M"], launcher: launcher)
@@ -237,7 +237,7 @@ import Testing
   @Test func `refuses to listen elsewhere as well, where sockets are passed in`() throws {
     try PrivateDirectory.run { directory in
       try makeStore(in: directory)
-      for options in [["--socket", directory.file("x")], ["--port", "10809"], ["--background"]] {
+      for options in [["--socket", directory.file("x")], ["--port", "10809", "--anyone"], ["--background"]] {
         unlink(directory.file("a"))
         try Program.run(
           ["serve", directory.file("s")] + options, launcher: passing([directory.file("a")], count: "1")

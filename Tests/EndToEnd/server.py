@@ -71,6 +71,8 @@ class Server:
         self.credentials: tuple[str, str] | None = None
         self.lines: list[str] = []
         where = ["--port", str(port)] if port else ["--socket", str(socket_path)]
+        if port and not any(argument in ("--tls", "--tls=require") for argument in arguments):
+            where.append("--anyone")
         self.process = subprocess.Popen(
             [str(ROOT / "scripts/serve"), "--no-build", *where, str(store.path), *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)

@@ -99,7 +99,9 @@ check "a socket is gone with its server" test ! -e "$work/sock"
 
 # The client is connected when the server dies, so that the kernel remembers the address.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-start_serve --port "$port" "$work/disk.lacuna"
+start_serve --port "$port" --anyone "$work/disk.lacuna"
+check "a port that is open to all is warned of" \
+  grep -q "^lacuna: warning: every user of this machine may read and write all volumes (--anyone)$" "$work/log"
 kill_under_load "a port" "nbd://127.0.0.1:$port"
 stop_serve "a port"
 

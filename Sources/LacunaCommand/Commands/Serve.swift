@@ -7,15 +7,14 @@ struct Serve: ParsableCommand {
     abstract: "Serve a store over NBD, with nbdkit.",
     usage: "lacuna serve STORE [options] [-- NBDKIT-OPTION ...]",
     discussion: """
-      Listens on the Unix socket STORE.nbd, which only your user may open, or with --port on 127.0.0.1: never on other
-      addresses. Where nbdkit dies, another one serves the same socket at once. Behind -- come nbdkit's own options and
-      more parameters of the plugin (nbdkit-lacuna-plugin(1)). Without STORE, they say what to serve, and socket and log are
-      in a new folder; of a block device, they are in /run/lacuna/dev. A service manager may pass in sockets instead, and restart it, as systemd does.
+      Listens on the Unix socket STORE.nbd, which only your user may open, or a port. Where nbdkit dies, another one takes
+      its place. Behind -- come options of nbdkit and more parameters of the plugin (nbdkit-lacuna-plugin(1)). Without
+      STORE, they say what to serve, and socket and log are in a new folder.
 
       Examples:
         lacuna serve s.lacuna
         lacuna serve s.lacuna --background -- cache=1G
-        lacuna serve s.lacuna --read-only --port 10809
+        lacuna serve s.lacuna --port 10809 --tls /etc/pki/lacuna
         lacuna serve -- memory=1G
       """.unwrapped)
 
@@ -34,13 +33,18 @@ struct Serve: ParsableCommand {
   @Option(help: ArgumentHelp("The Unix socket to listen on.", valueName: "path"), completion: .file())
   var socket: String?
 
-  @Option(help: ArgumentHelp("Listen on this TCP port of 127.0.0.1.", valueName: "port"))
+  @Option(
+    help: ArgumentHelp(
+      "Listen on this TCP port of 127.0.0.1, where every user of the machine may read and write all: with --tls or --anyone.",
+      valueName: "port"))
   var port: UInt16?
 
   @Option(help: ArgumentHelp("The default export.", valueName: "volume"), completion: .volumeNames)
   var volume: String?
 
   @OptionGroup var exports: ExportArguments
+
+  @OptionGroup var access: ClientArguments
 
   @Flag(help: "Listen in a folder that other users may write to.")
   var sharedFolder = false
@@ -55,7 +59,7 @@ struct Serve: ParsableCommand {
     help: ArgumentHelp("With --background: the log (default: STORE.log).", valueName: "file"), completion: .file())
   var log: String?
 
-  @Flag(name: [.customShort("n"), .long], help: "Only print a command line of nbdkit that serves the same.")
+  @Flag(name: [.customShort("n"), .long], help: "Only print a command line of nbdkit.")
   var dryRun = false
 
   @Argument(parsing: .postTerminator, help: "Options of nbdkit, parameters of the plugin.")
@@ -66,21 +70,33 @@ struct Serve: ParsableCommand {
     if socket != nil && port != nil { throw ValidationError("--socket and --port exclude each other") }
     if port == 0 { throw ValidationError("--port takes a number from 1 to 65535") }
     if log != nil && !background { throw ValidationError("--log is for --background") }
-    if let refusal = arguments.compactMap(NBDKitOption.refusal).first { throw ValidationError(refusal) }
+    if let refusal = arguments.compactMap(NBDKitOption.refusal).first ?? access.refusal(of: arguments) {
+      throw ValidationError(refusal)
+    }
+    if port != nil, !access.identifiesClients(arguments), !access.anyone {
+      throw ValidationError(
+        "every user of this machine could use a port to \(rights); add --tls PATH, so that they need a certificate or a key, or --anyone"
+      )
+    }
   }
 
   func run() throws {
     if let store, !StoreFile.exists(store) {
       throw Failure("there is no store \(store); 'lacuna create \(store.shellQuoted) --size SIZE' makes one")
     }
-    let service = try makeService()
+    let encryption = try access.encryption()
+    let service = try makeService(encryption)
     let passedCount = try PassedSockets.count()
     if passedCount > 0 { return try serve(service, onPassedSockets: passedCount) }
+    if access.anyone, port == nil, encryption == nil {
+      throw ValidationError(
+        "--anyone is for --port, and for --tls with a folder; a Unix socket is for your own user alone")
+    }
     if dryRun { return try printCommand(service, try address(in: PrivateFolder(path: "/tmp/lacuna.XXXXXX"))) }
 
     let folder = store == nil ? try PrivateFolder.make() : nil
     do {
-      try serve(service, on: try address(in: folder), in: folder)
+      try serve(service, on: try address(in: folder), in: folder, encryption)
     } catch {
       folder?.remove(withLog: false)
       throw error
@@ -89,14 +105,20 @@ struct Serve: ParsableCommand {
 
   // MARK: What and where
 
-  private func makeService() throws -> Service {
+  /// What whoever can connect may do.
+  private var rights: String {
+    (readOnly ? "read " : "read and write ") + (exports.patterns.isEmpty ? "all volumes" : "what --allow names")
+  }
+
+  private func makeService(_ encryption: Encryption?) throws -> Service {
     let nbdkit = try NBDKit.find()
     var parameters = store.map { ["store=\($0)", "create=false"] } ?? []
     if let volume { parameters.append("volume=\(volume)") }
     if let control { parameters.append("control=\(control)") }
     return Service(
-      nbdkit: nbdkit, plugin: try nbdkit.plugin(), options: readOnly ? ["--readonly"] : [],
-      parameters: parameters + exports.parameters + arguments)
+      nbdkit: nbdkit, plugin: try nbdkit.plugin(),
+      options: (readOnly ? ["--readonly"] : []) + (encryption?.options ?? []),
+      parameters: parameters + exports.parameters + access.parameters + arguments)
   }
 
   private func address(in folder: PrivateFolder?) throws -> ListenAddress {
@@ -120,15 +142,28 @@ struct Serve: ParsableCommand {
     if let (option, _) = own.first(where: \.1) {
       throw ValidationError("\(option) is not for a process that was given its sockets (LISTEN_FDS); leave it out")
     }
+    let isOpen = PassedSockets.includeNetwork(count: count) && !access.identifiesClients(arguments)
+    guard !isOpen || access.anyone else {
+      throw Failure(
+        "a socket that was passed in is no Unix socket, and everybody who reaches it could \(rights); add --tls PATH, so that they need a "
+          + "certificate or a key, or --anyone")
+    }
     let address = ListenAddress.passed(count: count)
     if dryRun { return try printCommand(service, address) }
-    Terminal.writeMessage("Serving at \(address.place)\n")
+    if isOpen || access.anyone { warnOfAnyone("everybody who reaches the socket") }
+    Terminal.writeMessage("Serving at \(address.place(isEncrypted: false))\n")
     try service.nbdkit.become(service.arguments(listeningOn: address))
   }
 
-  private func serve(_ service: Service, on address: ListenAddress, in folder: PrivateFolder?) throws {
+  private func warnOfAnyone(_ who: String) { Terminal.writeWarning("\(who) may \(rights) (--anyone)") }
+
+  private func serve(
+    _ service: Service, on address: ListenAddress, in folder: PrivateFolder?, _ encryption: Encryption?
+  ) throws {
     let announcement = Announcement(
-      what: store ?? service.parameters.joined(separator: " "), address: address, isInMemory: service.isInMemory)
+      what: store ?? service.parameters.joined(separator: " "), address: address, isInMemory: service.isInMemory,
+      encryption: encryption)
+    if access.anyone { warnOfAnyone(port == nil ? "whoever can connect" : "every user of this machine") }
     if noRestart, let warning = service.nbdkit.warning { Terminal.writeWarning(warning) }
     if let store { try makeFolder(for: store) }
     if case .unixSocket(let path) = address, !sharedFolder {
@@ -179,7 +214,7 @@ struct Serve: ParsableCommand {
       folder?.remove(withLog: code == 0)
     }
     var supervisor = Supervisor(
-      service, socket: listener.descriptor, restarts: !noRestart, signals: Signals()
+      service, socket: listener.descriptor, restarts: !noRestart, signals: try Signals(), log: try LogRelay()
     ) {
       if let pidfile {
         try Process.writeNumber(to: pidfile)

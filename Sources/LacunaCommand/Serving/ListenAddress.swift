@@ -26,10 +26,11 @@ enum ListenAddress {
   }
 
   /// What clients are given; of sockets that were passed in, only whoever made them knows.
-  var place: String {
-    switch self {
-    case .unixSocket(let path): "nbd+unix:///?socket=\(path.percentEncoded)"
-    case .loopback(let port): "nbd://127.0.0.1:\(port)"
+  func place(isEncrypted: Bool) -> String {
+    let scheme = isEncrypted ? "nbds" : "nbd"
+    return switch self {
+    case .unixSocket(let path): "\(scheme)+unix:///?socket=\(path.percentEncoded)"
+    case .loopback(let port): "\(scheme)://127.0.0.1:\(port)"
     case .passed(let count): count == 1 ? "the socket that was passed in" : "the \(count) sockets that were passed in"
     }
   }

@@ -21,6 +21,21 @@ enum PassedSockets {
     return Int(count)
   }
 
+  /// Whether one of them is no Unix socket, whose name says who may connect.
+  static func includeNetwork(count: Int) -> Bool {
+    (firstDescriptor..<firstDescriptor + count).contains { descriptor in
+      var address = sockaddr_storage()
+      var byteCount = socklen_t(MemoryLayout<sockaddr_storage>.size)
+      // Safe: the kernel fills in a structure that any address fits in.
+      let status = unsafe withUnsafeMutablePointer(to: &address) { pointer in
+        unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+          unsafe getsockname(Int32(descriptor), pointer, &byteCount)
+        }
+      }
+      return status != 0 || Int32(address.ss_family) != AF_UNIX
+    }
+  }
+
   private static func isListening(_ descriptor: Int32) -> Bool {
     var answer: Int32 = 0
     var byteCount = socklen_t(MemoryLayout<Int32>.size)

@@ -20,9 +20,10 @@ struct ServedProcess {
   /// - Parameters:
   ///   - command: its program and its arguments, with ``readinessOptions``.
   ///   - socket: what it accepts clients from.
+  ///   - log: what becomes its standard error.
   ///   - restoringSignals: gives the new process the signals that a program expects.
   static func start(
-    _ command: [String], socket: Int32, restoringSignals: () -> Void
+    _ command: [String], socket: Int32, log: Int32, restoringSignals: () -> Void
   ) throws -> ServedProcess {
     let (readEnd, writeEnd) = try Process.makePipe()
     let parent = getpid()
@@ -40,7 +41,9 @@ struct ServedProcess {
       (fcntl(source, F_DUPFD_CLOEXEC, 10), target)
     }
     let input = unsafe open("/dev/null", O_RDONLY)
-    guard input >= 0, dup2(input, STDIN_FILENO) >= 0, copies.allSatisfy({ dup2($0, $1) >= 0 }) else { _exit(1) }
+    guard input >= 0, dup2(input, STDIN_FILENO) >= 0, copies.allSatisfy({ dup2($0, $1) >= 0 }),
+      dup2(log, STDERR_FILENO) >= 0
+    else { _exit(1) }
     if input != STDIN_FILENO, input != socketInside, input != readinessInside { close(input) }
     unsafe setenv("LISTEN_FDS", "1", 1)
     unsafe setenv("LISTEN_PID", "\(getpid())", 1)

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 
 /// The signals that a supervisor waits for, in place of being interrupted by them: those that ask it to end, and the one that
@@ -5,9 +6,11 @@ internal import Glibc
 struct Signals {
   private var awaited = sigset_t()
   private var before = sigset_t()
+  /// Can be read from while one waits.
+  private let descriptor: Int32
 
   /// Blocks them. Whoever started this process with one of them ignored, as nohup(1) does, wants it to stay so.
-  init() {
+  init() throws {
     signal(SIGCHLD, SIG_DFL)
     // That whoever reads the output has gone shows as an error of writing.
     signal(SIGPIPE, SIG_IGN)
@@ -16,6 +19,17 @@ struct Signals {
       unsafe sigaddset(&awaited, number)
     }
     unsafe sigprocmask(SIG_BLOCK, &awaited, &before)
+    descriptor = unsafe lacuna_signalfd(&awaited)
+    guard descriptor >= 0 else { throw Failure("cannot wait for signals: \(Process.text(ofError: errno))") }
+  }
+
+  /// Waits until there is one, or another descriptor can be read from, or so much time has passed.
+  ///
+  /// - Parameter milliseconds: nil for as long as it takes.
+  func wait(orFor other: Int32, milliseconds: Int?) {
+    var entries = [descriptor, other].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+    // Safe: the kernel reads and fills in as many entries as there are. Whoever calls looks at what has come.
+    _ = unsafe poll(&entries, nfds_t(entries.count), milliseconds.map { Int32(clamping: $0) } ?? -1)
   }
 
   /// The next one that comes; nil where none does for so long.

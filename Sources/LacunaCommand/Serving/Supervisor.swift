@@ -13,6 +13,8 @@ struct Supervisor {
   /// Whether another nbdkit follows one that died.
   let restarts: Bool
   let signals: Signals
+  /// What passes on what nbdkit says.
+  let log: LogRelay
   /// Called once, when the first nbdkit serves.
   let announce: () throws -> Void
 
@@ -31,12 +33,14 @@ struct Supervisor {
   private var stopRequestCount = 0
 
   init(
-    _ service: Service, socket: Int32, restarts: Bool, signals: Signals, announce: @escaping () throws -> Void
+    _ service: Service, socket: Int32, restarts: Bool, signals: Signals, log: LogRelay,
+    announce: @escaping () throws -> Void
   ) {
     self.service = service
     self.socket = socket
     self.restarts = restarts
     self.signals = signals
+    self.log = log
     self.announce = announce
   }
 
@@ -44,6 +48,7 @@ struct Supervisor {
   ///
   /// - Returns: the exit code for this process.
   mutating func run() throws -> Int32 {
+    defer { log.finish() }
     var (deathCount, failureCount) = (0, 0)
     while true {
       let end: ProcessEnd
@@ -89,22 +94,27 @@ struct Supervisor {
   /// Runs one nbdkit from its start to its end.
   private mutating func runOnce() throws -> Outcome {
     let process = try ServedProcess.start(
-      service.supervisedCommand(makesStore: !hasServed), socket: socket, restoringSignals: signals.restore)
+      service.supervisedCommand(makesStore: !hasServed), socket: socket, log: log.writeEnd,
+      restoringSignals: signals.restore)
     var beginning: ContinuousClock.Instant?
     while true {
       // Only nbdkit's end comes with a signal, not its beginning to serve.
-      let signal = signals.next(milliseconds: beginning == nil ? 10 : nil)
+      let signal = nextSignal(milliseconds: beginning == nil ? 10 : nil)
       if beginning == nil, process.hasBegunToServe() {
         beginning = .now
         do { try noteServing() } catch {
           kill(process.pid, SIGKILL)
-          while process.end() == nil { _ = signals.next(milliseconds: 10) }
+          while process.end() == nil { _ = nextSignal(milliseconds: 10) }
           return .notAnnounced(error)
         }
       }
       // Also where it has ended meanwhile, so that no other one is started.
       if let signal, signal != SIGCHLD { requestStop(process) }
-      if let end = process.end() { return .ended(end, served: beginning.map { .now - $0 }) }
+      if let end = process.end() {
+        // What it said last comes before what is said of its end.
+        while log.pass() {}
+        return .ended(end, served: beginning.map { .now - $0 })
+      }
     }
   }
 
@@ -131,7 +141,21 @@ struct Supervisor {
       let left = end - .now
       guard left > .zero else { return false }
       let milliseconds = Int(left / .milliseconds(1)) + 1
-      if let signal = signals.next(milliseconds: milliseconds), signal != SIGCHLD { return true }
+      if let signal = nextSignal(milliseconds: milliseconds), signal != SIGCHLD { return true }
+    }
+  }
+
+  /// The next signal, with what nbdkit says meanwhile passed on; nil where none comes for so long.
+  ///
+  /// - Parameter milliseconds: how long to wait; nil for as long as it takes.
+  private func nextSignal(milliseconds: Int?) -> Int32? {
+    let end = milliseconds.map { ContinuousClock.now + .milliseconds($0) }
+    while true {
+      if let signal = signals.next(milliseconds: 0) { return signal }
+      let left = end.map { max(Int(($0 - .now) / .milliseconds(1)) + 1, 0) }
+      if let end, .now >= end { return nil }
+      signals.wait(orFor: log.readEnd, milliseconds: [left, log.millisecondsLeft].compactMap { $0 }.min())
+      log.pass()
     }
   }
 

@@ -27,7 +27,7 @@ def tls_certificates(lab: Lab) -> None:
     (impostor / "ca-cert.pem").write_bytes(authority.certificate.read_bytes())
     store = lab.store(size=str(SIZE))
     model = filled(lab, store, SIZE, 110)
-    server = lab.server(store, "--tls=require", f"--tls-certificates={folder}", "--tls-verify-peer", over_tcp=True)
+    server = lab.server(store, "--tls", str(folder), over_tcp=True)
     server.credentials = ("", f"tls-certificates={friend}")
     qemu = ("--object", f"tls-creds-x509,id=tls,endpoint=client,dir={friend}", "--image-opts", qemu_options(server))
     use(lab, server, model, qemu)
@@ -61,7 +61,7 @@ def tls_keys(lab: Lab) -> None:
     friend = Authority(lab.folder / "authority").issue(lab.folder / "friend", "client")
     store = lab.store(size=str(SIZE))
     model = filled(lab, store, SIZE, 120)
-    server = lab.server(store, "--tls=require", f"--tls-psk={known}", over_tcp=True)
+    server = lab.server(store, "--tls", str(known), over_tcp=True)
     server.credentials = ("alice@", f"tls-psk-file={known}")
     key = "tls-creds-psk,id=tls,endpoint=client,username=alice,dir="
     use(lab, server, model, ("--object", f"{key}{known.parent}", "--image-opts", qemu_options(server)))
@@ -175,7 +175,7 @@ def tls_kernel(lab: Lab) -> None:
     folder = authority.issue(lab.folder / "server", "server", "dns_name = store.example", "ip_address = 127.0.0.1")
     friend = authority.issue(lab.folder / "friend", "client")
     store = lab.store(size="1G")
-    server = lab.server(store, "--tls=require", f"--tls-certificates={folder}", "--tls-verify-peer")
+    server = lab.server(store, "--tls", str(folder))
     server.credentials = ("", f"tls-certificates={friend}")
     machine = lab.guest()
     for path in (*friend.iterdir(), stranger.certificate):

@@ -1,0 +1,27 @@
+import Lacuna
+import NBDTestSupport
+import Testing
+
+@Suite struct `Clients of the control socket` {
+  private func threadCount(_ server: NBDServer) throws -> Int {
+    let pid = try #require(server.pid)
+    return try FinishedCommand.run(["ls", "/proc/\(pid)/task"]).standardOutput.split(separator: "\n").count
+  }
+
+  // Where clients of the disks have used up all threads that the process may have, it must still be possible to look and to end it.
+  @Test func `are served by threads that have been there from the start`() throws {
+    try PrivateDirectory.run { directory in
+      let path = directory.file("s.lacuna")
+      try ServedStore.run(path, ["size=16M"]) { store in
+        let before = try threadCount(store.server)
+        let request = #"{"jsonrpc":"2.0","id":1,"method":"volume.list","params":{}}"#
+        for _ in 0..<3 {
+          let connections = try (0..<16).map { _ in try RawConnection(socketPath: "\(path).sock") }
+          for connection in connections { try connection.send(line: request) }
+          for connection in connections { #expect(try connection.receiveLine() != nil) }
+          #expect(try threadCount(store.server) == before)
+        }
+      }
+    }
+  }
+}
