@@ -14,7 +14,7 @@ import Testing
       let path = directory.file("s.lacuna")
       try ServedStore.run(path, ["size=16M"]) { store in
         let before = try threadCount(store.server)
-        let request = #"{"jsonrpc":"2.0","id":1,"method":"volume.list","params":{}}"#
+        let request = #"{"jsonrpc":"2.0","id":1,"method":"control.hello","params":{"version":1}}"#
         for _ in 0..<3 {
           let connections = try (0..<16).map { _ in try RawConnection(socketPath: "\(path).sock") }
           for connection in connections { try connection.send(line: request) }

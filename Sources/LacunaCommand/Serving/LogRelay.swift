@@ -45,6 +45,9 @@ final class LogRelay {
     return !piece.isEmpty
   }
 
+  /// Says something of this process's own, unless that repeats.
+  func say(_ line: String) { write(repeated.take(line, at: Self.now())) }
+
   /// Passes on all there is, where nobody writes any more.
   func finish() {
     while pass() {}
