@@ -12,6 +12,13 @@ enum Ending {
   private static let graceMilliseconds = 5_000
   private static let stepMilliseconds = 20
   private static let hasBegun = Mutex(false)
+  private static let thread = Mutex<WaitingThread?>(nil)
+
+  /// Gets ready for it, when this process forks no more: later, its clients may have used up all threads that it may have.
+  static func prepare() throws(LacunaError) {
+    let new = try WaitingThread()
+    thread.withLock { $0 = new }
+  }
 
   /// Begins to end this process, and returns at once.
   ///
@@ -20,9 +27,10 @@ enum Ending {
   static func begin() throws(LacunaError) -> pid_t {
     if let unit = unitOfService { throw refusal(unit) }
     // Once, also where several ask for it: a second signal to the supervisor would mean at once.
-    try hasBegun.withLock { hasBegun throws(LacunaError) in
+    guard let thread = thread.withLock({ $0 }) else { throw LacunaError(.failed, "the server has not begun to serve") }
+    hasBegun.withLock { hasBegun in
       guard !hasBegun else { return }
-      try AcceptedSockets.inThread { end() }
+      thread.run { end() }
       hasBegun = true
     }
     return Supervision.supervisor ?? getpid()

@@ -109,6 +109,7 @@ final class Server: Sendable {
     }
     do throws(LacunaError) {
       try store.startBackgroundWork()
+      try Ending.prepare()
       try control?.start(store)
     } catch {
       throw PluginError(error)

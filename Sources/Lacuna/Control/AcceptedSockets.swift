@@ -39,15 +39,6 @@ package enum AcceptedSockets {
     return shutdown(descriptor, Int32(SHUT_RDWR)) == 0
   }
 
-  /// Runs `body` in a thread of its own.
-  package static func inThread(_ body: @escaping @Sendable () -> Void) throws(LacunaError) {
-    do throws(Errno) {
-      try ControlCalls.startThread(stackByteCount: ControlLimits().stackByteCount, body)
-    } catch {
-      throw LacunaError(.deviceFailed(errno: error.rawValue), "no thread could be made: \(error)")
-    }
-  }
-
   /// All descriptors of this process.
   private static func descriptors() -> [Int32] {
     guard let directory = unsafe opendir("/proc/self/fd") else { return [] }

@@ -4,12 +4,15 @@ internal import SystemPackage
 /// Answers on a Unix socket what ``StoreMethod``s ask, while the process serves a store.
 ///
 /// It serves the user whose process it is, root, and the owner of the store, and nobody else, whoever may connect. It has a thread that
-/// waits for clients, one that tells clients which wait for long that it is at it, and one for each client; none of
-/// them exists before `start`, so that the process may fork until then. No thread holds a lock of the store while it
+/// waits for clients, one that tells clients which wait for long that it is at it, and one for each client that it may have at once. None of
+/// them exists before `start`, so that the process may fork until then; all of them do from then on, so that it can be asked and ended
+/// where the clients of its disks have used up all threads that the process may have. No thread holds a lock of the store while it
 /// waits for a client.
 public final class ControlServer: Sendable {
   private struct State {
     var connections: [ObjectIdentifier: ControlConnection] = [:]
+    /// Those of them that no thread has taken up yet, the first one first.
+    var waiting: [ControlConnection] = []
     /// How many threads of the server's own there are.
     var threadCount = 0
     var isStopping = false
@@ -50,7 +53,9 @@ public final class ControlServer: Sendable {
       try ControlCalls.listen(listener.socket, backlog: Int32(limits.connectionCountMax))
       try startThread { self.acceptClients(store) }
       try startThread { self.tellClientsThatWait() }
+      for _ in 0..<limits.connectionCountMax { try startThread { self.serveClients() } }
     } catch {
+      state.change { $0.isStopping = true }
       throw LacunaError(
         .deviceFailed(errno: error.rawValue), "no thread for the control socket could be made: \(error)")
     }
@@ -123,18 +128,31 @@ public final class ControlServer: Sendable {
       return
     }
     let connection = ControlConnection(socket, store, limits)
-    let isWelcome = state.change { state in
-      if !state.isStopping { state.connections[ObjectIdentifier(connection)] = connection }
-      return !state.isStopping
+    state.change { state in
+      guard !state.isStopping else { return }
+      state.connections[ObjectIdentifier(connection)] = connection
+      state.waiting.append(connection)
     }
-    guard isWelcome else { return }
-    do {
-      try ControlCalls.startThread(stackByteCount: limits.stackByteCount) {
-        connection.serve()
-        self.forget(connection)
-      }
-    } catch {
+  }
+
+  /// Serves one client after the other. There are as many threads as clients, so that none waits for long.
+  private func serveClients() {
+    while let connection = nextClient() {
+      connection.serve()
       forget(connection)
+    }
+  }
+
+  /// The client that has waited for longest; nil where the server stops.
+  private func nextClient() -> ControlConnection? {
+    state.wait { state -> ControlConnection?? in
+      if state.isStopping {
+        // Their connections have been ended.
+        for connection in state.waiting { state.connections[ObjectIdentifier(connection)] = nil }
+        state.waiting = []
+        return .some(nil)
+      }
+      return state.waiting.isEmpty ? nil : .some(state.waiting.removeFirst())
     }
   }
 

@@ -159,7 +159,7 @@ struct Supervisor {
     }
   }
 
-  private func say(_ text: String) { Terminal.say(text) }
+  private func say(_ text: String) { log.say("lacuna: \(text.visible)") }
 }
 
 extension ProcessEnd {
