@@ -180,8 +180,10 @@ import Testing
     try PrivateDirectory.run { directory in
       try makeStore(in: directory)
       let launcher = ["env", "LACUNA_PLUGIN=\(try Program.plugin())"]
-      let line = try Program.run(["serve", directory.file("s"), "--port", "10809", "--anyone", "--dry-run"], launcher: launcher)
-        .succeeded().standardOutput
+      let line = try Program.run(
+        ["serve", directory.file("s"), "--port", "10809", "--anyone", "--dry-run"], launcher: launcher
+      )
+      .succeeded().standardOutput
       #expect(line.hasSuffix(" --ipaddr 127.0.0.1 --port 10809\n"), "\(line)")
       let other = try Program.run(["serve", directory.file("s"), "-n", "--", "-v", "cache=1M"], launcher: launcher)
         .succeeded().standardOutput
