@@ -146,7 +146,10 @@ import Testing
       let started = try NBDServer.runToEnd(
         ["-U", socket, "-P", pidfile, PluginUnderTest.path(), "store=\(store)", "size=1M"])
       #expect(started.status == .exited(0), "\(started.standardError)")
-      let pid = try #require(Int32(directory.text(of: "pid").filter { $0.isNumber }))
+      // The one in the foreground may end before the other has written its number.
+      func number() -> Int32? { Int32(directory.text(of: "pid").filter { $0.isNumber }) }
+      _ = Deadline(secondsFromNow: 20).wait { number() != nil }
+      let pid = try #require(number())
       defer {
         kill(pid, SIGTERM)
         _ = Deadline(secondsFromNow: 20).wait { access(pidfile, F_OK) != 0 || kill(pid, 0) != 0 }
