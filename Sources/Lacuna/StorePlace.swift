@@ -67,28 +67,62 @@ public enum StorePlace: Sendable, Hashable {
   }
 
   /// Makes the folder of such files, for this user alone, where it is one for block devices and is not there.
+  ///
+  /// - Throws: `.untrusted` where it is there and belongs to somebody else, or others may put something into it.
   public static func makeFolder(forStore store: String) throws(LacunaError) {
-    guard FoundFile(at: store)?.isBlockDevice == true else { return }
+    guard let store = FoundFile(at: store), store.isBlockDevice else { return }
     // The outer one may have sockets of systemd's, for other users.
     for (folder, mode) in [(runtimeFolder, 0o755 as mode_t), ("\(runtimeFolder)/dev", 0o700)] {
-      if unsafe mkdir(folder, mode) == 0 {
+      do throws(Errno) {
+        let isNew = try ControlCalls.makeDirectory(folder, mode)
+        let descriptor = try ControlCalls.openDirectory(folder, followsLinks: false)
+        let status = try ControlCalls.status(of: descriptor)
+        guard Believed(owner: store.owner).includes(status.st_uid) else { throw .notPermitted }
+        guard status.st_mode & 0o022 == 0 else { throw .permissionDenied }
         // Whatever the umask is.
-        _ = unsafe chmod(folder, mode)
-        continue
+        if isNew, status.st_mode & 0o7777 != mode { try ControlCalls.setPermissions(of: descriptor, to: mode) }
+      } catch {
+        throw failure(error, folder)
       }
-      if errno == EEXIST { continue }
-      let error = Errno(rawValue: errno)
-      throw LacunaError(
+    }
+  }
+
+  private static func failure(_ error: Errno, _ folder: String) -> LacunaError {
+    let advice = "; say where to listen, with --socket and control=, or put that right"
+    let owner = FoundFile(at: folder)?.owner
+    return switch error {
+    case .notPermitted where owner != nil:
+      LacunaError(
+        .untrusted,
+        "the folder \(folder), where the sockets of a store on a block device are, belongs to \(User.text(owner ?? 0)), which is neither "
+          + "your user, nor root, nor the owner of the store\(advice)")
+    case .permissionDenied where owner != nil:
+      LacunaError(
+        .untrusted,
+        "others may write to the folder \(folder), where the sockets of a store on a block device are\(advice)")
+    case .tooManySymbolicLinkLevels, .notDirectory:
+      LacunaError(
+        .untrusted, "\(folder), where the sockets of a store on a block device are, is no folder\(advice)")
+    default:
+      LacunaError(
         .deviceFailed(errno: error.rawValue),
-        "cannot make \(folder), where the sockets of a store on a block device are: \(error)")
+        "cannot make \(folder), where the sockets of a store on a block device are: \(error)\(advice)")
     }
   }
 
   private static var runtimeFolder: String {
-    // Safe: the value ends in a NUL, and nothing changes the environment.
-    guard geteuid() != 0, let value = unsafe getenv("XDG_RUNTIME_DIR"), case let folder = unsafe String(cString: value),
-      folder.isAbsolutePath
-    else { return "/run/lacuna" }
+    guard geteuid() != 0, let folder = ownRuntimeFolder else { return "/run/lacuna" }
     return "\(folder)/lacuna"
+  }
+
+  /// The folder that `XDG_RUNTIME_DIR` names; nil where it does not belong to this user, as after su(1), or others may write to it.
+  public static var ownRuntimeFolder: String? {
+    // Safe: the value ends in a NUL, and nothing changes the environment.
+    guard let value = unsafe getenv("XDG_RUNTIME_DIR"), case let path = unsafe String(cString: value),
+      path.isAbsolutePath,
+      let folder = FoundFile(at: path), folder.mode & S_IFMT == S_IFDIR, folder.owner == geteuid(),
+      folder.mode & 0o022 == 0
+    else { return nil }
+    return folder.path
   }
 }

@@ -142,18 +142,13 @@ struct Configuration {
     do { return try ExportPattern(value) } catch { throw PluginError("allow=\(value): \(error.description)") }
   }
 
-  /// An absolute path, since nbdkit goes to another folder before it serves, without symbolic links as far as it exists.
+  /// An absolute path, since nbdkit goes to another folder before it serves, without symbolic links as far as it exists: those are followed
+  /// by the kernel, with its own rules for whose it follows.
   private static func path(_ value: String) throws(PluginError) -> String {
     guard !value.isEmpty else { throw PluginError("store=: the path of the store is missing") }
-    // Both allocate what they return.
-    let path: UnsafeMutablePointer<CChar>?
-    if let real = unsafe realpath(value, nil) {
-      unsafe path = real
-    } else {
-      // What does not exist yet, or cannot be looked at, which opening it will tell.
-      unsafe path = nbdkit_absolute_path(value)
-    }
-    guard let path = unsafe path else { throw .alreadyReported }
+    if let found = FoundFile(at: value), !value.hasSuffix("/") { return found.path }
+    // What does not exist yet, or cannot be looked at, which opening it will tell.
+    guard let path = unsafe nbdkit_absolute_path(value) else { throw .alreadyReported }
     defer { unsafe free(path) }
     return unsafe String(cString: path)
   }

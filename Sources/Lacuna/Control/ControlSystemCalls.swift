@@ -7,8 +7,25 @@ internal import SystemPackage
 /// once, and its result typed.
 enum ControlCalls {
   /// Opens the directory at `path`, only to name files in it. See open(2).
-  static func openDirectory(_ path: String) throws(Errno) -> Descriptor {
-    try open(path, lacuna_O_PATH | O_DIRECTORY | O_CLOEXEC)
+  static func openDirectory(_ path: String, followsLinks: Bool = true) throws(Errno) -> Descriptor {
+    try open(path, lacuna_O_PATH | O_DIRECTORY | O_CLOEXEC | (followsLinks ? 0 : O_NOFOLLOW))
+  }
+
+  /// Makes a directory; false where something has the name already. See mkdir(2).
+  static func makeDirectory(_ path: String, _ mode: mode_t) throws(Errno) -> Bool {
+    do throws(Errno) {
+      // Safe: the string lives as long as the call.
+      try check { unsafe mkdir(path, mode) }
+      return true
+    } catch .fileExists {
+      return false
+    }
+  }
+
+  /// Gives what a descriptor refers to other permissions. See fchmod(2), which a descriptor that only refers to a file is not enough for.
+  static func setPermissions(of directory: Descriptor, to mode: mode_t) throws(Errno) {
+    // Safe: as above.
+    try check { unsafe chmod(directory.path, mode) }
   }
 
   /// Opens what is at `path`, whatever it is, only to refer to it.

@@ -207,19 +207,16 @@ struct Serve: ParsableCommand {
     _ service: Service, _ listener: ClientListener, _ folder: PrivateFolder?, announce: @escaping () throws -> Void
   ) throws -> Int32 {
     Process.forbidCoreFiles()
-    var (hasPidfile, code) = (false, Int32(1))
+    var (written, code): (OutputFile?, Int32) = (nil, 1)
     defer {
       listener.remove()
-      if hasPidfile, let pidfile { unsafe unlink(pidfile) }
+      written?.remove()
       folder?.remove(withLog: code == 0)
     }
     var supervisor = Supervisor(
       service, socket: listener.descriptor, restarts: !noRestart, signals: try Signals(), log: try LogRelay()
     ) {
-      if let pidfile {
-        try Process.writeNumber(to: pidfile)
-        hasPidfile = true
-      }
+      if let pidfile { written = try OutputFile.writeNumber(to: pidfile) }
       try announce()
     }
     code = try supervisor.run()

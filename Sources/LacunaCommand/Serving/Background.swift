@@ -11,11 +11,8 @@ enum Background {
   /// - Throws: `ExitStatus.failed` where it ends before that; what it wrote is then printed, and a log that was not there before
   ///   is gone again.
   static func begin(log: String, _ work: (_ announce: @escaping () throws -> Void) throws -> Int32) throws -> pid_t {
-    let output = unsafe open(log, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
-    guard output >= 0 else {
-      throw Failure("cannot write to the log \(log): \(Process.text(ofError: errno)); choose another one with --log")
-    }
-    defer { close(output) }
+    let file = try OutputFile.log(at: log)
+    let output = file.descriptor
     let oldByteCount = lseek(output, 0, SEEK_END)
     let (readEnd, writeEnd) = try Process.makePipe()
     let child = try Process.fork()
@@ -30,7 +27,7 @@ enum Background {
     // Safe: the kernel fills in a number.
     while unsafe waitpid(child, &status, 0) < 0 && errno == EINTR {}
     Terminal.writeMessage(text(of: output, from: oldByteCount))
-    if oldByteCount == 0 { unsafe unlink(log) }
+    if file.isNew { file.remove() }
     throw ExitStatus.failed
   }
 

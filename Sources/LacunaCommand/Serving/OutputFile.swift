@@ -107,15 +107,18 @@ final class OutputFile {
     guard unsafe fstat(file, &status) == 0 else { throw failure(errno, path, option) }
     guard [0, geteuid()].contains(status.st_uid) else {
       throw Failure(
-        "\(path) belongs to \(User.text(status.st_uid)), and is not written to; remove it, or choose another file with \(option)")
+        "\(path) belongs to \(User.text(status.st_uid)), and is not written to; remove it, or choose another file with \(option)"
+      )
     }
     switch status.st_mode & S_IFMT {
     case S_IFCHR: return true
     case S_IFREG where status.st_nlink == 1: return false
     case S_IFREG:
-      throw Failure("\(path) has other names too, and is not written to; remove it, or choose another file with \(option)")
+      throw Failure(
+        "\(path) has other names too, and is not written to; remove it, or choose another file with \(option)")
     default:
-      throw Failure("\(path) is no regular file, and is not written to; remove it, or choose another file with \(option)")
+      throw Failure(
+        "\(path) is no regular file, and is not written to; remove it, or choose another file with \(option)")
     }
   }
 

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import Lacuna
 
 /// A new folder that only this user may enter, for the socket and the log of a server that are not beside its store.
 struct PrivateFolder {
@@ -24,9 +25,8 @@ struct PrivateFolder {
   }
 
   private static var parent: String {
-    guard let folder = Process.variable("XDG_RUNTIME_DIR"), unsafe access(folder, W_OK | X_OK) == 0 else {
-      return "/tmp"
-    }
+    // After su(1) or sudo(8) it may be another user's.
+    guard let folder = StorePlace.ownRuntimeFolder, unsafe access(folder, W_OK | X_OK) == 0 else { return "/tmp" }
     return folder
   }
 }

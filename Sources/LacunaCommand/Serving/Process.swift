@@ -86,22 +86,6 @@ enum Process {
     return (ends[0], ends[1])
   }
 
-  /// Writes this process's number to a file, in one step.
-  static func writeNumber(to path: String) throws {
-    let temporary = "\(path).\(getpid()).new"
-    let file = unsafe open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-    let text = "\(getpid())\n"
-    // Safe: the text outlives the call.
-    let isWritten = unsafe file >= 0 && write(file, text, text.utf8.count) == text.utf8.count
-    let error = errno
-    if file >= 0 { close(file) }
-    guard isWritten, unsafe rename(temporary, path) == 0 else {
-      let reason = Process.text(ofError: isWritten ? errno : error)
-      unsafe unlink(temporary)
-      throw Failure("cannot write \(path): \(reason)")
-    }
-  }
-
   /// What the system calls an error.
   static func text(ofError error: Int32) -> String {
     // Safe: the text ends in a NUL, and is copied before another call could change it.
