@@ -248,10 +248,15 @@ struct BlockDeviceTests {
       try device.lacuna(Self.create).succeeded()
       let name = try #require(device.path.split(separator: "/").last)
       let plugin = "LACUNA_PLUGIN=\(try Program.plugin())"
+      let runtime = try PrivateDirectory()
+      defer { runtime.remove() }
+      #expect(chown(runtime.path, 1234, 1234) == 0)
       for (launcher, folder) in [
         (["env"], "/run/lacuna/dev"), (["env", "XDG_RUNTIME_DIR=/x"], "/run/lacuna/dev"),
         (["setpriv", "--reuid", "1234", "env", "-u", "XDG_RUNTIME_DIR"], "/run/lacuna/dev"),
-        (["setpriv", "--reuid", "1234", "env", "XDG_RUNTIME_DIR=/x"], "/x/lacuna/dev"),
+        (["setpriv", "--reuid", "1234", "env", "XDG_RUNTIME_DIR=\(runtime.path)"], "\(runtime.path)/lacuna/dev"),
+        // After su(1), another user's.
+        (["setpriv", "--reuid", "1235", "env", "XDG_RUNTIME_DIR=\(runtime.path)"], "/run/lacuna/dev"),
       ] {
         let line = try device.lacuna(["serve", "--dry-run"], launcher: launcher + [plugin]).succeeded().standardOutput
         #expect(line.hasSuffix(" --unix \(folder)/\(name).nbd\n"), "\(line)")

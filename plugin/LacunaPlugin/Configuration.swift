@@ -146,7 +146,7 @@ struct Configuration {
   /// by the kernel, with its own rules for whose it follows.
   private static func path(_ value: String) throws(PluginError) -> String {
     guard !value.isEmpty else { throw PluginError("store=: the path of the store is missing") }
-    if let found = FoundFile(at: value), !value.hasSuffix("/") { return found.path }
+    if let found = FoundFile(at: value), value.utf8.last != UInt8(ascii: "/") { return found.path }
     // What does not exist yet, or cannot be looked at, which opening it will tell.
     guard let path = unsafe nbdkit_absolute_path(value) else { throw .alreadyReported }
     defer { unsafe free(path) }

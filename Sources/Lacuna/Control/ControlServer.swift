@@ -88,6 +88,7 @@ public final class ControlServer: Sendable {
   /// Tells clients whose calls take long that they are being done.
   private func tellClientsThatWait() {
     while true {
+      state.wait { !$0.connections.isEmpty || $0.isStopping ? () : nil }
       // Often enough that none hears nothing for much longer than it may.
       let isOver: Void? = state.wait(milliseconds: max(limits.aliveMilliseconds / 5, 10)) { $0.isStopping ? () : nil }
       guard isOver == nil else { return }

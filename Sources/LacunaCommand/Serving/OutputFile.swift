@@ -20,7 +20,7 @@ final class OutputFile {
   /// Opens a log, to write at its end; makes it, for this user alone, where it is not there.
   static func log(at path: String) throws -> OutputFile {
     if let open = try descriptor(calledBy: path) { return OutputFile(open, in: nil, isNew: false) }
-    let folder = try TrustedFolder(ofFile: path)
+    let folder = try TrustedFolder(ofFile: path, for: "--log")
     let flags = O_RDWR | O_APPEND | O_NONBLOCK
     var isNew = true
     var file = folder.open(folder.name, flags | O_CREAT | O_EXCL)
@@ -43,7 +43,7 @@ final class OutputFile {
       try write(text, to: open, path)
       return output
     }
-    let folder = try TrustedFolder(ofFile: path)
+    let folder = try TrustedFolder(ofFile: path, for: "--pidfile")
     // What is there is not written to, but what else it is tells whether it may be replaced.
     let old = folder.open(folder.name, O_RDONLY | O_NONBLOCK)
     if old >= 0 {

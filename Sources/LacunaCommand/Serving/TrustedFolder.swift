@@ -14,21 +14,25 @@ final class TrustedFolder {
 
   private static let linkCountMax = 40
 
-  init(ofFile path: String) throws {
+  init(ofFile path: String, for option: String) throws {
     self.path = path
     let parts = path.pathParts
     guard let last = parts.last, path.utf8.last != UInt8(ascii: "/"), last != ".", last != ".." else {
-      throw Failure("\(path) is the path of a folder, not of a file; name a file in it")
+      throw Failure("\(path) is the path of a folder, not of a file; choose a file with \(option)")
     }
     name = last
-    descriptor = try Self.open(path.isAbsolutePath, parts.dropLast(), path)
+    descriptor = try Self.open(path.isAbsolutePath, parts.dropLast(), path, option)
   }
 
   deinit { close(descriptor) }
 
-  private static func open(_ isAbsolute: Bool, _ folders: ArraySlice<String>, _ path: String) throws -> Int32 {
+  private static func open(_ isAbsolute: Bool, _ folders: ArraySlice<String>, _ path: String, _ option: String)
+    throws -> Int32
+  {
     func failure(_ part: some StringProtocol) -> Failure {
-      Failure("cannot write \(path): the folder '\(part)' in that path: \(Process.text(ofError: errno))")
+      Failure(
+        "cannot write \(path): the folder '\(part)' in that path: \(Process.text(ofError: errno)); choose another file with \(option)"
+      )
     }
     // The next one is the last.
     var left = Array(folders.reversed())
@@ -54,8 +58,8 @@ final class TrustedFolder {
       guard [0, geteuid()].contains(status.st_uid), linkCount <= linkCountMax, let target = target(of: next) else {
         close(current)
         throw Failure(
-          "cannot write \(path): '\(part)' in that path is a symbolic link of \(User.text(status.st_uid)), which is not followed; name the folder "
-            + "that is meant")
+          "cannot write \(path): '\(part)' in that path is a symbolic link of \(User.text(status.st_uid)), which is not followed; choose another file "
+            + "with \(option)")
       }
       if target.isAbsolutePath {
         close(current)
