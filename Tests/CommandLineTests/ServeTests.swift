@@ -74,6 +74,48 @@ import Testing
     }
   }
 
+  @Test func `neither takes a live socket away, whatever its name, nor waits for one whose queue is full`() throws {
+    try PrivateDirectory.run { directory in
+      try makeStore(in: directory)
+      let (socket, flag) = (directory.file(#"a\b"#), directory.file("ready"))
+      let program = """
+        import socket, sys, time
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(sys.argv[1])
+        listener.listen(0)
+        clients = []
+        while True:
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].setblocking(False)
+            try:
+                clients[-1].connect(sys.argv[1])
+            except BlockingIOError:
+                break
+        open(sys.argv[2], "w").close()
+        time.sleep(60)
+        """
+      let process = try ChildProcess(
+        ["python3", "-c", program, socket, flag], standardOutput: directory.file("out"),
+        standardError: directory.file("err"), lifetimeSecondsMax: 60)
+      defer {
+        process.send(SIGKILL)
+        _ = process.waitForEnd(seconds: 10)
+      }
+      #expect(Deadline(secondsFromNow: 20).wait { access(flag, F_OK) == 0 }, "\(directory.text(of: "err"))")
+      try Program.run(["serve", directory.file("s"), "--socket", socket], secondsMax: 20).refused(
+        1, naming: [socket, "--socket"])
+      let control = try Program.run(
+        ["serve", directory.file("s"), "--socket", directory.file("free"), "--control", socket],
+        launcher: ["env", "LACUNA_PLUGIN=\(try Program.plugin())"], secondsMax: 20)
+      #expect(control.status == .exited(1))
+      #expect(
+        control.standardError.contains("another server listens on the control socket"), "\(control.standardError)")
+      try Program.run(["info", directory.file("s"), "--control", socket], secondsMax: 20).refused(
+        1, naming: [socket, "takes no more clients"])
+      #expect(access(socket, F_OK) == 0)
+    }
+  }
+
   @Test func `passes on what nbdkit and the plugin are to know`() throws {
     try PrivateDirectory.run { directory in
       try makeStore(in: directory)

@@ -19,7 +19,7 @@ public final class ControlClient {
   ) throws(LacunaError) {
     self.path = path
     self.limits = limits
-    channel = LineChannel(try ControlSocket.connect(to: path, store: store))
+    channel = LineChannel(try ControlSocket.connect(to: path, store: store, limits: limits))
     guard let store, let served = try call(Hello()).file, served != store.number else { return }
     throw LacunaError(
       .unreachable,

@@ -16,7 +16,9 @@ public enum ControlSocket {
   ///
   /// - Parameter store: what it should serve, whose owner is believed as well, and a process that writes to it.
   /// - Throws: `.untrusted` where it is somebody else's; `.unreachable` where nobody lets this process in.
-  static func connect(to path: String, store: FoundFile? = nil) throws(LacunaError) -> Descriptor {
+  static func connect(
+    to path: String, store: FoundFile? = nil, limits: ControlClientLimits = ControlClientLimits()
+  ) throws(LacunaError) -> Descriptor {
     var owner: uid_t?
     let (socket, peer): (Descriptor, Peer)
     do throws(Errno) {
@@ -26,7 +28,7 @@ public enum ControlSocket {
       guard FileIdentity(status).isSocket else { throw .notSocket }
       owner = status.st_uid
       socket = try ControlCalls.makeSocket()
-      try connect(socket, to: reference)
+      try connect(socket, to: reference, withinMilliseconds: limits.connectingMillisecondsMax)
       peer = try Peer(of: socket)
     } catch {
       throw failure(error, path, owner)
@@ -38,12 +40,14 @@ public enum ControlSocket {
   /// The process that listens at `path`, whoever that is.
   package static func process(listeningAt path: String) throws -> Int32 {
     let socket = try ControlCalls.makeSocket()
-    try connect(socket, to: ControlCalls.openReference(path, followsLinks: true))
+    try ControlCalls.connect(socket, to: ControlCalls.openReference(path, followsLinks: true).path)
     return try Peer(of: socket).process
   }
 
-  private static func connect(_ socket: Descriptor, to reference: Descriptor) throws(Errno) {
-    let deadline = Instant(millisecondsFromNow: ControlClientLimits().connectingMillisecondsMax)
+  private static func connect(
+    _ socket: Descriptor, to reference: Descriptor, withinMilliseconds milliseconds: UInt32
+  ) throws(Errno) {
+    let deadline = Instant(millisecondsFromNow: milliseconds)
     while true {
       do throws(Errno) {
         return try ControlCalls.connect(socket, to: reference.path)
