@@ -31,7 +31,8 @@ public struct FoundFile: Sendable {
       ? Hello.FileNumber(device: UInt64(status.st_rdev), inode: 0)
       : Hello.FileNumber(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     // The kernel's name is not one that leads there where the file is deleted, or outside of this process's root.
-    let name = ControlCalls.target(of: descriptor.path)
+    let descriptor = descriptor
+    let name = withExtendedLifetime(descriptor) { ControlCalls.target(of: descriptor.path) }
     let isName =
       (try? ControlCalls.identity(of: ControlCalls.openReference(name ?? "", followsLinks: false))) == identity
     path = isName ? name ?? given : FoundFile.absolute(given)

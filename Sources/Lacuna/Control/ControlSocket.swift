@@ -40,7 +40,9 @@ public enum ControlSocket {
   /// The process that listens at `path`, whoever that is.
   package static func process(listeningAt path: String) throws -> Int32 {
     let socket = try ControlCalls.makeSocket()
-    try ControlCalls.connect(socket, to: ControlCalls.openReference(path, followsLinks: true).path)
+    let reference = try ControlCalls.openReference(path, followsLinks: true)
+    // Open for as long as its path is used.
+    try withExtendedLifetime(reference) { try ControlCalls.connect(socket, to: reference.path) }
     return try Peer(of: socket).process
   }
 
@@ -50,7 +52,10 @@ public enum ControlSocket {
     let deadline = Instant(millisecondsFromNow: milliseconds)
     while true {
       do throws(Errno) {
-        return try ControlCalls.connect(socket, to: reference.path)
+        // Open for as long as its path is used.
+        return try withExtendedLifetime(reference) { () throws(Errno) in
+          try ControlCalls.connect(socket, to: reference.path)
+        }
       } catch {
         // So many wait already that there is no place in the queue.
         guard error == .wouldBlock, deadline.millisecondsLeft > 0 else { throw error }

@@ -21,7 +21,8 @@ extension ControlSocket {
       // Before connecting, so that a stranger does not learn of it; and again, since whoever bound a socket need not listen there.
       guard believed.includes(status.st_uid) else { throw .permissionDenied }
       let socket = try ControlCalls.makeSocket()
-      try ControlCalls.connect(socket, to: reference.path)
+      // Open for as long as its path is used.
+      try withExtendedLifetime(reference) { () throws(Errno) in try ControlCalls.connect(socket, to: reference.path) }
       guard believed.includes(try Peer(of: socket).user) else { throw .permissionDenied }
       return socket
     } catch {

@@ -155,7 +155,8 @@ package final class SocketListener: Sendable {
   /// Who listens on a socket.
   private static func peer(listeningOn reference: Descriptor) throws(Errno) -> Peer {
     let socket = try ControlCalls.makeSocket()
-    try ControlCalls.connect(socket, to: reference.path)
+    // Open for as long as its path is used.
+    try withExtendedLifetime(reference) { () throws(Errno) in try ControlCalls.connect(socket, to: reference.path) }
     return try Peer(of: socket)
   }
 }
