@@ -56,16 +56,22 @@ import Testing
         sockets.withLock { $0.append(socket) }
       }, { $0.messageMillisecondsMax = 500 }
     ) { expectRefusal($0, .unreachable, "did not come to the end of its answer") }
-    // Also where a byte comes now and then, or always.
-    for pause in [0, 20_000] as [useconds_t] {
+    // Also where a byte comes now and then, or so much that there is always something.
+    for (piece, pause) in [([0x20], 20_000), ([UInt8](repeating: 0x20, count: 4096), 0)] as [([UInt8], useconds_t)] {
       try withServer(
         { socket in
-          for _ in 0..<100_000 {
-            guard (try? LineChannel(socket).write([0x20], milliseconds: 5000)) != nil else { return }
-            usleep(pause)
-          }
-        }, { $0.messageMillisecondsMax = 500 }
-      ) { expectRefusal($0, .unreachable, "did not come to the end of its answer") }
+          let end = Deadline(secondsFromNow: 8)
+          while !end.hasPassed, (try? LineChannel(socket).write(piece, milliseconds: 5000)) != nil { usleep(pause) }
+        },
+        {
+          $0.messageMillisecondsMax = 500
+          $0.messageByteCountMax = 1 << 40
+        }
+      ) { client in
+        let start = ContinuousClock.now
+        expectRefusal(client, .unreachable, "did not come to the end of its answer")
+        #expect(ContinuousClock.now - start < .seconds(5))
+      }
     }
   }
 

@@ -55,8 +55,9 @@ final class ControlConnection: Sendable {
     case .requests(let requests, isBatch: false):
       for request in requests {
         silentSince.withLock { $0 = .now }
-        defer { silentSince.withLock { $0 = nil } }
-        if let answer = perform(request, progress: channel) { try send(answer, channel) }
+        let answer = perform(request, progress: channel)
+        // Nothing comes behind it.
+        try send(answer ?? [], channel, isLast: true)
       }
     case .requests(let requests, isBatch: true): try answerBatch(requests, channel)
     }
@@ -88,8 +89,9 @@ final class ControlConnection: Sendable {
   /// Ends a call whose result nobody would get.
   private static var gone: LacunaError { LacunaError(.unreachable, "the client has gone, or the server stops") }
 
-  private func send(_ bytes: [UInt8], _ channel: LineChannel) throws(LineChannel.Failure) {
+  private func send(_ bytes: [UInt8], _ channel: LineChannel, isLast: Bool = false) throws(LineChannel.Failure) {
     try sending.withLock { () throws(LineChannel.Failure) in
+      if isLast { silentSince.withLock { $0 = nil } }
       try channel.write(bytes, milliseconds: limits.answerMillisecondsMax)
       silentSince.withLock { if $0 != nil { $0 = .now } }
     }
