@@ -29,7 +29,9 @@ for words in map(str.split, sys.argv[2:]):
     elif words[2:] == ["trim"]:
         handle.trim(length, offset)
     else:
-        handle.pwrite(os.urandom(length), offset)
+        # A request has 2 MiB at most.
+        for start in range(0, length, 1 << 20):
+            handle.pwrite(os.urandom(min(1 << 20, length - start)), offset + start)
 handle.flush()
 handle.shutdown()
 PYTHON

@@ -61,7 +61,7 @@ def the_offer_is_complete():
     expect(h.is_rotational(), False)
     expect(h.get_block_size(nbd.SIZE_MINIMUM), 1)
     expect(h.get_block_size(nbd.SIZE_PREFERRED), BLOCK)
-    assert h.get_block_size(nbd.SIZE_MAXIMUM) >= 32 * MIB
+    expect(h.get_block_size(nbd.SIZE_MAXIMUM), 2 * MIB)
     assert h.get_protocol() == "newstyle-fixed"
     assert h.get_structured_replies_negotiated()
 
@@ -89,11 +89,13 @@ def list_and_info_agree():
 
 
 def bytes_come_back():
-    for offset, length in [(0, 1), (511, 2), (4095, 2), (1, 70_001), (64 * MIB - 3, 3), (7 * MIB + 13, 3 * MIB)]:
+    for offset, length in [(0, 1), (511, 2), (4095, 2), (1, 70_001), (64 * MIB - 3, 3), (7 * MIB + 13, 2 * MIB)]:
         pattern = random.Random(offset).randbytes(length)
         h.pwrite(pattern, offset)
         expect(h.pread(length, offset) == pattern, True)
     expect(h.pread(2, 5), h.pread(4, 4)[1:3])
+    expect_error(errno.EINVAL, lambda: h.pread(2 * MIB + 1, 0))
+    expect_error(errno.EINVAL, lambda: h.pwrite(bytes(2 * MIB + 1), 0))
 
 
 def zero_and_trim_leave_what_they_promise():
