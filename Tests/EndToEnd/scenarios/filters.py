@@ -167,7 +167,7 @@ def filter_blocksize_policy(lab: Lab) -> None:
         lab.check("what nbdcopy has written", bytes_of(server) == model)
         stop(lab, server)
     server = lab.server(store, "--filter=blocksize-policy")
-    lab.equal("without parameters, the sizes that the plugin reports", (1, 4096, 64 * MEBIBYTE), block_sizes(server))
+    lab.equal("without parameters, the sizes that the plugin reports", (1, 4096, 2 * MEBIBYTE), block_sizes(server))
     stop(lab, server)
     store.lacuna("check", "--data")
 
