@@ -32,8 +32,8 @@ import Testing
     try PrivateDirectory.run { directory in
       let path = directory.file("s.lacuna")
       var generator = SeededGenerator(seed: 5)
-      let kept = generator.pattern(3 << 20)
-      try ServedStore.run(path, ["size=3M", "volume=kept"]) { store in
+      let kept = generator.pattern(2 << 20)
+      try ServedStore.run(path, ["size=2M", "volume=kept"]) { store in
         _ = try store.control.call(CreateVolume(name: "big", size: Self.byteCount))
         let client = try store.open("kept")
         try client.write(kept, at: 0)
