@@ -98,7 +98,8 @@ let package = Package(
 
     // What the tests share, and the tests: one target per module.
     .target(
-      name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices", "Extents"], path: "Tests/LacunaTestSupport",
+      name: "LacunaTestSupport", dependencies: ["BlockStores", "Bytes", "Devices", "Extents"],
+      path: "Tests/LacunaTestSupport",
       swiftSettings: fastTests),
     .testTarget(
       name: "LacunaTestSupportTests", dependencies: ["Bytes", "Devices", "LacunaTestSupport"], swiftSettings: tests),
@@ -111,7 +112,8 @@ let package = Package(
     .testTarget(
       name: "ExtentFSTests",
       dependencies: [
-        "ExtentFS", "Bytes", "Devices", "Extents", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics"),
+        "ExtentFS", "Bytes", "Devices", "Extents", "LacunaTestSupport",
+        .product(name: "Atomics", package: "swift-atomics"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       // Stores of earlier versions, compressed: the tests find them beside their own source.
@@ -119,7 +121,9 @@ let package = Package(
       swiftSettings: tests),
     .testTarget(
       name: "BlockStoresTests",
-      dependencies: ["BlockStores", "Extents", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics")],
+      dependencies: [
+        "BlockStores", "Extents", "LacunaTestSupport", .product(name: "Atomics", package: "swift-atomics"),
+      ],
       swiftSettings: tests),
     .testTarget(
       name: "LacunaTests", dependencies: ["Lacuna", "Bytes", "LacunaTestSupport", "NBDTestSupport"],
