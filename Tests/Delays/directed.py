@@ -347,8 +347,8 @@ def old_blocks_of_a_long_read(stage: Stage) -> None:
     size, part = 320 * MIB, 512 * KIB
     server = stage.serve(size, "cache=256K", "journal=64K", f"limit={size + 24 * MIB}")
     client = stage.connect()
-    for offset in range(0, size, 4 * MIB):
-        client.pwrite(os.urandom(MIB) * 4, offset)
+    for offset in range(0, size, 2 * MIB):
+        client.pwrite(os.urandom(MIB) * 2, offset)
     with server.administration() as administration:
         # Every second part of the first 8 MiB becomes free: new data comes there, so that checkpoints write checksums of the
         # neighbourhood anew.
