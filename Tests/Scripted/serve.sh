@@ -161,7 +161,7 @@ check "clients that hang up in mid-request are let in, all of them" \
 touch "$work/stop"
 if wait "$client"; then
   read -r -a result <"$work/client"
-  ok "another client goes on, and finds all it was told (${result[0]} blocks; nbdkit died $(grep -c 'starting it again' "$work/log") times)"
+  ok "another client goes on, and finds all it was told (${result[0]} blocks; nbdkit died at least $(grep -c 'starting it again' "$work/log") times)"
   check_equal "its connections that were refused" 0 "${result[2]}"
 else
   not_ok "another client goes on, and finds all it was told" "$(cat "$work/client" "$work/log")"
