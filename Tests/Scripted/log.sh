@@ -4,32 +4,8 @@
 . "$(dirname "$0")/lib.sh"
 need log nbdkit nbdinfo python3
 
-program=${LACUNA_COMMAND:-$repository/.build/release/lacuna}
-serve_pid=''
-# shellcheck disable=SC2317 # finish() calls it
-clean_up() { [ -z "$serve_pid" ] || kill -KILL "$serve_pid" 2>/dev/null; }
-
-listens_or_ended() { [ -s "$work/pid" ] || has_ended "$serve_pid"; }
-
-# start_serve ARGUMENT...
-start_serve() {
-  rm -f "$work/pid"
-  LACUNA_PLUGIN=$plugin "$program" serve "$work/s.lacuna" --pidfile "$work/pid" "$@" >"$work/log" 2>&1 &
-  serve_pid=$!
-  wait_until 60 listens_or_ended
-  [ -s "$work/pid" ] || not_ok "lacuna serve $*" "$(cat "$work/log")"
-}
-
-# stop_serve: with all that it says in the end.
-stop_serve() {
-  local status
-  kill -TERM "$serve_pid"
-  wait_until 20 has_ended "$serve_pid" || kill -KILL "$serve_pid"
-  wait "$serve_pid"
-  status=$?
-  serve_pid=''
-  check_equal "the server ends well" 0 "$status"
-}
+# shellcheck source=lib-serve.sh
+. "$(dirname "$0")/lib-serve.sh"
 
 # mistakes REQUESTS HANDSHAKES: reads behind the end, each answered, and connections that talk nonsense.
 mistakes() {
@@ -72,12 +48,12 @@ check "the wrong requests are summed up meanwhile" grep -q 'out of range.*(the l
 check_equal "lines of them" 6 "$(grep -c 'out of range' "$work/log")"
 check_at_most "bytes of log" 4000 "$(stat -c %s "$work/log")"
 mistakes 7 0
-stop_serve
+stop_serve "a server of clients that make mistakes"
 check "the rest is summed up in the end" grep -q 'out of range.*(the last of 7 more like it in [0-9]* s)$' "$work/log"
 
 # What was asked for is not summed up.
 start_serve -- -v
 check "a hundred wrong requests" mistakes 100 0
-stop_serve
+stop_serve "a server with -v"
 check_equal "lines of debugging for each" 100 "$(grep -c 'debug: sending error reply' "$work/log")"
 check_equal "lines of errors" 6 "$(grep -c 'error: .*out of range' "$work/log")"

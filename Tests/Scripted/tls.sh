@@ -5,32 +5,8 @@
 . "$(dirname "$0")/lib.sh"
 need tls nbdkit nbdinfo nbdcopy python3 qemu-io qemu-img certtool psktool
 
-program=${LACUNA_COMMAND:-$repository/.build/release/lacuna}
-serve_pid=''
-# shellcheck disable=SC2317 # finish() calls it
-clean_up() { [ -z "$serve_pid" ] || kill -KILL "$serve_pid" 2>/dev/null; }
-
-listens_or_ended() { [ -s "$work/pid" ] || has_ended "$serve_pid"; }
-
-# start_serve ARGUMENT...
-start_serve() {
-  rm -f "$work/pid"
-  LACUNA_PLUGIN=$plugin "$program" serve "$work/s.lacuna" --pidfile "$work/pid" "$@" >"$work/log" 2>&1 &
-  serve_pid=$!
-  wait_until 60 listens_or_ended
-  [ -s "$work/pid" ] || not_ok "lacuna serve $*" "$(cat "$work/log")"
-}
-
-# stop_serve NAME
-stop_serve() {
-  local status
-  kill -TERM "$serve_pid"
-  wait_until 20 has_ended "$serve_pid" || kill -KILL "$serve_pid"
-  wait "$serve_pid"
-  status=$?
-  serve_pid=''
-  check_equal "$1: the server ends well" 0 "$status"
-}
+# shellcheck source=lib-serve.sh
+. "$(dirname "$0")/lib-serve.sh"
 
 # authority NAME: makes one in the folder $work/NAME.
 authority() {
