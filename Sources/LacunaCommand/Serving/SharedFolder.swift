@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Glibc
+internal import Lacuna
 
 /// Whether other users could take the name of a socket away, and give clients a server of theirs: the check that sshd(8) makes of
 /// its users' files.
@@ -13,7 +14,7 @@ enum SharedFolder {
     let slash = socket.utf8.lastIndex(of: UInt8(ascii: "/")) ?? socket.startIndex
     let folder = slash == socket.startIndex ? "/" : String(socket[..<slash])
     var trusted: Set<uid_t> = [0, geteuid()]
-    if let store, let owner = owner(of: store) { trusted.insert(owner) }
+    if let owner = store.flatMap(FoundFile.init(at:))?.owner { trusted.insert(owner) }
     guard let reason = try reason(against: folder, trusting: trusted) else { return }
     throw Failure(
       "the socket \(socket) would be where others may take its name: \(reason); choose a folder of your own with --socket, "
@@ -45,12 +46,6 @@ enum SharedFolder {
 
   private static func ownership(_ status: stat, _ trusted: Set<uid_t>) -> String? {
     trusted.contains(status.st_uid) ? nil : "belongs to the user \(status.st_uid)"
-  }
-
-  private static func owner(of path: String) -> uid_t? {
-    var status = Glibc.stat()
-    // Safe: the kernel fills in a structure of this type, which outlives the call.
-    return unsafe stat(path, &status) == 0 ? status.st_uid : nil
   }
 
   private static func openFolder(_ base: Int32, _ path: String, _ name: String) throws -> Int32 {
