@@ -30,15 +30,15 @@ package final class EngineHealth: Sendable {
     case failed(EngineFailure)
   }
 
-  private let state: Locked<Mode>
+  private let state = Locked(Mode.writable)
   /// Whether the mode is `writable`, for those who look without the lock.
-  private let isOpen: ManagedAtomic<Bool>
+  private let isOpen = ManagedAtomic(true)
   private let reportsFailure: @Sendable (EngineFailure) -> Void
 
+  /// Begins as writable.
+  ///
   /// - Parameter reportsFailure: hears of the first failure, once; on any thread, and with locks of the engine held.
-  package init(_ mode: Mode = .writable, reportsFailure: @escaping @Sendable (EngineFailure) -> Void = { _ in }) {
-    state = Locked(mode)
-    if case .writable = mode { isOpen = ManagedAtomic(true) } else { isOpen = ManagedAtomic(false) }
+  package init(reportsFailure: @escaping @Sendable (EngineFailure) -> Void = { _ in }) {
     self.reportsFailure = reportsFailure
   }
 
