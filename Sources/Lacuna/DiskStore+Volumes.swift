@@ -20,7 +20,7 @@ extension DiskStore {
     }
   }
 
-  private func open(_ volume: DiskVolume<FileDevice>) throws(LacunaError) -> Volume {
+  private func open(_ volume: DiskVolume) throws(LacunaError) -> Volume {
     let isWritable = !isReadOnly && volume.access == .writable
     let description = VolumeDescription(
       onDisk: volume.name, byteCount: volume.byteCount, isReadOnly: !isWritable)
@@ -46,7 +46,7 @@ extension DiskStore {
   }
 
   /// Opens a snapshot: what never changes, and has no changes that its tree does not have.
-  private func openSnapshot(named name: String) throws(LacunaError) -> DiskVolume<FileDevice> {
+  private func openSnapshot(named name: String) throws(LacunaError) -> DiskVolume {
     try onDisk { () throws(ExtentFSError) in
       if let found = try engine.findVolume(named: name), found.record.kind == .snapshot,
         let volume = try engine.openVolume(named: name)

@@ -22,7 +22,7 @@ final class DiskStore: Sendable {
   let servedDefault: String?
   /// The limit of this opening alone, in bytes; nil where it has none.
   let openingLimitByteCount: UInt64?
-  let engine: Engine<FileDevice>
+  let engine: Engine
   let device: FileDevice
   /// When the store was opened.
   let opening = ContinuousClock.now

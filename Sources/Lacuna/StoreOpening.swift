@@ -5,7 +5,7 @@ internal import SystemPackage
 
 /// What an opening came to.
 struct OpenedStore {
-  var engine: Engine<FileDevice>
+  var engine: Engine
   var device: FileDevice
   var isReadOnly: Bool
   var couldBeWritten: Bool
@@ -34,7 +34,7 @@ struct StoreOpening {
       do throws(LacunaError) {
         let opening = try StoreOpening(
           at: path, options, refusingWriting: refusal, reading: mergesJournal ? .scratch : .readOnly)
-        let (engine, warnings): (Engine<FileDevice>, [String])
+        let (engine, warnings): (Engine, [String])
         do throws(LacunaError) {
           (engine, warnings) = try opening.openEngine()
         } catch {
@@ -64,7 +64,7 @@ struct StoreOpening {
     }
   }
 
-  private func finish(_ engine: Engine<FileDevice>, _ warnings: [String]) throws(LacunaError) -> OpenedStore {
+  private func finish(_ engine: Engine, _ warnings: [String]) throws(LacunaError) -> OpenedStore {
     do throws(LacunaError) {
       do throws(LacunaError) {
         try checkShape(of: engine)
@@ -198,7 +198,7 @@ struct StoreOpening {
     unsafe options.opensReadOnly && access(path.string, W_OK) == 0
   }
 
-  private func openEngine() throws(LacunaError) -> (Engine<FileDevice>, [String]) {
+  private func openEngine() throws(LacunaError) -> (Engine, [String]) {
     guard device.byteCount > 0 else {
       throw LacunaError(
         .notAStore, "\(path) is an empty file, not a store; remove it, and a store is made in its place")
@@ -230,7 +230,7 @@ struct StoreOpening {
   }
 
   /// Refuses a store that is not what the options say it is.
-  private func checkShape(of engine: Engine<FileDevice>) throws(LacunaError) {
+  private func checkShape(of engine: Engine) throws(LacunaError) {
     if let wanted = options.blockByteCount, wanted != UInt64(engine.blockSize.byteCount) {
       throw LacunaError(
         .invalidParameter, "the store \(path) has blocks of \(engine.blockSize.byteCount) bytes, not of \(wanted)")
@@ -245,7 +245,7 @@ struct StoreOpening {
   /// none was asked for.
   ///
   /// - Returns: what there is to be said of the size of one that was made.
-  private func findOrMakeVolume(in engine: Engine<FileDevice>) throws(LacunaError) -> String? {
+  private func findOrMakeVolume(in engine: Engine) throws(LacunaError) -> String? {
     do {
       let defaultName = try engine.defaultName
       guard

@@ -9,11 +9,11 @@ final class Throwaway: Sendable {
   let name: String
   /// The inode that it was made from, which may have another name by now, or be gone.
   let origin: UInt64
-  let volume: DiskVolume<FileDevice>
+  let volume: DiskVolume
   /// When it was made, in seconds since 1970.
   let createdSeconds = UInt64(max(time(nil), 0))
 
-  init(name: String, origin: UInt64, _ volume: DiskVolume<FileDevice>) {
+  init(name: String, origin: UInt64, _ volume: DiskVolume) {
     self.name = name
     self.origin = origin
     self.volume = volume
@@ -65,7 +65,7 @@ extension DiskStore {
   }
 
   private func makeThrowaway(named name: String, of source: String) throws(LacunaError) -> Throwaway {
-    let made: (volume: DiskVolume<FileDevice>, record: InodeRecord?)
+    let made: (volume: DiskVolume, record: InodeRecord?)
     do throws(LacunaError) {
       made = try onDisk { () throws(ExtentFSError) in
         let volume = try engine.makeThrowaway(of: source)

@@ -9,7 +9,7 @@ enum VolumeContents: Sendable {
   case extents(ExtentFile<MemoryExtentStore>)
   case chain(BlockChainFile<MemoryBlockChainStore>)
   case bytes(MemoryByteStore, Inode)
-  case disk(DiskVolume<FileDevice>)
+  case disk(DiskVolume)
   case difference(VolumeDifference)
 
   func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(LacunaError) {

@@ -4,9 +4,9 @@ internal import ExtentFS
 
 /// A snapshot as it is seen from an older one: its bytes, with what is the same in both as extents of their own.
 struct VolumeDifference: Sendable {
-  let old: DiskVolume<FileDevice>
-  let new: DiskVolume<FileDevice>
-  let engine: Engine<FileDevice>
+  let old: DiskVolume
+  let new: DiskVolume
+  let engine: Engine
 
   /// Calls `visit` with maximal ranges of one kind that cover `range`, in order, until it returns false.
   func forEachExtent(

@@ -1,5 +1,5 @@
-import Extents
 import Devices
+import Extents
 import LacunaTestSupport
 import Testing
 
@@ -15,7 +15,7 @@ import Testing
   }
 
   /// Each block's physical one; nil for zeroes.
-  private func cells(_ base: ExtentBase, _ nodes: NodeCache<MemoryDevice>) throws -> [UInt64?] {
+  private func cells(_ base: ExtentBase, _ nodes: NodeCache) throws -> [UInt64?] {
     var cells: [UInt64?] = Array(repeating: nil, count: Int(Self.blockCount))
     _ = try base.forEachPiece(in: 0..<Self.blockCount, nodes) { blocks, place in
       guard case .physical(let first) = place else { return true }
@@ -39,7 +39,7 @@ import Testing
   }
 
   private func found(
-    _ old: ExtentBase, _ new: ExtentBase, in blocks: Range<UInt64>, _ nodes: NodeCache<MemoryDevice>, limit: Int = .max
+    _ old: ExtentBase, _ new: ExtentBase, in blocks: Range<UInt64>, _ nodes: NodeCache, limit: Int = .max
   ) throws -> [Difference] {
     var found: [Difference] = []
     try TreeDiff.forEachDifference(from: old, to: new, in: blocks, nodes) { blocks, kind in
@@ -103,7 +103,7 @@ import Testing
 
   /// A few pieces of a mapping, as they are in a record.
   private func inline(
-    of base: ExtentBase, _ nodes: NodeCache<MemoryDevice>, _ generator: inout SeededGenerator
+    of base: ExtentBase, _ nodes: NodeCache, _ generator: inout SeededGenerator
   ) throws -> ExtentBase {
     var extents: [ExtentRecord] = []
     try TreeReader(cache: nodes, root: base.root, kind: .extents).forEachExtent(in: 0..<Self.blockCount) { extent in

@@ -1,6 +1,6 @@
-import Extents
 import Bytes
 import Devices
+import Extents
 import LacunaTestSupport
 
 @testable import ExtentFS
@@ -8,7 +8,7 @@ import LacunaTestSupport
 /// A device, a cache and the blocks in use: what a checkpoint has, small enough that every merge is checked whole.
 final class TreeTestStore: TreeWriter {
   let device: MemoryDevice
-  let cache: NodeCache<MemoryDevice>
+  let cache: NodeCache
   var generation: UInt64 = 1
 
   /// Blocks with a node that a tree may refer to.
@@ -64,7 +64,7 @@ final class TreeTestStore: TreeWriter {
   }
 
   /// Runs one merge, and holds what it said against the blocks in use.
-  func merge<Result>(_ body: (TreeMerge<MemoryDevice, TreeTestStore>) throws -> Result) throws -> Result {
+  func merge<Result>(_ body: (TreeMerge<TreeTestStore>) throws -> Result) throws -> Result {
     (allocated, written, given, replacedRuns, retained) = ([], [], [], [], [])
     generation += 1
     let result: Result
@@ -115,7 +115,7 @@ final class TreeTestStore: TreeWriter {
 }
 
 extension NodeCache {
-  func reader(_ root: TreeRoot, _ kind: NodeKind, owner: UInt64 = 0) -> TreeReader<Device> {
+  func reader(_ root: TreeRoot, _ kind: NodeKind, owner: UInt64 = 0) -> TreeReader {
     TreeReader(cache: self, root: root, kind: kind, owner: owner)
   }
 }

@@ -1,10 +1,9 @@
 internal import Extents
-internal import Devices
 
 /// Says which volumes lead to some blocks: what a check asks when something is wrong with them.
 ///
 /// It reads all trees of extents, each node once. What cannot be read it leaves out: the check has said that already.
-final class BlockFinder<Device: BlockDevice> {
+final class BlockFinder {
   /// A place that leads to wanted blocks.
   struct Place {
     /// The volume, the nodes, and the logical block.
@@ -14,7 +13,7 @@ final class BlockFinder<Device: BlockDevice> {
 
   /// The first few places for each wanted range, in the order of these.
   private(set) var places: [[Place]]
-  private let nodes: NodeCache<Device>
+  private let nodes: NodeCache
   private let wanted: [(index: Int, blocks: Range<UInt64>)]
   private var seen: Set<UInt64> = []
   private var trail: [UInt64] = []
@@ -24,7 +23,7 @@ final class BlockFinder<Device: BlockDevice> {
   private static var placeCountMax: Int { 4 }
 
   /// Looks for what leads to any block of `wanted`, which do not overlap.
-  init(_ nodes: NodeCache<Device>, _ wanted: [Range<UInt64>]) {
+  init(_ nodes: NodeCache, _ wanted: [Range<UInt64>]) {
     self.nodes = nodes
     self.wanted = wanted.enumerated().map { ($0.offset, $0.element) }.sorted { $0.1.lowerBound < $1.1.lowerBound }
     places = wanted.map { _ in [] }

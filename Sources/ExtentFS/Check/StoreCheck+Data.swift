@@ -1,6 +1,6 @@
-internal import Extents
 internal import Bytes
 internal import Devices
+internal import Extents
 
 /// A block whose data is not what its checksum says.
 private struct Suspect {

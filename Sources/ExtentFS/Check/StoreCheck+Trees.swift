@@ -1,5 +1,5 @@
-internal import Extents
 internal import Devices
+internal import Extents
 
 /// What a tree of extents, or a part of it, was found to hold.
 struct Subtree {

@@ -1,6 +1,6 @@
-internal import Extents
 internal import Bytes
 package import Devices
+internal import Extents
 
 /// Reads a whole store as its newest superblock describes it, and says what is wrong with it. It writes nothing.
 ///
@@ -11,10 +11,10 @@ package import Devices
 ///
 /// Memory: two bits for each block of the device, a third in groups with nodes, the runs of blocks that are shared, a few
 /// words for each shared node, the inodes' records, and a few nodes. One thread uses it.
-package final class StoreCheck<Device: BlockDevice> {
-  let device: Device
+package final class StoreCheck {
+  let device: any BlockDevice
   let points: StorePoints
-  let nodes: NodeCache<Device>
+  let nodes: NodeCache
   /// The point whose trees are walked.
   var superblock: Superblock
   var geometry: StoreGeometry { superblock.geometry }
@@ -42,7 +42,7 @@ package final class StoreCheck<Device: BlockDevice> {
   private static var progressBlockCount: UInt64 { 4096 }
 
   /// Everything that is wrong with the store on `device`; empty where nothing is. As `run`.
-  package static func findings(on device: Device, readsData: Bool = true) throws(ExtentFSError) -> [String] {
+  package static func findings(on device: any BlockDevice, readsData: Bool = true) throws(ExtentFSError) -> [String] {
     try run(on: device, readsData: readsData).findings
   }
 
@@ -54,7 +54,7 @@ package final class StoreCheck<Device: BlockDevice> {
   ///   - progress: hears now and then how many blocks were looked at, and how many are in use. What it throws ends the check.
   /// - Throws: where there is no superblock to begin with, or the device cannot be read.
   package static func run(
-    on device: Device, at superblock: Superblock? = nil, readsData: Bool = true,
+    on device: any BlockDevice, at superblock: Superblock? = nil, readsData: Bool = true,
     progress: @escaping (UInt64, UInt64) throws(ExtentFSError) -> Void = { _, _ in }
   ) throws(ExtentFSError) -> StoreCheckReport {
     var point = superblock
@@ -65,7 +65,7 @@ package final class StoreCheck<Device: BlockDevice> {
 
   /// A check of the store on `device` at `points`, to be run once.
   init(
-    _ device: Device, _ points: StorePoints, readsData: Bool,
+    _ device: any BlockDevice, _ points: StorePoints, readsData: Bool,
     progress: @escaping (UInt64, UInt64) throws(ExtentFSError) -> Void
   ) {
     self.device = device

@@ -1,5 +1,4 @@
 internal import Extents
-internal import Devices
 
 extension StoreDump {
   /// How many volumes are asked whether they have a node that is not in the tree it was written for.

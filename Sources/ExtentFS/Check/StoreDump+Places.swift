@@ -1,5 +1,4 @@
 internal import Bytes
-internal import Devices
 
 extension StoreDump {
   // MARK: Before the groups

@@ -1,22 +1,22 @@
-internal import Extents
 internal import Bytes
 package import Devices
+internal import Extents
 
 /// Shows what is in a block of a store, by where it is and by what is there, and says where a checksum is wrong.
 ///
 /// What cannot be decoded is shown as far as it can be: no bytes are a mistake of the caller. On a store in use it shows
 /// what the superblock leads to that it was made with; blocks that were given up since may hold other things by now.
-package struct StoreDump<Device: BlockDevice> {
-  let device: Device
+package struct StoreDump {
+  let device: any BlockDevice
   let superblock: Superblock
-  let nodes: NodeCache<Device>
+  let nodes: NodeCache
   var geometry: StoreGeometry { superblock.geometry }
   var size: UInt64 { UInt64(geometry.blockSize.byteCount) }
 
   /// Shows blocks of the store on `device` as `superblock` describes it; nil for the newest one there.
   ///
   /// - Throws: where there is no superblock to begin with.
-  package init(_ device: Device, at superblock: Superblock? = nil) throws(ExtentFSError) {
+  package init(_ device: any BlockDevice, at superblock: Superblock? = nil) throws(ExtentFSError) {
     if let superblock {
       self.superblock = superblock
     } else {

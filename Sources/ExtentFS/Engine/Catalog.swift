@@ -1,5 +1,4 @@
 internal import Bytes
-internal import Devices
 
 /// The `byteCount` bytes that `encode` makes, as the value of a tree's entry.
 func encoded(_ byteCount: Int, _ encode: (inout MutableRawSpan, Int) -> Void) -> [UInt8] {
@@ -14,8 +13,8 @@ func encoded(_ byteCount: Int, _ encode: (inout MutableRawSpan, Int) -> Void) ->
 package typealias CatalogEntry = (inode: UInt64, record: InodeRecord)
 
 /// Looks names and inodes up in the trees of a superblock.
-struct Catalog<Device: BlockDevice> {
-  let nodes: NodeCache<Device>
+struct Catalog {
+  let nodes: NodeCache
   let superblock: Superblock
   /// The hash of names; another one is for tests.
   var nameKey: @Sendable (String) -> UInt64 = { NameHash.key(of: $0) }

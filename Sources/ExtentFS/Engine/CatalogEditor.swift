@@ -1,10 +1,8 @@
-internal import Devices
-
 /// The catalog as of the last checkpoint, and the changes that the next one makes to it.
 ///
 /// One thread uses it, which runs a checkpoint.
-final class CatalogEditor<Device: BlockDevice> {
-  let catalog: Catalog<Device>
+final class CatalogEditor {
+  let catalog: Catalog
   /// The superblock that will be written.
   var superblock: Superblock
   /// The changed inodes; nil for one that is gone.
@@ -21,7 +19,7 @@ final class CatalogEditor<Device: BlockDevice> {
   /// Inodes of which the journal has changes that nobody has, since their records could not be read when it was.
   private let incomplete: Set<UInt64>
 
-  init(_ catalog: Catalog<Device>, incomplete: Set<UInt64> = []) {
+  init(_ catalog: Catalog, incomplete: Set<UInt64> = []) {
     self.catalog = catalog
     self.incomplete = incomplete
     superblock = catalog.superblock
@@ -98,7 +96,7 @@ final class CatalogEditor<Device: BlockDevice> {
   func find(_ name: String) throws(ExtentFSError) -> (key: UInt64, found: (inode: UInt64, record: InodeRecord)?) {
     var key = catalog.nameKey(name)
     while let inode = try inode(atKey: key) {
-      guard let record = try record(of: inode) else { throw Catalog<Device>.missing(inode) }
+      guard let record = try record(of: inode) else { throw Catalog.missing(inode) }
       if record.name.hasSameBytes(as: name) { return (key, (inode, record)) }
       key &+= 1
     }
@@ -125,7 +123,7 @@ final class CatalogEditor<Device: BlockDevice> {
     names[hole] = .some(nil)
     var key = hole &+ 1
     while let inode = try inode(atKey: key) {
-      guard let other = try self.record(of: inode) else { throw Catalog<Device>.missing(inode) }
+      guard let other = try self.record(of: inode) else { throw Catalog.missing(inode) }
       // It may move to the hole unless its hash lies behind that, counted round.
       if key &- catalog.nameKey(other.name) >= key &- hole {
         names[hole] = .some(inode)

@@ -1,20 +1,19 @@
 internal import Extents
-internal import Devices
 
 /// What one checkpoint does besides merging what changed.
-struct CheckpointPlan<Device: BlockDevice> {
+struct CheckpointPlan {
   /// The changes of the catalog. Records of volumes get their new extents by the checkpoint.
-  let catalog: CatalogEditor<Device>
+  let catalog: CatalogEditor
   /// Open volumes that nobody may change until the checkpoint has ended.
-  var held: [DiskVolume<Device>] = []
+  var held: [DiskVolume] = []
   /// Inodes that get the contents of another: what was written to them before goes.
   var replacesContents: Set<UInt64> = []
   /// What is to get the contents of others. Where those have changes that cannot be merged, nothing comes of it.
   var copies: [Copy] = []
   /// Runs when what changed is in the trees, and the records in `catalog` say so.
-  var finish: (CheckpointWriter<Device>) throws(ExtentFSError) -> Void = { _ in }
+  var finish: (CheckpointWriter) throws(ExtentFSError) -> Void = { _ in }
 
-  init(_ catalog: CatalogEditor<Device>) { self.catalog = catalog }
+  init(_ catalog: CatalogEditor) { self.catalog = catalog }
 }
 
 extension CheckpointWriter {

@@ -1,10 +1,10 @@
-internal import Extents
 internal import Devices
+internal import Extents
 
 /// Where one checkpoint's merges write their nodes, and what they give up.
 ///
 /// One thread uses it. What it `released` may be used again when the checkpoint is durable and no view maps it.
-final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
+final class CheckpointWriter: TreeWriter {
   let generation: UInt64
   /// Blocks of the old trees that the new ones do not reach, nodes and data.
   private(set) var released: [PhysicalRun] = []
@@ -17,14 +17,14 @@ final class CheckpointWriter<Device: BlockDevice>: TreeWriter {
   /// By how much the number of nodes of all trees changed.
   private(set) var nodeCountChange: Int64 = 0
   /// How many references nodes of extents, and data, have.
-  let references: ReferenceCounts<Device>
-  private let engine: Engine<Device>
+  let references: ReferenceCounts
+  private let engine: Engine
   /// Blocks that a plan has taken for the nodes of the space tree.
   private var planned: [UInt64] = []
   private var isMergingPlanned = false
 
   /// The writer of a checkpoint that begins with the trees of `superblock`.
-  init(_ engine: Engine<Device>, after superblock: Superblock) {
+  init(_ engine: Engine, after superblock: Superblock) {
     self.engine = engine
     // None, 0, where it was the last that there is.
     generation = superblock.generation &+ 1

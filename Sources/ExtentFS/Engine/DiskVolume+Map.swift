@@ -1,6 +1,6 @@
-internal import Extents
 internal import Bytes
 internal import Devices
+internal import Extents
 
 extension DiskVolume {
   /// How much data one request reads ahead: more than clients ask for at once, and less than it takes to fill a memory or to keep
@@ -12,7 +12,6 @@ extension DiskVolume {
   ///
   /// - Throws: `.outOfRange` where the range passes the volume's end, `.deleted`; `.damaged`, `.device` where the mapping cannot be
   ///   read. That the data can be read is not found out.
-  @_specialize(where Device == FileDevice)
   package func readAhead(in range: Range<UInt64>) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     guard range.upperBound <= view.byteCount else { throw pastEnd(range, in: view) }
@@ -34,7 +33,6 @@ extension DiskVolume {
 
   /// Calls `body` with maximal ranges that cover `range`, in order, until it returns false: each of one kind, and of data each
   /// in one piece on the device, with the offset in bytes where that begins. Waits for no write.
-  @_specialize(where Device == FileDevice)
   package func forEachMapping(
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind, UInt64?) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {

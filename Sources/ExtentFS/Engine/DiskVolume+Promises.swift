@@ -1,7 +1,6 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 
 /// What is promised to a volume may be taken once. Writes take it before they map it, side by side: so what is taken and not
 /// mapped yet is counted here.

@@ -1,6 +1,5 @@
 internal import Atomics
 internal import Bytes
-internal import Devices
 
 /// What lies in a range of a volume.
 package enum ExtentKind: Sendable, Hashable {
@@ -18,7 +17,6 @@ extension DiskVolume {
   ///
   /// - Throws: `.outOfRange` where the range passes the volume's end, `.deleted`; `.damaged` where a block does not have its
   ///   checksum, with `buffer` undefined; `.device`.
-  @_specialize(where Device == FileDevice)
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     // The view keeps the blocks that it maps from being used for anything else.
@@ -47,7 +45,6 @@ extension DiskVolume {
   /// Calls `body` with maximal ranges of one kind that cover `range`, in order, until it returns false. Waits for no write.
   ///
   /// - Throws: `.outOfRange` where the range begins behind the volume's end, `.deleted`; `.damaged`, `.device`.
-  @_specialize(where Device == FileDevice)
   package func forEachExtent(
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {

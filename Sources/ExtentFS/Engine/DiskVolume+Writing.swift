@@ -1,7 +1,6 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 internal import Glibc
 
 extension DiskVolume {
@@ -11,7 +10,6 @@ extension DiskVolume {
   ///
   /// - Throws: `.outOfRange` where the range passes the volume's end, `.deleted`; `.outOfSpace`, `.device`, `.failed`: each
   ///   block is then as it was, or as written.
-  @_specialize(where Device == FileDevice)
   package func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(ExtentFSError) {
     let range = try checkedRange(offset, bytes.count, in: current.load(ordering: .acquiring))
     guard !range.isEmpty else { return }
@@ -33,7 +31,6 @@ extension DiskVolume {
 
   /// Makes `range` read as zeroes: whole blocks become holes, or keep the promise of space, and cost the same however many
   /// they are; what is left at the ends is written.
-  @_specialize(where Device == FileDevice)
   package func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(ExtentFSError) {
     while true {
       let view = current.load(ordering: .acquiring)
@@ -51,7 +48,6 @@ extension DiskVolume {
   }
 
   /// Makes the whole blocks in `range` holes; parts of blocks at its ends keep what they hold.
-  @_specialize(where Device == FileDevice)
   package func discard(in range: Range<UInt64>) throws(ExtentFSError) {
     while true {
       let view = current.load(ordering: .acquiring)

@@ -1,7 +1,6 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
-package import Devices
+internal import Extents
 
 /// One volume of an open store: reads, writes, zeroes and trims on its bytes.
 ///
@@ -12,15 +11,15 @@ package import Devices
 /// it waits for room in the journal, for blocks or for a checkpoint.
 ///
 /// Each block changes whole or not at all; an operation on several blocks may be seen block by block.
-package final class DiskVolume<Device: BlockDevice>: Sendable {
+package final class DiskVolume: Sendable {
   /// The volume's number within the store.
   package let inode: UInt64
   /// Its name, as messages say it.
   package var name: String { names.withLock { $0 } }
-  let engine: Engine<Device>
+  let engine: Engine
   let current: ManagedAtomic<View>
   let writers: Locked<WriterState>
-  let openRun: OpenRun<Device>
+  let openRun: OpenRun
   /// The name, which a rename changes.
   let names: Locked<String>
   /// Why something of it can be neither read nor merged; nil where nothing is known of that.
@@ -95,7 +94,7 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
     func allows(_ count: UInt64) -> Bool { quota == 0 || count == 0 || mappedCountMax &+ count <= quota }
   }
 
-  init(inode: UInt64, _ record: InodeRecord, engine: Engine<Device>, view: View) {
+  init(inode: UInt64, _ record: InodeRecord, engine: Engine, view: View) {
     self.inode = inode
     names = Locked(record.name)
     self.engine = engine
@@ -122,7 +121,6 @@ package final class DiskVolume<Device: BlockDevice>: Sendable {
   package var preferredByteCount: Int { blockSize.byteCount }
 
   /// Makes everything durable that completed before this call, on this volume and all others: one sync of the device.
-  @_specialize(where Device == FileDevice)
   package func flush() throws(ExtentFSError) {
     let view = current.load(ordering: .acquiring)
     guard view.access != .deleted else { throw gone }

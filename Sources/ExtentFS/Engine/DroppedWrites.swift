@@ -1,5 +1,5 @@
-internal import Extents
 internal import Bytes
+internal import Extents
 
 /// The writes that recovery leaves out, since their data did not reach the device: how many, and of which volumes.
 struct DroppedWrites {

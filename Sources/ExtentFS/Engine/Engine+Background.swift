@@ -1,5 +1,4 @@
 internal import Bytes
-internal import Devices
 
 /// When the thread in the background has something to do.
 ///
@@ -24,7 +23,6 @@ extension Engine {
   private var isJournalHalfFull: Bool { journal.usedByteCount > journal.byteCount / 2 }
 
   /// Starts the thread that runs checkpoints and gives freed space back to the host, until `close`. Not before a fork.
-  @_specialize(where Device == FileDevice)
   package func startCheckpoints() throws(ExtentFSError) {
     // The thread alone takes this lock, which no one else waits for.
     let rhythm = Locked(Rhythm(seconds: min(max(options.checkpointSeconds, 1), UInt32.max / 1000)))

@@ -1,7 +1,7 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
 internal import Devices
+internal import Extents
 internal import Glibc
 
 /// Blocks that were taken for a write.
@@ -24,7 +24,7 @@ extension Engine {
   /// of by those who are reading it.
   ///
   /// The caller calls `DiskVolume.endPromise` when it has mapped the blocks, or has given them back.
-  func allocate(for volume: DiskVolume<Device>, at blocks: Range<UInt64>) throws(ExtentFSError) -> TakenRun {
+  func allocate(for volume: DiskVolume, at blocks: Range<UInt64>) throws(ExtentFSError) -> TakenRun {
     try health.requireWritable()
     let count = min(blocks.length, Self.recordBlocksMax)
     var deadline: ContinuousClock.Instant?
@@ -55,7 +55,7 @@ extension Engine {
   ///
   /// This reads the tree, which no other write of whole blocks does; but without it, this one would wait for a checkpoint.
   private func takePromised(
-    _ count: UInt64, for volume: DiskVolume<Device>, at blocks: Range<UInt64>
+    _ count: UInt64, for volume: DiskVolume, at blocks: Range<UInt64>
   ) throws(ExtentFSError) -> TakenRun? {
     let view = volume.current.load(ordering: .acquiring)
     defer { withExtendedLifetime(view) {} }
@@ -91,7 +91,7 @@ extension Engine {
 
   /// Reads whole blocks from `block` on into `buffer` and compares each with its checksum.
   func readChecked(
-    _ buffer: UnsafeMutableRawBufferPointer, from block: UInt64, for volume: DiskVolume<Device>, at logical: UInt64
+    _ buffer: UnsafeMutableRawBufferPointer, from block: UInt64, for volume: DiskVolume, at logical: UInt64
   ) throws(ExtentFSError) {
     let end = device.byteCount >> blockSize.shift
     guard block < end, UInt64(buffer.count) >> blockSize.shift <= end - block else {

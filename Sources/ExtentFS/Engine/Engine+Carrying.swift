@@ -1,11 +1,10 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 
 /// Changes of a volume that a checkpoint could not merge: they belong to a node that cannot be read.
-struct LeftOut<Device: BlockDevice> {
-  var volume: DiskVolume<Device>
+struct LeftOut {
+  var volume: DiskVolume
   var changes: Delta
   var damage: ExtentFSError
 }
@@ -21,8 +20,8 @@ extension Engine {
   ///
   /// The locks of the writers of volumes that are not `held` stay taken: what they appended from now on could come before what is
   /// older. `publish` lets go of them.
-  func carry(_ left: [LeftOut<Device>], _ plan: CheckpointPlan<Device>) throws(ExtentFSError) -> Carried<Device> {
-    var carried = Carried<Device>()
+  func carry(_ left: [LeftOut], _ plan: CheckpointPlan) throws(ExtentFSError) -> Carried {
+    var carried = Carried()
     var byteCount: UInt64 = 0
     do throws(ExtentFSError) {
       for item in left {
@@ -111,11 +110,11 @@ extension Engine {
 }
 
 /// What a checkpoint carries along.
-struct Carried<Device: BlockDevice> {
+struct Carried {
   /// By inode.
   var changes: [UInt64: Delta] = [:]
   /// The volumes whose writers wait for the checkpoint.
-  var locked: [DiskVolume<Device>] = []
+  var locked: [DiskVolume] = []
   /// Blocks of changes that nobody wants any more.
   var retired: [PhysicalRun] = []
 }

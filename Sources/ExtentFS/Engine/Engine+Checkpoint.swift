@@ -1,15 +1,15 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
 internal import Devices
+internal import Extents
 
 /// What a checkpoint merges of one volume.
-struct FrozenVolume<Device: BlockDevice> {
-  var volume: DiskVolume<Device>
+struct FrozenVolume {
+  var volume: DiskVolume
   var delta: Delta
   var base: ExtentBase
   /// What its writers shared until then.
-  var writer: DiskVolume<Device>.WriterState
+  var writer: DiskVolume.WriterState
   /// Blocks that were mapped and superseded since the last checkpoint: no tree ever reached them.
   var superseded: [PhysicalRun]
 }
@@ -26,7 +26,6 @@ extension Engine {
   ///
   /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4), unless what was lacking is
   ///   room: then the checkpoint has not been, and is tried again later.
-  @_specialize(where Device == FileDevice)
   package func checkpoint() throws(ExtentFSError) { try checkpoint { true } }
 
   /// Runs a checkpoint, unless one that ended meanwhile has made it needless.
@@ -41,7 +40,7 @@ extension Engine {
 
   /// Runs a checkpoint that does what `prepare` plans. `prepare` runs before anything is changed, and may refuse.
   func checkpoint<Result>(
-    _ prepare: (inout CheckpointPlan<Device>) throws(ExtentFSError) -> Result
+    _ prepare: (inout CheckpointPlan) throws(ExtentFSError) -> Result
   ) throws(ExtentFSError) -> Result {
     try checkpoints.withLock { () throws(ExtentFSError) in
       try health.requireWritable()
@@ -55,13 +54,13 @@ extension Engine {
   }
 
   /// The catalog as of the last checkpoint, to be changed by the next. Under `checkpoints`.
-  func makeCatalogEditor() -> CatalogEditor<Device> {
+  func makeCatalogEditor() -> CatalogEditor {
     CatalogEditor(
       Catalog(nodes: nodes, superblock: state.withLock { $0.superblock }), incomplete: Set(strayChanges.keys))
   }
 
   /// Runs a checkpoint, whose failure is final, unless it finds no room. Under `checkpoints`.
-  func write(_ plan: CheckpointPlan<Device>, evenIfUnchanged: Bool = true) throws(ExtentFSError) {
+  func write(_ plan: CheckpointPlan, evenIfUnchanged: Bool = true) throws(ExtentFSError) {
     guard evenIfUnchanged || hasChanges else {
       // Nothing waits for room any more.
       return shortage.withLock { $0 = nil }
@@ -96,13 +95,13 @@ extension Engine {
   /// Makes the volumes' active deltas frozen, all at one instant, and cuts the journal there. The locks of the volumes `held`
   /// stay taken.
   private func freeze(
-    holding held: [DiskVolume<Device>]
-  ) -> (frozen: [FrozenVolume<Device>], cut: JournalPosition) {
+    holding held: [DiskVolume]
+  ) -> (frozen: [FrozenVolume], cut: JournalPosition) {
     let (volumes, cut) = lockWriters()
     let held = Set(held.map(\.inode))
     defer { for volume in volumes where !held.contains(volume.inode) { volume.writers.unlock() } }
     freezeEditBudget()
-    var frozen: [FrozenVolume<Device>] = []
+    var frozen: [FrozenVolume] = []
     for volume in volumes {
       let view = volume.current.load(ordering: .relaxed)
       guard !view.active.isEmpty else { continue }
@@ -119,10 +118,10 @@ extension Engine {
   }
 
   /// Takes the locks of all writers, and cuts the journal there.
-  private func lockWriters() -> (volumes: [DiskVolume<Device>], cut: JournalPosition) {
-    var locked: [UInt64: DiskVolume<Device>] = [:]
+  private func lockWriters() -> (volumes: [DiskVolume], cut: JournalPosition) {
+    var locked: [UInt64: DiskVolume] = [:]
     while true {
-      var opened: [DiskVolume<Device>] = []
+      var opened: [DiskVolume] = []
       // Who opens a volume takes the lock of `state`: what is written to one that is opened later comes behind the cut.
       let cut = state.withLock { state -> JournalPosition? in
         opened = state.volumes.filter { locked[$0.key] == nil }.map(\.value.volume)
@@ -144,8 +143,8 @@ extension Engine {
   /// - Returns: why nothing came of the plan, though the checkpoint is done: a volume that was to be copied has changes which cannot
   ///   be merged, so that the copy would be older than it.
   private func merge(
-    _ frozen: [FrozenVolume<Device>], _ cut: JournalPosition, _ plan: CheckpointPlan<Device>,
-    _ writer: CheckpointWriter<Device>
+    _ frozen: [FrozenVolume], _ cut: JournalPosition, _ plan: CheckpointPlan,
+    _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> ExtentFSError? {
     let catalog = plan.catalog
     var frozen = frozen
@@ -158,7 +157,7 @@ extension Engine {
       try catalog.setRecord(record, of: inode)
       try writer.retain(record.base)
     }
-    var left: [LeftOut<Device>] = []
+    var left: [LeftOut] = []
     for part in frozen { if let rest = try merge(part, catalog, writer) { left.append(rest) } }
     let uncopied = left.first { item in plan.copies.contains { $0.from == item.volume.inode } }
     if uncopied == nil { try plan.finish(writer) } else { try catalog.withdraw(plan.copies.map(\.to)) }
@@ -192,8 +191,8 @@ extension Engine {
   /// Merges what changed of one volume into its tree. Returns what cannot be merged, since a node of the tree, or the volume's
   /// record, cannot be read.
   private func merge(
-    _ part: FrozenVolume<Device>, _ catalog: CatalogEditor<Device>, _ writer: CheckpointWriter<Device>
-  ) throws(ExtentFSError) -> LeftOut<Device>? {
+    _ part: FrozenVolume, _ catalog: CatalogEditor, _ writer: CheckpointWriter
+  ) throws(ExtentFSError) -> LeftOut? {
     let volume = part.volume
     var found: InodeRecord?
     do throws(ExtentFSError) {
@@ -231,7 +230,7 @@ extension Engine {
 
   /// Writes the catalog, the tree of shared runs and the space, and makes the superblock that leads to them.
   private func writeTrees(
-    _ catalog: CatalogEditor<Device>, _ writer: CheckpointWriter<Device>, _ cut: JournalPosition
+    _ catalog: CatalogEditor, _ writer: CheckpointWriter, _ cut: JournalPosition
   ) throws(ExtentFSError) -> Superblock {
     let merge = TreeMerge(cache: nodes, writer: writer)
     var superblock = catalog.superblock
@@ -261,7 +260,7 @@ extension Engine {
   ///
   /// The tree's own nodes change bitmaps, so that it is known only afterwards which groups it has to name. The tree is
   /// therefore planned first, without writing, until its nodes dirty no further group.
-  private func writeSpace(_ root: TreeRoot, _ writer: CheckpointWriter<Device>) throws(ExtentFSError) -> TreeRoot {
+  private func writeSpace(_ root: TreeRoot, _ writer: CheckpointWriter) throws(ExtentFSError) -> TreeRoot {
     try checksums.writeDirty()
     var groups: [UInt64] = []
     while true {
@@ -276,7 +275,7 @@ extension Engine {
   }
 
   private func publish(
-    _ superblock: Superblock, slot: Int, _ plan: CheckpointPlan<Device>, _ carried: Carried<Device>,
+    _ superblock: Superblock, slot: Int, _ plan: CheckpointPlan, _ carried: Carried,
     _ deletions: [Deletion], retiring runs: [PhysicalRun]
   ) {
     spaceRoot.withLock { $0 = superblock.space }
@@ -313,7 +312,7 @@ extension Engine {
   ///   - record: the volume's record where that has changed; nil inside where it is gone.
   ///   - carried: what could not be merged of it.
   private func publish(
-    _ volume: DiskVolume<Device>, _ record: InodeRecord??, _ carried: Delta?, _ epoch: Epoch
+    _ volume: DiskVolume, _ record: InodeRecord??, _ carried: Delta?, _ epoch: Epoch
   ) -> View {
     let old = volume.current.load(ordering: .relaxed)
     let active = (carried ?? Delta()).overlaid(by: old.active)
@@ -345,7 +344,7 @@ extension Engine {
   }
 
   /// Takes an open volume that nobody uses out of those that checkpoints care for.
-  private func close(_ volume: DiskVolume<Device>, unlessUsedOr isChanged: Bool) {
+  private func close(_ volume: DiskVolume, unlessUsedOr isChanged: Bool) {
     guard !isChanged else { return }
     state.withLock { state in
       if state.volumes[volume.inode]?.userCount == 0 { state.volumes[volume.inode] = nil }

@@ -1,5 +1,4 @@
 internal import Bytes
-internal import Devices
 
 extension Engine {
   /// Makes everything durable that completed before this call, on all volumes: at most one sync of the device.
@@ -25,7 +24,7 @@ extension Engine {
 
   /// Volumes and engine refer to each other; this ends that.
   @discardableResult
-  package func letGoOfVolumes() -> [DiskVolume<Device>] {
+  package func letGoOfVolumes() -> [DiskVolume] {
     state.withLock { state in
       defer { state.volumes = [:] }
       return state.volumes.values.map(\.volume)

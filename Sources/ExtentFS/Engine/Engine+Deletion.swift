@@ -1,6 +1,5 @@
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 
 /// An inode without a name, whose tree is to be given up.
 package struct Deletion: Sendable {
@@ -65,8 +64,8 @@ extension Engine {
   ///
   /// - Parameter name: what it is, in words.
   func giveUp(
-    _ record: InodeRecord, _ inode: UInt64, _ name: String, _ catalog: CatalogEditor<Device>,
-    _ writer: CheckpointWriter<Device>
+    _ record: InodeRecord, _ inode: UInt64, _ name: String, _ catalog: CatalogEditor,
+    _ writer: CheckpointWriter
   ) throws(ExtentFSError) {
     try catalog.giveUp(record, inode, writer)
     guard let left = try catalog.record(of: inode) else { return }
@@ -136,7 +135,7 @@ extension Engine {
   /// The deleted inodes whose turn it is, as many as one step can begin with. What is damaged must be found before the checkpoint
   /// begins, which it would end for good: so the step is rehearsed, and without those that are damaged once more.
   private func nextDeletions(
-    _ catalog: CatalogEditor<Device>
+    _ catalog: CatalogEditor
   ) throws(ExtentFSError) -> [(inode: UInt64, record: InodeRecord)] {
     while true {
       var turn: [(inode: UInt64, record: InodeRecord)] = []
@@ -182,11 +181,11 @@ extension Engine {
 }
 
 /// Goes through a drop without changing anything, to see whether it can be done.
-private final class DropRehearsal<Device: BlockDevice>: TreeWriter {
+private final class DropRehearsal: TreeWriter {
   let generation: UInt64 = 1
-  private let references: ReferenceCounts<Device>
+  private let references: ReferenceCounts
 
-  init(_ references: ReferenceCounts<Device>) { self.references = references }
+  init(_ references: ReferenceCounts) { self.references = references }
 
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try references.isShared(block) }
   func allocateBlock() throws(ExtentFSError) -> UInt64 { 1 }

@@ -1,6 +1,5 @@
 internal import Atomics
 internal import Bytes
-internal import Devices
 
 extension Engine {
   /// Calls `body` with maximal ranges of bytes in which `new` differs from `old`, in order and inside `range`, until it returns
@@ -13,7 +12,7 @@ extension Engine {
   /// - Throws: `.damaged` and `.device` where a tree cannot be read; `.damaged` for a volume that has changes in the journal of a
   ///   store which is too damaged to merge them; and what `body` throws.
   package func forEachDifference(
-    from old: DiskVolume<Device>, to new: DiskVolume<Device>, in range: Range<UInt64>,
+    from old: DiskVolume, to new: DiskVolume, in range: Range<UInt64>,
     _ body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     // The views keep the nodes from being used for anything else.

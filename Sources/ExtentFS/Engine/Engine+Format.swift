@@ -1,5 +1,5 @@
 internal import Bytes
-internal import Devices
+package import Devices
 
 /// What a new store is to be like.
 package struct FormatOptions: Sendable {
@@ -22,7 +22,9 @@ extension Engine {
   /// Where everything is to be in a store that `format` makes; nothing is written.
   ///
   /// - Throws: `.invalidArgument` where it cannot be made.
-  package static func geometry(of options: FormatOptions, on device: Device) throws(ExtentFSError) -> StoreGeometry {
+  package static func geometry(of options: FormatOptions, on device: any BlockDevice) throws(ExtentFSError)
+    -> StoreGeometry
+  {
     guard let blockSize = BlockSize(byteCount: options.blockByteCount) else {
       throw ExtentFSError(.invalidArgument, "a store cannot have blocks of \(options.blockByteCount) bytes")
     }
@@ -46,7 +48,7 @@ extension Engine {
   /// Makes an empty store on `device`, which grows as far as needed. What the device held is lost.
   ///
   /// The superblock comes last: a crash before it is durable leaves something that is no store.
-  package static func format(_ device: Device, _ options: FormatOptions) throws(ExtentFSError) {
+  package static func format(_ device: any BlockDevice, _ options: FormatOptions) throws(ExtentFSError) {
     let geometry = try geometry(of: options, on: device)
     let blockSize = geometry.blockSize
     let headByteCount = blockSize.offset(of: geometry.headBlockCount)

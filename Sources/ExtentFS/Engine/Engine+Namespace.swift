@@ -1,6 +1,5 @@
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 
 /// Volumes, snapshots and clones come and go. Each operation is one checkpoint: it is durable, whole, when it returns, and has
 /// not happened where it throws, unless the store refuses writes from then on.
@@ -16,7 +15,7 @@ extension Engine {
   /// - Parameter attributes: what is different about it from the start.
   package func createVolume(
     named name: String, byteCount: UInt64, createdSeconds: UInt64, _ attributes: VolumeAttributes = VolumeAttributes()
-  ) throws(ExtentFSError) -> DiskVolume<Device> {
+  ) throws(ExtentFSError) -> DiskVolume {
     try Self.checkSize(byteCount)
     var record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
     try record.set(attributes, blockSize)
@@ -116,7 +115,7 @@ extension Engine {
       plan.replacesContents = [target.inode]
       plan.finish = { writer throws(ExtentFSError) in
         guard var record = try catalog.record(of: target.inode), let source = try catalog.record(of: source.inode)
-        else { throw Catalog<Device>.missing(target.inode) }
+        else { throw Catalog.missing(target.inode) }
         try writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
         (old.base, old.mappedBlocks, old.reservedBlocks) = (record.base, record.mappedBlocks, record.reservedBlocks)
@@ -189,7 +188,7 @@ extension Engine {
       _ = try record.base.forEachPiece(in: cut, nodes) { _, _ in true }
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
-        guard var record = try catalog.record(of: inode) else { throw Catalog<Device>.missing(inode) }
+        guard var record = try catalog.record(of: inode) else { throw Catalog.missing(inode) }
         var holes = Delta()
         holes.replace(cut, with: .hole)
         let merged = try record.base.merging(holes, owner: inode, self.nodes, writer)
@@ -222,7 +221,7 @@ extension Engine {
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
         for (inode, old) in gone {
-          guard let record = try catalog.record(of: inode) else { throw Catalog<Device>.missing(inode) }
+          guard let record = try catalog.record(of: inode) else { throw Catalog.missing(inode) }
           let name = "the deleted \(old.kind == .snapshot ? "snapshot" : "volume") '\(old.name)'"
           try self.giveUp(record, inode, name, catalog, writer)
         }
@@ -247,8 +246,8 @@ extension Engine {
   ///
   /// - Throws: `.busy` where clients use it, unless forced.
   func hold(
-    _ found: CatalogEntry, in plan: inout CheckpointPlan<Device>, force: Bool
-  ) throws(ExtentFSError) -> DiskVolume<Device> {
+    _ found: CatalogEntry, in plan: inout CheckpointPlan, force: Bool
+  ) throws(ExtentFSError) -> DiskVolume {
     let (inode, record) = found
     try plan.catalog.requireComplete(inode, record)
     let volume = try state.withLock { state throws(ExtentFSError) in
@@ -266,7 +265,7 @@ extension Engine {
   }
 
   /// Ends what `hold` began: the checkpoint has ended, or was refused.
-  func letGo(of held: [DiskVolume<Device>]) {
+  func letGo(of held: [DiskVolume]) {
     guard !held.isEmpty else { return }
     state.withLock { state in
       for volume in held { state.volumes[volume.inode]?.isHeld = false }
@@ -301,7 +300,7 @@ extension CheckpointPlan {
     finish = { writer throws(ExtentFSError) in
       for copy in copies {
         guard let source = try catalog.record(of: copy.from), var record = try catalog.record(of: copy.to) else {
-          throw Catalog<Device>.missing(copy.from)
+          throw Catalog.missing(copy.from)
         }
         try writer.retain(source.base)
         record.base = source.base
@@ -369,7 +368,7 @@ extension CatalogEditor {
 
   /// Gives `inode` another name.
   func rename(_ inode: UInt64, to name: String) throws(ExtentFSError) {
-    guard var record = try record(of: inode) else { throw Catalog<Device>.missing(inode) }
+    guard var record = try record(of: inode) else { throw Catalog.missing(inode) }
     try requireFree(name, for: record)
     try remove(nameOf: record)
     record.name = name
@@ -379,7 +378,7 @@ extension CatalogEditor {
 
   /// Makes `inode`, which has no name, one whose tree is given up in the background; or at once, where it has none.
   func giveUp(
-    _ record: InodeRecord, _ inode: UInt64, _ writer: CheckpointWriter<Device>
+    _ record: InodeRecord, _ inode: UInt64, _ writer: CheckpointWriter
   ) throws(ExtentFSError) {
     for extent in record.inlineExtents {
       guard let block = extent.target.physicalBlock else { continue }

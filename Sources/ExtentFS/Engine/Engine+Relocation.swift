@@ -1,6 +1,5 @@
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 
 /// Data may lie where nobody can say any more that it does: in a group whose bitmap cannot be read, or in blocks whose checksums stand
 /// beside others that cannot be read. Blocks are no longer taken there, but some were before it was found out, or are named by
@@ -8,7 +7,7 @@ internal import Devices
 extension Engine {
   /// Moves the data of what is about to be merged away from places that cannot be written down.
   func relocate(
-    _ frozen: inout [FrozenVolume<Device>], _ writer: CheckpointWriter<Device>
+    _ frozen: inout [FrozenVolume], _ writer: CheckpointWriter
   ) throws(ExtentFSError) {
     // What was moved may have come to another such place.
     while true {
@@ -23,7 +22,7 @@ extension Engine {
 
   /// Moves what one volume has in the blocks `lost`, and in groups that cannot be read; false where it has nothing there.
   private func relocate(
-    _ part: inout FrozenVolume<Device>, from lost: [Range<UInt64>], _ writer: CheckpointWriter<Device>
+    _ part: inout FrozenVolume, from lost: [Range<UInt64>], _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> Bool {
     var moves: [(logical: Range<UInt64>, block: UInt64)] = []
     try part.delta.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
@@ -55,8 +54,8 @@ extension Engine {
 
   /// Moves the first of the logical `blocks`, which lie from `block` on, and returns how many.
   private func move(
-    _ blocks: Range<UInt64>, from block: UInt64, of volume: DiskVolume<Device>, _ delta: inout Delta,
-    _ writer: CheckpointWriter<Device>
+    _ blocks: Range<UInt64>, from block: UInt64, of volume: DiskVolume, _ delta: inout Delta,
+    _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> UInt64 {
     let run = try writer.allocate(upTo: min(blocks.length, Self.recordBlocksMax))
     let buffer = UnsafeMutableRawBufferPointer.allocate(

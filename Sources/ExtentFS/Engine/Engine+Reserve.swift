@@ -1,6 +1,5 @@
 internal import Atomics
 internal import Bytes
-internal import Devices
 
 /// How many changes of mappings the reserve is enough for.
 struct EditBudget {
@@ -112,7 +111,7 @@ extension Engine {
   /// Runs `raise` under the lock of the budget, and again each time the device had to grow: that happens without the lock, which a
   /// checkpoint takes while it holds those of all writers. False where there is no room.
   private func raiseReserve(
-    _ raise: (EditBudget) -> SpaceMap<Device>.ReserveChange
+    _ raise: (EditBudget) -> SpaceMap.ReserveChange
   ) throws(ExtentFSError) -> Bool {
     while true {
       switch editBudget.withLock({ raise($0) }) {

@@ -1,5 +1,4 @@
 internal import Extents
-internal import Devices
 
 /// Throwaways: clones without a name that go when nobody uses them any more, or when the store is opened the next time.
 ///
@@ -11,7 +10,7 @@ extension Engine {
   /// has not changed since the last checkpoint, costs no more than a look into the catalog; else one checkpoint.
   ///
   /// - Throws: `.noSuchVolume`, and what a checkpoint throws.
-  package func makeThrowaway(of name: String) throws(ExtentFSError) -> DiskVolume<Device> {
+  package func makeThrowaway(of name: String) throws(ExtentFSError) -> DiskVolume {
     try requireRoom()
     return try checkpoints.withLock { () throws(ExtentFSError) in
       try health.requireWritable()
@@ -43,7 +42,7 @@ extension Engine {
   }
 
   /// Lets go of a throwaway, which nobody uses any more. Its space comes back in the background.
-  package func discardThrowaway(_ volume: DiskVolume<Device>) throws(ExtentFSError) {
+  package func discardThrowaway(_ volume: DiskVolume) throws(ExtentFSError) {
     try checkpoints.withLock { () throws(ExtentFSError) in
       // One that was promoted meanwhile is a volume like any other.
       guard !volume.current.load(ordering: .acquiring).isJournaled else { return closeVolume(volume) }
@@ -72,7 +71,7 @@ extension Engine {
 
   /// Makes a throwaway a volume that stays, called `name`. Those who use it go on. It is durable when this returns, with all that
   /// was written to it before.
-  package func promote(_ volume: DiskVolume<Device>, as name: String) throws(ExtentFSError) {
+  package func promote(_ volume: DiskVolume, as name: String) throws(ExtentFSError) {
     try requireRoom()
     try checkpoint { plan throws(ExtentFSError) in
       try VolumeName.check(name, .volume)
@@ -86,7 +85,7 @@ extension Engine {
       try catalog.enter(name, for: volume.inode)
       try promise(record.reservedBlocks, to: name)
       plan.finish = { writer throws(ExtentFSError) in
-        guard let merged = try catalog.record(of: volume.inode) else { throw Catalog<Device>.missing(volume.inode) }
+        guard let merged = try catalog.record(of: volume.inode) else { throw Catalog.missing(volume.inode) }
         record = merged
         (record.isThrowaway, record.name) = (false, name)
         try catalog.setRecord(record, of: volume.inode)

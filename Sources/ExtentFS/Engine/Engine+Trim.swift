@@ -1,6 +1,6 @@
-internal import Extents
 internal import Bytes
 internal import Devices
+internal import Extents
 internal import Glibc
 
 /// What `Engine.reclaimAll` gave back.
@@ -57,7 +57,6 @@ extension Engine {
   ///
   /// - Parameter progress: hears how many blocks of how many were looked at; no lock is held. What it throws ends the call.
   /// - Throws: `.device` with `EOPNOTSUPP` where the device takes nothing back.
-  @_specialize(where Device == FileDevice)
   package func reclaimAll(
     _ progress: (_ done: UInt64, _ total: UInt64) throws(ExtentFSError) -> Void
   ) throws(ExtentFSError) -> ReclaimedSpace {

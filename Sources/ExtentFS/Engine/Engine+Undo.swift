@@ -1,7 +1,6 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 
 /// What becomes of a checkpoint that finds no room, in the store or at its host.
 ///
@@ -16,7 +15,7 @@ extension Engine {
   ///
   /// - Parameter frozen: what `freeze` returned.
   func undo(
-    _ frozen: [FrozenVolume<Device>], _ plan: CheckpointPlan<Device>, _ writer: CheckpointWriter<Device>,
+    _ frozen: [FrozenVolume], _ plan: CheckpointPlan, _ writer: CheckpointWriter,
     after error: ExtentFSError
   ) throws(ExtentFSError) {
     guard error.isLackOfSpace, !writer.hasCarried, health.isWritable else {
@@ -45,7 +44,7 @@ extension Engine {
   }
 
   /// Puts what was frozen of a volume below what has changed since. Under its `writers`. Returns the view that this replaced.
-  private func thaw(_ part: FrozenVolume<Device>) -> View {
+  private func thaw(_ part: FrozenVolume) -> View {
     let old = part.volume.current.load(ordering: .relaxed)
     part.volume.writers.assumingLocked { writer in
       writer.takeBack(part.writer, isUnchanged: old.active.isEmpty)

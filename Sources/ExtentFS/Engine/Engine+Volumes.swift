@@ -1,13 +1,12 @@
 internal import Atomics
 internal import Bytes
-internal import Devices
 
 extension Engine {
   /// Opens the volume or snapshot `name`, for one more user, who calls `closeVolume` in the end; nil where there is none.
   ///
   /// Waits for no checkpoint, but for one that rolls it back, deletes it, makes it smaller or read-only: who opens it gets what
   /// that makes of it.
-  package func openVolume(named name: String) throws(ExtentFSError) -> DiskVolume<Device>? {
+  package func openVolume(named name: String) throws(ExtentFSError) -> DiskVolume? {
     while true {
       let (catalog, epoch) = currentCatalog()
       defer { withExtendedLifetime(epoch) {} }
@@ -23,12 +22,12 @@ extension Engine {
   }
 
   /// Counts more users of a volume that is open.
-  package func addUsers(_ count: Int, to volume: DiskVolume<Device>) {
+  package func addUsers(_ count: Int, to volume: DiskVolume) {
     state.withLock { $0.volumes[volume.inode]?.userCount += count }
   }
 
   /// Ends one use of a volume.
-  package func closeVolume(_ volume: DiskVolume<Device>) {
+  package func closeVolume(_ volume: DiskVolume) {
     state.withLock { state in
       guard let open = state.volumes[volume.inode], open.volume === volume else { return }
       state.volumes[volume.inode]?.userCount = max(open.userCount - 1, 0)
@@ -47,7 +46,7 @@ extension Engine {
   }
 
   /// The catalog as of the last checkpoint. Its nodes stay as they are as long as the epoch lives.
-  func currentCatalog() -> (catalog: Catalog<Device>, epoch: Epoch) {
+  func currentCatalog() -> (catalog: Catalog, epoch: Epoch) {
     let (superblock, epoch) = state.withLock { ($0.superblock, $0.epoch) }
     return (Catalog(nodes: nodes, superblock: superblock), epoch)
   }
@@ -108,7 +107,7 @@ extension Engine {
   /// The open volume `inode`, which has `userCount` users more; opens it where it is not.
   func adopt(
     _ inode: UInt64, _ record: InodeRecord, delta: Delta = Delta(), asOf generation: UInt64, userCount: Int
-  ) -> Adoption<Device> {
+  ) -> Adoption {
     state.withLock { state in
       guard state.superblock.generation == generation else { return .isOld }
       var open = state.volumes[inode] ?? OpenVolume(volume: makeVolume(inode, record, delta: delta, in: state.epoch))
@@ -121,15 +120,15 @@ extension Engine {
 
   func makeVolume(
     _ inode: UInt64, _ record: InodeRecord, delta: Delta = Delta(), in epoch: Epoch
-  ) -> DiskVolume<Device> {
+  ) -> DiskVolume {
     DiskVolume(inode: inode, record, engine: self, view: View(inode: inode, record, active: delta, epoch: epoch))
   }
 }
 
 /// What came of an attempt to open a volume.
-enum Adoption<Device: BlockDevice> {
+enum Adoption {
   /// It is open.
-  case open(DiskVolume<Device>)
+  case open(DiskVolume)
   /// The catalog is no longer the one that it was found in.
   case isOld
   /// A checkpoint is making something else of it.

@@ -1,7 +1,7 @@
 internal import Atomics
-internal import Extents
 package import Bytes
-package import Devices
+internal import Devices
+internal import Extents
 
 /// How an engine behaves; nothing of it is stored.
 package struct EngineOptions: Sendable {
@@ -46,17 +46,17 @@ package struct EngineOptions: Sendable {
 ///
 /// Thread safety: any thread. Lock order: `checkpoints` (one checkpoint at a time, who alone takes the `writers` of several
 /// volumes), a volume's `writers`, `editBudget`, `state`, then those of the parts.
-package final class Engine<Device: BlockDevice>: Sendable {
+package final class Engine: Sendable {
   package let options: EngineOptions
-  let device: Device
+  let device: any BlockDevice
   let geometry: StoreGeometry
-  let nodes: NodeCache<Device>
-  let space: SpaceMap<Device>
-  let checksums: ChecksumTable<Device>
+  let nodes: NodeCache
+  let space: SpaceMap
+  let checksums: ChecksumTable
   let spaceRoot: Locked<TreeRoot>
   package let health: EngineHealth
-  let journal: JournalRing<Device>
-  let commits: GroupCommit<Device>
+  let journal: JournalRing
+  let commits: GroupCommit
   let checkpoints = Lock()
   let checkpointer = Checkpointer()
   let checkpointTimes = Locked(CheckpointTimes())
@@ -88,7 +88,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
     /// The slot it is in.
     var slot: Int
     /// The open volumes by inode. Those without users close at the end of the next checkpoint.
-    var volumes: [UInt64: OpenVolume<Device>] = [:]
+    var volumes: [UInt64: OpenVolume] = [:]
     /// The throwaways that no checkpoint has written.
     var newThrowaways: [UInt64: InodeRecord] = [:]
     /// Blocks that throwaways mapped which are gone, and no tree reaches: free when the next checkpoint is durable.
@@ -107,7 +107,7 @@ package final class Engine<Device: BlockDevice>: Sendable {
   /// The length of the journal in bytes.
   package var journalByteCount: UInt64 { geometry.journalByteCount }
 
-  init(_ parts: EngineParts<Device>, options: EngineOptions) {
+  init(_ parts: EngineParts, options: EngineOptions) {
     self.options = options
     device = parts.device
     geometry = parts.superblock.geometry
@@ -139,25 +139,25 @@ package final class Engine<Device: BlockDevice>: Sendable {
 }
 
 /// A volume that is open, and how many use it.
-struct OpenVolume<Device: BlockDevice> {
-  var volume: DiskVolume<Device>
+struct OpenVolume {
+  var volume: DiskVolume
   var userCount = 0
   /// Whether the running checkpoint makes something else of it, so that nobody may open it until that has ended.
   var isHeld = false
 }
 
 /// What recovery hands to a new engine.
-struct EngineParts<Device: BlockDevice> {
-  var device: Device
+struct EngineParts {
+  var device: any BlockDevice
   var superblock: Superblock
   var slot: Int
-  var nodes: NodeCache<Device>
-  var space: SpaceMap<Device>
-  var checksums: ChecksumTable<Device>
+  var nodes: NodeCache
+  var space: SpaceMap
+  var checksums: ChecksumTable
   /// The durable space tree, where the groups' records are looked up.
   var spaceRoot: Locked<TreeRoot>
   var health: EngineHealth
-  var journal: JournalRing<Device>
+  var journal: JournalRing
   var damage: DamageRegister
   var strayChanges: [UInt64: Delta]
   var mergesJournal: Bool

@@ -1,7 +1,7 @@
 internal import Atomics
-internal import Extents
 internal import Bytes
-internal import Devices
+package import Devices
+internal import Extents
 
 /// What a journal says has changed since the superblock, of one volume.
 struct RecoveredVolume {
@@ -13,16 +13,16 @@ struct RecoveredVolume {
 }
 
 /// Reads a store's superblock and journal, and makes of them the parts of an engine. It writes nothing.
-struct Recovery<Device: BlockDevice> {
-  let device: Device
+struct Recovery {
+  let device: any BlockDevice
   let options: EngineOptions
   let superblock: Superblock
   let slot: Int
   let search: SuperblockSearch
-  let nodes: NodeCache<Device>
+  let nodes: NodeCache
   let spaceRoot: Locked<TreeRoot>
-  let space: SpaceMap<Device>
-  let checksums: ChecksumTable<Device>
+  let space: SpaceMap
+  let checksums: ChecksumTable
   private let mapping: MappedRange?
   private(set) var volumes: [UInt64: RecoveredVolume] = [:]
   /// What the user should know.
@@ -32,7 +32,7 @@ struct Recovery<Device: BlockDevice> {
   private let readOnly: Bool
 
   init(
-    _ device: Device, _ options: EngineOptions, readOnly: Bool, _ damage: DamageRegister
+    _ device: any BlockDevice, _ options: EngineOptions, readOnly: Bool, _ damage: DamageRegister
   ) throws(ExtentFSError) {
     (self.damage, self.readOnly) = (damage, readOnly)
     self.device = device
@@ -123,7 +123,7 @@ struct Recovery<Device: BlockDevice> {
   /// of later data count only if that data reached the device, which its checksums tell; it was never promised.
   ///
   /// - Returns: the journal, and where it ends.
-  mutating func replay() throws(ExtentFSError) -> (journal: JournalReplay<Device>, end: JournalEnd) {
+  mutating func replay() throws(ExtentFSError) -> (journal: JournalReplay, end: JournalEnd) {
     let journal = try JournalReplay(
       device: device, region: region,
       identity: JournalIdentity(storeTag: superblock.uuid.tag, epoch: superblock.journalEpoch),
@@ -245,7 +245,7 @@ struct Recovery<Device: BlockDevice> {
   /// The parts of an engine whose journal begins at `start`, in the new epoch `epoch`.
   func parts(
     journalAt start: JournalPosition, epoch: UInt64, carryByteCountMax: UInt64
-  ) throws(ExtentFSError) -> EngineParts<Device> {
+  ) throws(ExtentFSError) -> EngineParts {
     let identity = JournalIdentity(storeTag: superblock.uuid.tag, epoch: epoch)
     let health = EngineHealth(reportsFailure: options.reportsFailure)
     return EngineParts(
@@ -269,9 +269,8 @@ extension Engine {
   /// - Returns: the engine, and what the user should be told.
   /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.readOnlyFormat` for a store that this program may only read, unless `readOnly`;
   ///   `.outOfSpace` where there is no room for the checkpoint.
-  @_specialize(where Device == FileDevice)
   package static func open(
-    _ device: Device, _ options: EngineOptions, readOnly: Bool = false
+    _ device: any BlockDevice, _ options: EngineOptions, readOnly: Bool = false
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     try open(device, options, readOnly ? .reading : .writing)
   }
@@ -281,9 +280,8 @@ extension Engine {
   ///
   /// - Parameter device: one that keeps to itself what is written to it, such as a `FileDevice` with the access `scratch`.
   /// - Throws: as `open` for writing. The store may still be one that can be opened with `readOnly`.
-  @_specialize(where Device == FileDevice)
   package static func openScratch(
-    _ device: Device, _ options: EngineOptions
+    _ device: any BlockDevice, _ options: EngineOptions
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     try open(device, options, .scratch)
   }
@@ -298,7 +296,7 @@ extension Engine {
   }
 
   private static func open(
-    _ device: Device, _ options: EngineOptions, _ purpose: Purpose
+    _ device: any BlockDevice, _ options: EngineOptions, _ purpose: Purpose
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     let damage = DamageRegister(report: options.reportsDamage)
     do throws(ExtentFSError) {
@@ -313,7 +311,7 @@ extension Engine {
   ///
   /// - Parameter carries: whether the journal begins behind what it has, so that what cannot be merged has room in it.
   private static func open(
-    _ device: Device, _ options: EngineOptions, _ purpose: Purpose, _ damage: DamageRegister, carries: Bool
+    _ device: any BlockDevice, _ options: EngineOptions, _ purpose: Purpose, _ damage: DamageRegister, carries: Bool
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     let readOnly = purpose == .reading
     var recovery = try Recovery(device, options, readOnly: readOnly, damage)

@@ -1,5 +1,4 @@
 internal import Extents
-internal import Devices
 
 /// What space a volume or snapshot has, in blocks, as of the last checkpoint.
 package struct SpaceAccount: Sendable, Hashable {
@@ -41,7 +40,7 @@ extension Engine {
   }
 
   private func spaceAccount(
-    of record: InodeRecord, _ shared: SharedRuns<Device>
+    of record: InodeRecord, _ shared: SharedRuns
   ) throws(ExtentFSError) -> SpaceAccount {
     var account = SpaceAccount(mappedCount: record.mappedBlocks, reservedCount: record.reservedBlocks)
     func count(_ extent: ExtentRecord) throws(ExtentFSError) {

@@ -8,9 +8,9 @@ package import Devices
 /// next, which one of those waiting leads. A failed sync is final: nothing succeeds after it.
 ///
 /// Locks: its own, never held together with the ring's, nor during a sync.
-package final class GroupCommit<Device: BlockDevice>: Sendable {
-  private let device: Device
-  private let ring: JournalRing<Device>
+package final class GroupCommit: Sendable {
+  private let device: any BlockDevice
+  private let ring: JournalRing
   private let health: EngineHealth
   private let monitor: Monitor<State>
 
@@ -27,7 +27,7 @@ package final class GroupCommit<Device: BlockDevice>: Sendable {
   private enum Role { case leader, served }
 
   /// Makes the one group commit of `ring`, which is on `device`.
-  package init(device: Device, ring: JournalRing<Device>) {
+  package init(device: any BlockDevice, ring: JournalRing) {
     self.device = device
     self.ring = ring
     health = ring.health

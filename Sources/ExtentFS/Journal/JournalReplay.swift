@@ -23,8 +23,8 @@ package struct JournalEnd: Sendable, Equatable {
 /// Reads the live part of a journal, from the tail to the first record that is not there. It writes nothing.
 ///
 /// Records of other stores, other epochs and earlier laps end the journal, as torn ones do (R3, R4).
-package struct JournalReplay<Device: BlockDevice> {
-  private let device: Device
+package struct JournalReplay {
+  private let device: any BlockDevice
   private let region: Range<UInt64>
   private let identity: JournalIdentity
   private let tail: JournalPosition
@@ -33,7 +33,7 @@ package struct JournalReplay<Device: BlockDevice> {
   ///
   /// - Throws: `.damaged` where region or tail are none.
   package init(
-    device: Device, region: Range<UInt64>, identity: JournalIdentity, tail: JournalPosition
+    device: any BlockDevice, region: Range<UInt64>, identity: JournalIdentity, tail: JournalPosition
   ) throws(ExtentFSError) {
     try JournalRing.check(region: region, start: tail, on: device)
     self.device = device
@@ -101,7 +101,7 @@ package struct JournalReplay<Device: BlockDevice> {
 
   /// The record behind `end`, and how far behind the tail it starts; nil where it is in none of the places it could be in.
   private func nextRecord(
-    after end: JournalEnd, _ window: JournalWindow<Device>
+    after end: JournalEnd, _ window: JournalWindow
   ) throws(ExtentFSError) -> (UInt64, CheckedJournalRecord)? {
     let next = end.usedByteCount
     let freshBlock = JournalFormat.roundedUp(next)
@@ -116,7 +116,7 @@ package struct JournalReplay<Device: BlockDevice> {
   }
 
   /// Why the ring cannot be read where the record behind `end` may stand, in its block or in a fresh one.
-  private func damage(behind end: JournalEnd, _ window: JournalWindow<Device>) -> ExtentFSError? {
+  private func damage(behind end: JournalEnd, _ window: JournalWindow) -> ExtentFSError? {
     let longest = UInt64(JournalFormat.recordByteCountMax)
     let start = offset(end.usedByteCount)
     let rest = ringByteCount - start
@@ -126,7 +126,7 @@ package struct JournalReplay<Device: BlockDevice> {
   }
 
   private func record(
-    at distance: UInt64, after end: JournalEnd, _ window: JournalWindow<Device>
+    at distance: UInt64, after end: JournalEnd, _ window: JournalWindow
   ) throws(ExtentFSError) -> CheckedJournalRecord? {
     // The writer always leaves a block free, so that the journal never comes round to its tail.
     let limit = ringByteCount - JournalFormat.blockByteCount
@@ -143,8 +143,8 @@ package struct JournalReplay<Device: BlockDevice> {
 }
 
 /// A piece of the ring in memory. Not for more than one thread.
-@safe private final class JournalWindow<Device: BlockDevice> {
-  private let device: Device
+@safe private final class JournalWindow {
+  private let device: any BlockDevice
   private let region: Range<UInt64>
   private let bytes: UnsafeMutableRawBufferPointer
   private static var byteCount: UInt64 { 1 << 18 }
@@ -153,7 +153,7 @@ package struct JournalReplay<Device: BlockDevice> {
   /// The blocks of the ring, by their first bytes, that could not be read, and why. They are taken for zeroes.
   private var unreadable: [UInt64: ExtentFSError] = [:]
 
-  init(device: Device, region: Range<UInt64>) {
+  init(device: any BlockDevice, region: Range<UInt64>) {
     self.device = device
     self.region = region
     unsafe bytes = .allocate(byteCount: Int(Self.byteCount), alignment: 8)

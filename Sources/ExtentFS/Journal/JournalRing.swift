@@ -17,9 +17,9 @@ package import Devices
 /// Locks: one, for the state and for the buffer that records are built in. It is held during the device's write, so that
 /// records reach the kernel in the order of their numbers; that write is a copy into memory which the kernel has. Where
 /// the device can map the ring, it is no more than that; else it also waits for whoever else is writing to the file.
-@safe package final class JournalRing<Device: BlockDevice>: @unchecked Sendable {
+@safe package final class JournalRing: @unchecked Sendable {
   // Sendable because `image` is touched only with the lock held, and the rest is constant, locked or atomic.
-  private let device: Device
+  private let device: any BlockDevice
   private let region: Range<UInt64>
   private let identity: JournalIdentity
   private let image: UnsafeMutableRawPointer
@@ -60,7 +60,7 @@ package import Devices
   ///   - health: whether anything may be written, which a failed write here ends.
   /// - Throws: `.damaged` where region or start are none.
   package init(
-    device: Device, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition,
+    device: any BlockDevice, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition,
     mapping: MappedRange? = nil, keptByteCount: UInt64 = 0, health: EngineHealth
   ) throws(ExtentFSError) {
     try Self.check(region: region, start: start, on: device)
@@ -267,7 +267,7 @@ extension JournalRing {
   }
 
   /// Refuses a region or a start, read from a superblock, that cannot be.
-  static func check(region: Range<UInt64>, start: JournalPosition, on device: Device) throws(ExtentFSError) {
+  static func check(region: Range<UInt64>, start: JournalPosition, on device: any BlockDevice) throws(ExtentFSError) {
     let block = JournalFormat.blockByteCount
     let byteCount = region.upperBound - region.lowerBound
     guard region.upperBound <= device.byteCount, region.lowerBound % block == 0, byteCount % block == 0,

@@ -1,5 +1,5 @@
-internal import Extents
 internal import Bytes
+internal import Extents
 
 /// A span of time between two checkpoints, which readers hold through their views, and the blocks that its end set free.
 ///

@@ -1,5 +1,4 @@
 internal import Extents
-internal import Devices
 
 /// What a merge of changes into a mapping led to.
 struct MergedBase {
@@ -20,8 +19,8 @@ struct ExtentBase: Sendable, Hashable {
   var root = TreeRoot.empty
 
   /// Calls `body` with pieces that cover `blocks`, in order, until it returns false; false then.
-  func forEachPiece<Device>(
-    in blocks: Range<UInt64>, _ nodes: NodeCache<Device>,
+  func forEachPiece(
+    in blocks: Range<UInt64>, _ nodes: NodeCache,
     _ body: (Range<UInt64>, Place) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
     var next = blocks.lowerBound
@@ -46,8 +45,8 @@ struct ExtentBase: Sendable, Hashable {
   }
 
   /// This mapping with `delta` merged into it, as far as its nodes can be read. What is no longer mapped is reported to `writer`.
-  func merging<Device>(
-    _ delta: Delta, owner: UInt64, _ nodes: NodeCache<Device>, _ writer: CheckpointWriter<Device>
+  func merging(
+    _ delta: Delta, owner: UInt64, _ nodes: NodeCache, _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> MergedBase {
     let edits = delta.runs.map { ExtentEdit($0.positions, BlockTarget($0.value)) }
     let merge = TreeMerge(cache: nodes, writer: writer)
@@ -64,8 +63,8 @@ struct ExtentBase: Sendable, Hashable {
   }
 
   /// The merge within the inode record; nil where the result has no room there.
-  private func merging<Device>(
-    _ edits: [ExtentEdit], _ writer: CheckpointWriter<Device>
+  private func merging(
+    _ edits: [ExtentEdit], _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> MergedBase? {
     guard edits.count <= 4 * ExtentRecord.inlineEditFactor else { return nil }
     var map = RunMap<BlockTarget>()

@@ -13,8 +13,8 @@ enum Place: Equatable {
 extension View {
   /// Calls `body` with consecutive pieces that cover `blocks`, in order, until it returns false. Waits for no write, but may read
   /// nodes of the tree from the device, where neither delta says anything.
-  func forEachPiece<Device>(
-    in blocks: Range<UInt64>, _ nodes: NodeCache<Device>,
+  func forEachPiece(
+    in blocks: Range<UInt64>, _ nodes: NodeCache,
     _ body: (Range<UInt64>, Place) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     var goesOn = true
@@ -38,8 +38,8 @@ extension View {
   }
 
   /// How many of `blocks`, from the first one on, are reserved zeroes.
-  func reservedCount<Device>(
-    startingAt blocks: Range<UInt64>, _ nodes: NodeCache<Device>
+  func reservedCount(
+    startingAt blocks: Range<UInt64>, _ nodes: NodeCache
   ) throws(ExtentFSError) -> UInt64 {
     var count: UInt64 = 0
     try forEachPiece(in: blocks, nodes) { piece, place throws(ExtentFSError) in
@@ -51,7 +51,7 @@ extension View {
   }
 
   /// Where the one block `block` is.
-  func place<Device>(of block: UInt64, _ nodes: NodeCache<Device>) throws(ExtentFSError) -> Place {
+  func place(of block: UInt64, _ nodes: NodeCache) throws(ExtentFSError) -> Place {
     var found = Place.hole
     try forEachPiece(in: block..<block + 1, nodes) { _, place in
       found = place

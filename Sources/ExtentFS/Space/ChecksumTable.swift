@@ -1,6 +1,5 @@
-package import Extents
 internal import Bytes
-package import Devices
+package import Extents
 
 /// The CRC32C of each block of data, by physical block.
 ///
@@ -11,8 +10,8 @@ package import Devices
 ///
 /// Thread safety: any thread. Pages are in 64 stripes with a lock each; no lock is held while the device works. Lock order: a
 /// stripe's lock, then the space map's `state`. One thread at a time runs a checkpoint.
-package final class ChecksumTable<Device: BlockDevice>: Sendable {
-  let space: SpaceMap<Device>
+package final class ChecksumTable: Sendable {
+  let space: SpaceMap
   let damage: DamageRegister
   private let stripes: [Locked<ChecksumStripe>]
   /// The first block of group 0.
@@ -25,7 +24,7 @@ package final class ChecksumTable<Device: BlockDevice>: Sendable {
   /// The checksums of the blocks of `space`, of which clean ones take at most about `byteBudget` bytes of memory.
   ///
   /// - Parameter damage: hears of checksum blocks that cannot be read.
-  package init(space: SpaceMap<Device>, byteBudget: Int, damage: DamageRegister = DamageRegister()) {
+  package init(space: SpaceMap, byteBudget: Int, damage: DamageRegister = DamageRegister()) {
     self.space = space
     self.damage = damage
     let geometry = space.geometry

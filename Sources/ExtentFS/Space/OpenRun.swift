@@ -1,7 +1,7 @@
 internal import Atomics
-package import Extents
 internal import Bytes
-package import Devices
+internal import Devices
+package import Extents
 
 /// A run of free blocks that one volume has taken beforehand, so that its writers do not meet other volumes' at the
 /// space map, and so that what it writes one after the other lies together.
@@ -14,7 +14,7 @@ package import Devices
 ///
 /// Thread safety: any thread. `take` costs one compare-and-swap while the run lasts; the thread that finds it empty gets the
 /// next one from the space map, and the volume's other writers wait for that. Lock order: this lock, then the space map's.
-package final class OpenRun<Device: BlockDevice>: Sendable {
+package final class OpenRun: Sendable {
   private struct Fetching {
     /// How long the next run is to be.
     var nextLength: UInt64
@@ -24,7 +24,7 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
     var syncCount: UInt64 = 0
   }
 
-  private let map: SpaceMap<Device>
+  private let map: SpaceMap
   private let syncCount: @Sendable () -> UInt64
   /// What is left of the run.
   private let left = ManagedAtomic(RunWord.empty)
@@ -38,7 +38,7 @@ package final class OpenRun<Device: BlockDevice>: Sendable {
   /// A run of `map` that is empty.
   ///
   /// - Parameter syncCount: how many syncs of the device there have been.
-  package init(_ map: SpaceMap<Device>, syncCount: @escaping @Sendable () -> UInt64 = { 0 }) {
+  package init(_ map: SpaceMap, syncCount: @escaping @Sendable () -> UInt64 = { 0 }) {
     self.map = map
     self.syncCount = syncCount
     let shift = map.geometry.blockSize.shift

@@ -1,5 +1,4 @@
 internal import Extents
-internal import Devices
 
 /// How one checkpoint changes the numbers of references.
 ///
@@ -11,8 +10,8 @@ internal import Devices
 /// that in place of the node: were it only thought, and the node read again some day, a reference taken meanwhile would be missing.
 ///
 /// One thread uses it. Memory: 32 bytes for each run of data that was retained or released.
-final class ReferenceCounts<Device: BlockDevice> {
-  private let table: SharedRuns<Device>
+final class ReferenceCounts {
+  private let table: SharedRuns
   /// Calls its second argument with runs that have all blocks of a range that trees led to when the checkpoint began.
   private let forEachUsed: (Range<UInt64>, (Range<UInt64>) -> Void) throws(ExtentFSError) -> Void
   /// What could not be read, and the blocks that this part of the tree is for: the edits have all there is to know of them.
@@ -27,7 +26,7 @@ final class ReferenceCounts<Device: BlockDevice> {
 
   /// Counts as of the tree of shared runs at `root`.
   init(
-    _ cache: NodeCache<Device>, root: TreeRoot,
+    _ cache: NodeCache, root: TreeRoot,
     forEachUsed: @escaping (Range<UInt64>, (Range<UInt64>) -> Void) throws(ExtentFSError) -> Void = { _, _ in }
   ) {
     table = SharedRuns(cache, root: root)
@@ -117,9 +116,9 @@ final class ReferenceCounts<Device: BlockDevice> {
     }
     guard !steps.isEmpty else { return [] }
     steps.sort { $0.block < $1.block }
-    var pass = ReferencePass<Device>()
+    var pass = ReferencePass()
     var unknown: [UnknownRuns] = []
-    var part = SharedRunPart<Device>.none
+    var part = SharedRunPart.none
     var change: Int64 = 0
     for index in steps.indices {
       change += steps[index].change
@@ -204,9 +203,9 @@ private struct UnknownRuns {
 }
 
 /// Goes through shared runs from left to right, changes counts, and makes the edits of the tree.
-private struct ReferencePass<Device: BlockDevice> {
+private struct ReferencePass {
   /// The part of the tree that the blocks are in.
-  private var part = SharedRunPart<Device>.none
+  private var part = SharedRunPart.none
   /// What is left of the stored run that is being changed.
   private var rest: SharedRun?
   /// The stored runs that were looked at to be changed, and the runs in their place, both in order.
@@ -214,7 +213,7 @@ private struct ReferencePass<Device: BlockDevice> {
   private var new: [SharedRun] = []
 
   /// Goes on in a part that lies behind the one before.
-  mutating func enter(_ part: SharedRunPart<Device>) throws(ExtentFSError) {
+  mutating func enter(_ part: SharedRunPart) throws(ExtentFSError) {
     keepRest(before: part.blocks.lowerBound)
     guard rest == nil else {
       throw ExtentFSError(

@@ -1,15 +1,14 @@
 internal import Extents
-internal import Devices
 
 /// The tree of shared runs of one superblock: which blocks have more than one reference. A block that is in use and in no
 /// shared run has one.
 ///
 /// It never changes; any number of threads may use it. All functions throw `.damaged` where entries overlap, and what reading throws.
-struct SharedRuns<Device: BlockDevice> {
-  private let table: TreeReader<Device>
+struct SharedRuns {
+  private let table: TreeReader
 
   /// The tree at `root`.
-  init(_ nodes: NodeCache<Device>, root: TreeRoot) { table = TreeReader(cache: nodes, root: root, kind: .shared) }
+  init(_ nodes: NodeCache, root: TreeRoot) { table = TreeReader(cache: nodes, root: root, kind: .shared) }
 
   var isEmpty: Bool { table.root.isEmpty }
 
@@ -31,7 +30,7 @@ struct SharedRuns<Device: BlockDevice> {
   }
 
   /// The part of the tree that `block` belongs to, and its blocks.
-  func part(at block: UInt64) throws(ExtentFSError) -> SharedRunPart<Device> {
+  func part(at block: UInt64) throws(ExtentFSError) -> SharedRunPart {
     let (part, keys) = try table.part(for: block)
     return SharedRunPart(part: part, blocks: keys)
   }
@@ -79,7 +78,7 @@ struct SharedRun: Equatable {
     self.count = count
   }
 
-  fileprivate init<Device>(_ entry: TreeReader<Device>.Entry) throws(ExtentFSError) {
+  fileprivate init(_ entry: TreeReader.Entry) throws(ExtentFSError) {
     let record = try entry.withValue { value throws(ExtentFSError) in try SharedRecord(decoding: value, at: 0) }
     guard entry.key < ExtentRecord.blockLimit else {
       throw ExtentFSError(.damaged, "a shared run begins at block \(entry.key)")
@@ -89,8 +88,8 @@ struct SharedRun: Equatable {
 }
 
 /// A leaf of the tree of shared runs, or what stands for one. No run of it reaches into another one.
-struct SharedRunPart<Device: BlockDevice> {
-  fileprivate var part: TreeReader<Device>.Part
+struct SharedRunPart {
+  fileprivate var part: TreeReader.Part
   /// The blocks whose runs begin in it.
   var blocks: Range<UInt64>
 
@@ -105,13 +104,13 @@ struct SharedRunPart<Device: BlockDevice> {
   /// The last run that begins at `block` or before it; nil where there is none here.
   func floor(_ block: UInt64) throws(ExtentFSError) -> SharedRun? {
     guard let leaf, let index = leaf.index(atOrBefore: block) else { return nil }
-    return try SharedRun(TreeReader<Device>.Entry(leaf: leaf, index: index))
+    return try SharedRun(TreeReader.Entry(leaf: leaf, index: index))
   }
 
   /// The first run that begins behind `block`; nil where there is none here.
   func first(behind block: UInt64) throws(ExtentFSError) -> SharedRun? {
     guard let leaf else { return nil }
     let index = leaf.index(atOrBefore: block).map { $0 + 1 } ?? 0
-    return index < leaf.count ? try SharedRun(TreeReader<Device>.Entry(leaf: leaf, index: index)) : nil
+    return index < leaf.count ? try SharedRun(TreeReader.Entry(leaf: leaf, index: index)) : nil
   }
 }

@@ -1,5 +1,4 @@
 package import Extents
-internal import Devices
 
 extension SpaceMap {
   /// Takes up to `count` free blocks together, at least one.

@@ -1,5 +1,5 @@
-package import Extents
 internal import Devices
+package import Extents
 
 extension SpaceMap {
   /// The next superblock's trees reach these blocks, which were allocated.

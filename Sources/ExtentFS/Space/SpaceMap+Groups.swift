@@ -1,6 +1,6 @@
-internal import Extents
 internal import Bytes
 internal import Devices
+internal import Extents
 internal import Glibc
 
 extension SpaceMap {

@@ -1,5 +1,4 @@
 internal import Bytes
-internal import Devices
 
 /// How many blocks reserved zeroes are promised.
 struct Promises {

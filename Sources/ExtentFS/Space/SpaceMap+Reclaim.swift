@@ -1,6 +1,6 @@
-internal import Extents
 internal import Bytes
 internal import Devices
+internal import Extents
 
 /// Storage that the host holds for free blocks, though nothing marks them for trimming: what was freed shortly before a process died or
 /// closed the store. The device is asked for it, part by part.

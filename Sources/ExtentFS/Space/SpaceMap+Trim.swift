@@ -1,6 +1,5 @@
-package import Extents
 internal import Bytes
-internal import Devices
+package import Extents
 
 /// How long a free run must be to be given back to the host.
 package enum TrimSize {

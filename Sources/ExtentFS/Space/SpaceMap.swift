@@ -1,6 +1,6 @@
-internal import Extents
 internal import Bytes
 package import Devices
+internal import Extents
 
 /// What space is asked for.
 package enum SpacePurpose: Sendable {
@@ -35,9 +35,9 @@ package enum SpacePurpose: Sendable {
 ///
 /// Thread safety: any thread. Lock order: `slowPath`, under which groups are read and the device grows, before `state`, under
 /// which nothing waits.
-package final class SpaceMap<Device: BlockDevice>: Sendable {
+package final class SpaceMap: Sendable {
   package let geometry: StoreGeometry
-  let device: Device
+  let device: any BlockDevice
   let records: GroupRecords
   let state: Locked<SpaceState>
   let slowPath = Locked(())
@@ -52,7 +52,8 @@ package final class SpaceMap<Device: BlockDevice>: Sendable {
   ///   - records: the groups' records.
   ///   - damage: hears of groups that cannot be read.
   package init(
-    device: Device, geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64, growingUpTo limit: UInt64?,
+    device: any BlockDevice, geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64,
+    growingUpTo limit: UInt64?,
     records: GroupRecords, damage: DamageRegister = DamageRegister()
   ) throws(ExtentFSError) {
     guard blockCount <= UInt64(Int64.max) >> geometry.blockSize.shift else {

@@ -1,8 +1,7 @@
 internal import Extents
-internal import Devices
 
 /// Walks a mapping from left to right, and reads a node only where it is told to go into it.
-struct ExtentCursor<Device: BlockDevice> {
+struct ExtentCursor {
   /// What lies at the cursor.
   enum Item {
     /// A part of the tree, not read yet: all of its extents lie from `start` on and before `end`.
@@ -35,14 +34,14 @@ struct ExtentCursor<Device: BlockDevice> {
 
   /// What lies at the cursor; nil behind the last one.
   private(set) var item: Item?
-  private let nodes: NodeCache<Device>
+  private let nodes: NodeCache
   private let root: TreeRoot
   private let blocks: Range<UInt64>
   private var inline: ArraySlice<ExtentRecord>
   private var path: [(node: Node, index: Int, upper: UInt64?)] = []
 
   /// At the first of what `base` has in `blocks`. Extents are clipped to these.
-  init(_ nodes: NodeCache<Device>, _ base: ExtentBase, _ blocks: Range<UInt64>) {
+  init(_ nodes: NodeCache, _ base: ExtentBase, _ blocks: Range<UInt64>) {
     (self.nodes, root, self.blocks) = (nodes, base.root, blocks)
     inline = root.isEmpty ? base.inline[...] : []
     if root.isEmpty {

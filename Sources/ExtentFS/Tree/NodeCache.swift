@@ -8,9 +8,9 @@ package import Devices
 ///
 /// Nodes lie in sets of up to eight, chosen by their block; a set gives one up by second chance. Each lock guards
 /// a share of the sets and is never held during input and output. A hit takes one lock and allocates nothing.
-package final class NodeCache<Device: BlockDevice>: Sendable {
+package final class NodeCache: Sendable {
   /// Where nodes are read from.
-  package let device: Device
+  package let device: any BlockDevice
   /// The size of a node.
   package let blockSize: BlockSize
 
@@ -83,7 +83,7 @@ package final class NodeCache<Device: BlockDevice>: Sendable {
   }
 
   /// A cache of at most `byteLimit` bytes of nodes, but at least one node.
-  package init(device: Device, blockSize: BlockSize, byteLimit: Int) {
+  package init(device: any BlockDevice, blockSize: BlockSize, byteLimit: Int) {
     self.device = device
     self.blockSize = blockSize
     let nodeCount = max(1, byteLimit / blockSize.byteCount)

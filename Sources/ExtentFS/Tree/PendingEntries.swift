@@ -1,5 +1,5 @@
-internal import Extents
 internal import Bytes
+internal import Extents
 internal import Glibc
 
 /// The entries of one level of a tree being built that are in no node yet, in the format of a node.

@@ -1,6 +1,5 @@
-internal import Extents
 internal import Bytes
-internal import Devices
+internal import Extents
 
 /// Builds a tree from left to right out of entries and of subtrees that stay.
 ///
@@ -11,14 +10,14 @@ internal import Devices
 ///
 /// A node on the left is one that stayed, never one written by this builder: what is written leaves enough for the next node, so
 /// that too little is pending only where a subtree stayed just before. So each node is written once.
-struct TreeBuilder<Device: BlockDevice, Writer: TreeWriter> {
-  let cache: NodeCache<Device>
+struct TreeBuilder<Writer: TreeWriter> {
+  let cache: NodeCache
   let writer: Writer
   let kind: NodeKind
   let owner: UInt64
   private var levels: [PendingEntries] = []
 
-  init(cache: NodeCache<Device>, writer: Writer, kind: NodeKind, owner: UInt64) {
+  init(cache: NodeCache, writer: Writer, kind: NodeKind, owner: UInt64) {
     self.cache = cache
     self.writer = writer
     self.kind = kind

@@ -1,5 +1,4 @@
 internal import Extents
-internal import Devices
 
 /// How blocks differ in the later one of two mappings.
 package enum DifferenceKind: Sendable, Hashable {
@@ -16,9 +15,9 @@ package enum DifferenceKind: Sendable, Hashable {
 /// what there is. What is at one cursor and ends before the other one's begins is looked into by itself. Where both overlap, the
 /// one that is higher is read, so that the cursors come to be at subtrees of one level again. Two of one level that overlap
 /// and are not the same have to be read both, in whichever order.
-struct TreeDiff<Device: BlockDevice> {
-  private var old: ExtentCursor<Device>
-  private var new: ExtentCursor<Device>
+struct TreeDiff {
+  private var old: ExtentCursor
+  private var new: ExtentCursor
   /// What was found and may still grow.
   private var pending: (blocks: Range<UInt64>, kind: DifferenceKind)?
   private let body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
@@ -30,7 +29,7 @@ struct TreeDiff<Device: BlockDevice> {
   ///
   /// - Throws: `damaged` for what cannot be a tree, `device` for what cannot be read, and what `body` throws.
   static func forEachDifference(
-    from old: ExtentBase, to new: ExtentBase, in blocks: Range<UInt64>, _ nodes: NodeCache<Device>,
+    from old: ExtentBase, to new: ExtentBase, in blocks: Range<UInt64>, _ nodes: NodeCache,
     _ body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     guard !blocks.isEmpty, old != new else { return }
@@ -67,7 +66,7 @@ struct TreeDiff<Device: BlockDevice> {
 
   /// What overlaps.
   private mutating func compare(
-    _ left: ExtentCursor<Device>.Item, _ right: ExtentCursor<Device>.Item
+    _ left: ExtentCursor.Item, _ right: ExtentCursor.Item
   ) throws(ExtentFSError) -> Bool {
     guard case .extent(let a) = left, case .extent(let b) = right else {
       if left.level >= right.level { try old.descend() } else { try new.descend() }
@@ -83,7 +82,7 @@ struct TreeDiff<Device: BlockDevice> {
 
   /// What only the old mapping has.
   private mutating func takeOld(
-    _ item: ExtentCursor<Device>.Item, upTo end: UInt64 = .max
+    _ item: ExtentCursor.Item, upTo end: UInt64 = .max
   ) throws(ExtentFSError) -> Bool {
     guard case .extent(let extent) = item else {
       try old.descend()
@@ -96,7 +95,7 @@ struct TreeDiff<Device: BlockDevice> {
 
   /// What only the new mapping has.
   private mutating func takeNew(
-    _ item: ExtentCursor<Device>.Item?, upTo end: UInt64 = .max
+    _ item: ExtentCursor.Item?, upTo end: UInt64 = .max
   ) throws(ExtentFSError) -> Bool {
     guard case .extent(let extent) = item else {
       try new.descend()

@@ -58,7 +58,7 @@ extension TreeMerge {
   ) throws(ExtentFSError) -> (key: UInt64, pointer: BlockPointer)? {
     work.nodesLeft -= 1
     try writer.released(node.pointer.block)
-    var rest: TreeBuilder<Device, Writer>?
+    var rest: TreeBuilder<Writer>?
     for index in 0..<node.count {
       if node.level == 0 {
         let extent = node.extent(at: index)

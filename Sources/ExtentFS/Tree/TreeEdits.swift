@@ -1,5 +1,4 @@
 internal import Extents
-internal import Devices
 
 /// A run of logical blocks and where they are, while it is cut into pieces.
 private struct Piece {
@@ -17,18 +16,18 @@ private struct Piece {
 }
 
 /// The edits of an extent tree. Each is met from left to right, and cut where a leaf ends or an old extent begins or ends.
-struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>, Device: BlockDevice>: TreeEdits {
+struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>>: TreeEdits {
   private var rest: Edits
   private var current: Piece?
   private var end: UInt64 = 0
-  private let old: TreeReader<Device>
+  private let old: TreeReader
   private(set) var mappedBlocks: Int64 = 0
   private(set) var reservedBlocks: Int64 = 0
   /// What was left out, and why the first of it was.
   private(set) var leftOut: [ExtentEdit] = []
   private(set) var damage: ExtentFSError?
 
-  init(_ edits: Edits, old: TreeReader<Device>) throws(ExtentFSError) {
+  init(_ edits: Edits, old: TreeReader) throws(ExtentFSError) {
     rest = edits
     self.old = old
     try advance()
@@ -66,8 +65,8 @@ struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>, Device: BlockDevice>: Tr
     return isMapped
   }
 
-  mutating func apply<D, Writer>(
-    to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<D, Writer>
+  mutating func apply<Writer>(
+    to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) {
     for index in 0..<(leaf?.count ?? 0) {
       guard let extent = leaf?.extent(at: index) else { break }
@@ -106,15 +105,15 @@ struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>, Device: BlockDevice>: Tr
     return first
   }
 
-  private mutating func insert<D, Writer>(
-    _ new: Piece, _ builder: inout TreeBuilder<D, Writer>
+  private mutating func insert<Writer>(
+    _ new: Piece, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) {
     count(new, sign: 1)
     try builder.append(new)
   }
 
-  private mutating func replace<D, Writer>(
-    _ old: Piece, by new: Piece, _ builder: inout TreeBuilder<D, Writer>
+  private mutating func replace<Writer>(
+    _ old: Piece, by new: Piece, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) {
     count(old, sign: -1)
     try insert(new, &builder)
@@ -162,8 +161,8 @@ struct KeyedEdits<Edits: IteratorProtocol<KeyedEdit>>: TreeEdits {
     precondition(current.value?.count ?? valueByteCount == valueByteCount, "a value has the wrong length")
   }
 
-  mutating func apply<Device, Writer>(
-    to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
+  mutating func apply<Writer>(
+    to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) {
     for index in 0..<(leaf?.count ?? 0) {
       guard let leaf else { break }
@@ -184,8 +183,8 @@ struct KeyedEdits<Edits: IteratorProtocol<KeyedEdit>>: TreeEdits {
 
   mutating func leaveOut(below upper: UInt64?, since error: ExtentFSError) throws(ExtentFSError) { throw error }
 
-  private mutating func apply<Device, Writer>(
-    _ edit: KeyedEdit, _ builder: inout TreeBuilder<Device, Writer>
+  private mutating func apply<Writer>(
+    _ edit: KeyedEdit, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) {
     if let value = edit.value { try builder.append(edit.key, value: unsafe value.span.bytes, toLevel: 0) }
     advance()

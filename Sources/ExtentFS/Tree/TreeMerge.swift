@@ -1,5 +1,4 @@
 package import Extents
-package import Devices
 
 /// A change of an extent tree: what a range of logical blocks is mapped to from now on.
 package struct ExtentEdit: Sendable, Hashable {
@@ -63,14 +62,14 @@ package enum UnreadableNodes: Sendable {
 /// 4. No extent of a leaf continues the one before it in the same leaf, unless the two are too long for one.
 ///
 /// Time is proportional to the nodes touched, memory to the height of the tree. Used by one thread at a time.
-package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
+package struct TreeMerge<Writer: TreeWriter> {
   /// Where old nodes are read from, and new ones go.
-  package let cache: NodeCache<Device>
+  package let cache: NodeCache
   /// Who allocates, writes, and hears what is given up.
   package let writer: Writer
 
   /// Makes a merge for the trees of one checkpoint.
-  package init(cache: NodeCache<Device>, writer: Writer) {
+  package init(cache: NodeCache, writer: Writer) {
     self.cache = cache
     self.writer = writer
   }
@@ -107,7 +106,7 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
   }
 
   private func merge<Edits: TreeEdits>(
-    _ edits: inout Edits, into root: TreeRoot, _ builder: inout TreeBuilder<Device, Writer>
+    _ edits: inout Edits, into root: TreeRoot, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) -> TreeRoot {
     guard edits.nextKey != nil else { return root }
     if root.isEmpty {
@@ -130,7 +129,7 @@ package struct TreeMerge<Device: BlockDevice, Writer: TreeWriter> {
 
   /// Merges the edits below `upper`, of which there is one at least, into the subtree at `node`. Recurses once a level.
   private func merge<Edits: TreeEdits>(
-    _ edits: inout Edits, into node: Node, upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
+    _ edits: inout Edits, into node: Node, upper: UInt64?, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) {
     try builder.giveUp(node)
     guard node.level > 0 else { return try edits.apply(to: node, below: upper, &builder) }
@@ -164,8 +163,8 @@ protocol TreeEdits {
   var nextKey: UInt64? { get }
 
   /// Gives the entries of `leaf`, as changed by the edits below `upper`, to `builder`, in order.
-  mutating func apply<Device, Writer>(
-    to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<Device, Writer>
+  mutating func apply<Writer>(
+    to leaf: Node?, below upper: UInt64?, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError)
 
   /// Whether the edits take the place of the subtree that is for just these keys.

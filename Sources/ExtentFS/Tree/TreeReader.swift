@@ -1,12 +1,10 @@
-package import Devices
-
 /// Looks things up in one tree, which never changes.
 ///
 /// Look-ups are loops, as long as the tree is high, and allocate nothing where the nodes are in memory. Any number of
 /// threads may read. All functions throw `ExtentFSError`: `damaged` for what cannot be a tree, `device` for what cannot be read.
-package struct TreeReader<Device: BlockDevice>: Sendable {
+package struct TreeReader: Sendable {
   /// Where nodes come from.
-  package let cache: NodeCache<Device>
+  package let cache: NodeCache
   /// The tree.
   package let root: TreeRoot
   /// What the tree holds.
@@ -15,7 +13,7 @@ package struct TreeReader<Device: BlockDevice>: Sendable {
   package let owner: UInt64
 
   /// Reads the tree at `root`.
-  package init(cache: NodeCache<Device>, root: TreeRoot, kind: NodeKind, owner: UInt64 = 0) {
+  package init(cache: NodeCache, root: TreeRoot, kind: NodeKind, owner: UInt64 = 0) {
     self.cache = cache
     self.root = root
     self.kind = kind

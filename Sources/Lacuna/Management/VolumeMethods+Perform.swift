@@ -311,13 +311,13 @@ extension DiskStore {
   ///
   /// - Parameter names: what is to be there: where it is not, a throwaway of that name is told apart from a mistake.
   func changing<Result>(
-    _ names: String..., body: (Engine<FileDevice>) throws(ExtentFSError) -> Result
+    _ names: String..., body: (Engine) throws(ExtentFSError) -> Result
   ) throws(LacunaError) -> Result {
     try changing(names, body: body)
   }
 
   func changing<Result>(
-    _ names: [String], body: (Engine<FileDevice>) throws(ExtentFSError) -> Result
+    _ names: [String], body: (Engine) throws(ExtentFSError) -> Result
   ) throws(LacunaError) -> Result {
     guard !isReadOnly else {
       throw refusalOfWriting ?? LacunaError(.readOnly, "\(path) is open for reading only")
@@ -341,7 +341,7 @@ extension DiskStore {
 
   /// Opens a volume, a snapshot or a throwaway for the length of `body`.
   func withVolume<Result>(
-    named name: String, _ body: (DiskVolume<FileDevice>) throws(LacunaError) -> Result
+    named name: String, _ body: (DiskVolume) throws(LacunaError) -> Result
   ) throws(LacunaError) -> Result {
     if let volume = try onDisk({ () throws(ExtentFSError) in try engine.openVolume(named: name) }) {
       defer { engine.closeVolume(volume) }

@@ -9,8 +9,8 @@ import Testing
 @Suite struct OnlineCheckTests {
   private struct Fixture: Sendable {
     let device: MemoryDevice
-    let engine: Engine<MemoryDevice>
-    let volume: DiskVolume<MemoryDevice>
+    let engine: Engine
+    let volume: DiskVolume
 
     init() throws {
       device = try MemoryDevice(byteCount: 0, maximumByteCount: 64 << 20)

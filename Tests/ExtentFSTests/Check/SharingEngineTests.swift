@@ -71,7 +71,7 @@ import Testing
 
   /// Holds the differences between two snapshots against their bytes.
   private func compare(
-    _ engine: Engine<FileDevice>, _ name: String, _ names: [String], _ generator: inout SeededGenerator
+    _ engine: Engine, _ name: String, _ names: [String], _ generator: inout SeededGenerator
   ) throws {
     let other = names[generator.number(below: names.count)]
     guard name.contains("@"), other.contains("@") else { return }

@@ -1,5 +1,5 @@
-import Extents
 import Devices
+import Extents
 import LacunaTestSupport
 import Testing
 

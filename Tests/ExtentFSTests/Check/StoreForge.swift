@@ -1,6 +1,6 @@
-import Extents
 import Bytes
 import Devices
+import Extents
 import LacunaTestSupport
 
 @testable import ExtentFS
@@ -9,7 +9,7 @@ import LacunaTestSupport
 /// merge of extents, which tells it what is given up.
 final class StoreForge: TreeWriter {
   let device: MemoryDevice
-  let cache: NodeCache<MemoryDevice>
+  let cache: NodeCache
   let geometry: StoreGeometry
   let generation: UInt64 = 9
   var superblock: Superblock

@@ -8,7 +8,7 @@ import Testing
 @Suite struct `Snapshots of an earlier volume of the same name` {
   private static let byteCount: UInt64 = 64 << 10
 
-  private func run(_ body: (Engine<MemoryDevice>) throws -> Void) throws {
+  private func run(_ body: (Engine) throws -> Void) throws {
     let device = try MemoryDevice(byteCount: 0, maximumByteCount: 64 << 20)
     var format = FormatOptions()
     format.blockByteCount = 1024
@@ -28,14 +28,14 @@ import Testing
     #expect(try StoreCheck.findings(on: device) == [])
   }
 
-  private func create(_ name: String, filledWith byte: UInt8, _ engine: Engine<MemoryDevice>) throws {
+  private func create(_ name: String, filledWith byte: UInt8, _ engine: Engine) throws {
     let volume = try engine.createVolume(named: name, byteCount: Self.byteCount, createdSeconds: 0)
     try [UInt8](repeating: byte, count: 1024).withUnsafeBytes { try volume.write($0, at: 0) }
     engine.closeVolume(volume)
   }
 
   /// All names, each with its first byte.
-  private func contents(_ engine: Engine<MemoryDevice>) throws -> [String: UInt8] {
+  private func contents(_ engine: Engine) throws -> [String: UInt8] {
     var all: [String: UInt8] = [:]
     for (_, record) in try engine.volumeRecords() where !record.isTransient {
       let volume = try #require(try engine.openVolume(named: record.name))

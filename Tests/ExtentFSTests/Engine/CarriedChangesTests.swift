@@ -49,12 +49,12 @@ import Testing
     return moment.picture(moment.pending.map { _ in .kept })
   }
 
-  private static func open(_ image: MediumImage) throws -> (Engine<CrashDevice>, CrashDevice) {
+  private static func open(_ image: MediumImage) throws -> (Engine, CrashDevice) {
     let device = CrashDevice(image, maximumByteCount: Store.limit, records: false)
     return (try Engine.open(device, Store.options()).engine, device)
   }
 
-  private static func open(_ volume: Int, _ engine: Engine<CrashDevice>) throws -> DiskVolume<CrashDevice> {
+  private static func open(_ volume: Int, _ engine: Engine) throws -> DiskVolume {
     guard let found = try engine.openVolume(named: Store.name(volume)) else {
       throw CheckFailure("no volume \(volume)")
     }
@@ -317,7 +317,7 @@ import Testing
       tail: JournalPosition(offset: superblock.journalTailOffset, sequence: superblock.journalTailSequence))
     let used = try journal.forEach { _ in }.usedByteCount
     try #require(used > 8192 && superblock.journalTailOffset + used < 190 << 10)
-    func open(_ bad: Range<UInt64>, readOnly: Bool = false) throws -> (Engine<BadSectors<CrashDevice>>, [String]) {
+    func open(_ bad: Range<UInt64>, readOnly: Bool = false) throws -> (Engine, [String]) {
       let device = BadSectors(CrashDevice(made.image, maximumByteCount: Store.limit, records: false), bad: bad)
       let (engine, warnings) = try Engine.open(device, Store.options(), readOnly: readOnly)
       return (engine, warnings)

@@ -76,7 +76,7 @@ extension CrashStore {
   }
 
   private func zero(
-    _ units: Range<UInt64>, _ ledgers: CrashLedgers, _ body: (DiskVolume<CrashDevice>, Range<UInt64>) throws -> Void
+    _ units: Range<UInt64>, _ ledgers: CrashLedgers, _ body: (DiskVolume, Range<UInt64>) throws -> Void
   ) throws {
     let change = ledgers.disks[0].willZero(units)
     let unit = UInt64(shape.unit)

@@ -26,7 +26,7 @@ extension CrashStore {
 
 /// All blocks that a superblock's trees lead to, slots of bitmaps and checksums included.
 private struct ReachedBlocks {
-  private let nodes: NodeCache<CrashDevice>
+  private let nodes: NodeCache
   private let geometry: StoreGeometry
   private(set) var ranges: [Range<UInt64>] = []
 

@@ -44,8 +44,8 @@ struct FaultStore<Device: BlockDevice>: Sendable {
   let device: Device
   /// The device as a new process finds it, after the death of the one before.
   let reborn: @Sendable (Device) -> Device
-  private(set) var engine: Engine<Device>
-  private(set) var volumes: [DiskVolume<Device>] = []
+  private(set) var engine: Engine
+  private(set) var volumes: [DiskVolume] = []
 
   static func format(_ device: Device, _ shape: CrashShape) throws {
     var format = FormatOptions()
@@ -95,7 +95,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
 
   /// Makes the next volume.
   mutating func makeVolume(_ ledgers: CrashLedgers) throws {
-    var made: DiskVolume<Device>?
+    var made: DiskVolume?
     try unlessDeviceFails {
       made = try engine.createVolume(
         named: "disk\(volumes.count)", byteCount: UInt64(shape.diskByteCount), createdSeconds: 0)
@@ -177,7 +177,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
 
   /// The step `kind`, 0 to 18, on one volume.
   private func step(
-    _ kind: Int, _ volume: DiskVolume<Device>, _ ledger: DiskLedger, _ generator: inout SeededGenerator
+    _ kind: Int, _ volume: DiskVolume, _ ledger: DiskLedger, _ generator: inout SeededGenerator
   ) throws {
     let unit = UInt64(shape.unit)
     let longest = generator.oneIn(2) ? 2 * CrashShape.blockByteCount : shape.longestByteCount

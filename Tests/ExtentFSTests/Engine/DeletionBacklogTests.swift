@@ -21,7 +21,7 @@ import Testing
   }
 
   /// Makes the volume `name`, with a tree of several nodes.
-  private func create<Device: BlockDevice>(_ name: String, _ engine: Engine<Device>) throws {
+  private func create(_ name: String, _ engine: Engine) throws {
     let volume = try engine.createVolume(named: name, byteCount: 400 << 10, createdSeconds: 0)
     for block in stride(from: 0, to: 400, by: 2) as StrideTo<UInt64> {
       try [UInt8](repeating: 1, count: 1024).withUnsafeBytes { try volume.write($0, at: block << 10) }

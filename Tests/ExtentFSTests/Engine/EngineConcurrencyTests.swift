@@ -35,11 +35,11 @@ import Testing
     return write
   }
 
-  private typealias Volume = DiskVolume<MemoryDevice>
+  private typealias Volume = DiskVolume
 
   private struct Fixture: Sendable {
     let device: MemoryDevice
-    let engine: Engine<MemoryDevice>
+    let engine: Engine
     let volumes: [Volume]
 
     init() throws {

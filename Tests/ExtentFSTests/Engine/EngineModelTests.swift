@@ -6,8 +6,8 @@ import Testing
 /// A store on a small memory device, with one volume, and the flat array that the volume must equal.
 struct ModelStore {
   let device: MemoryDevice
-  private(set) var engine: Engine<MemoryDevice>
-  private(set) var volume: DiskVolume<MemoryDevice>
+  private(set) var engine: Engine
+  private(set) var volume: DiskVolume
   private(set) var disk: ReferenceDisk
 
   init(byteCount: Int, journalByteCount: UInt64 = 65536) throws {

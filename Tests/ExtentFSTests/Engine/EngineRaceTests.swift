@@ -15,7 +15,7 @@ import Testing
   /// A store in memory whose device can be made to wait. Its blocks have 1024 bytes.
   private struct Fixture: Sendable {
     let device: Device
-    let engine: Engine<Device>
+    let engine: Engine
 
     init(limit: UInt64 = 64 << 20, cache: UInt64 = 64 << 20) throws {
       device = Device(try MemoryDevice(byteCount: 0, maximumByteCount: limit))
@@ -29,28 +29,28 @@ import Testing
       engine = try Engine.open(device, options).engine
     }
 
-    func create(_ name: String, _ byteCount: UInt64) throws -> DiskVolume<Device> {
+    func create(_ name: String, _ byteCount: UInt64) throws -> DiskVolume {
       try engine.createVolume(named: name, byteCount: byteCount, createdSeconds: 0)
     }
 
-    func open(_ name: String) throws -> DiskVolume<Device> {
+    func open(_ name: String) throws -> DiskVolume {
       guard let volume = try engine.openVolume(named: name) else { throw CheckFailure("there is no '\(name)'") }
       return volume
     }
 
-    func write(_ volume: DiskVolume<Device>, _ byte: UInt8, _ range: Range<UInt64>) throws {
+    func write(_ volume: DiskVolume, _ byte: UInt8, _ range: Range<UInt64>) throws {
       try [UInt8](repeating: byte, count: Int(range.upperBound - range.lowerBound)).withUnsafeBytes {
         try volume.write($0, at: range.lowerBound)
       }
     }
 
-    func read(_ volume: DiskVolume<Device>, _ range: Range<UInt64>) throws -> [UInt8] {
+    func read(_ volume: DiskVolume, _ range: Range<UInt64>) throws -> [UInt8] {
       var bytes = [UInt8](repeating: 0xEE, count: Int(range.upperBound - range.lowerBound))
       try bytes.withUnsafeMutableBytes { try volume.read(into: $0, at: range.lowerBound) }
       return bytes
     }
 
-    func check(_ volume: DiskVolume<Device>, _ range: Range<UInt64>, is byte: UInt8, _ what: String) throws {
+    func check(_ volume: DiskVolume, _ range: Range<UInt64>, is byte: UInt8, _ what: String) throws {
       let bytes = try read(volume, range)
       guard let index = bytes.firstIndex(where: { $0 != byte }) else { return }
       throw CheckFailure("\(what): byte \(range.lowerBound + UInt64(index)) is \(bytes[index]), not \(byte)")

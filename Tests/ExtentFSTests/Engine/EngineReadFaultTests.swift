@@ -63,7 +63,7 @@ import Testing
     store.close()
   }
 
-  private static func check(_ volume: DiskVolume<FaultyDevice<CrashDevice>>, bad: Int?) throws {
+  private static func check(_ volume: DiskVolume, bad: Int?) throws {
     var found = [UInt8](repeating: 0, count: 1024)
     for block in 0..<blockCount {
       let isDamaged = isDamaged {

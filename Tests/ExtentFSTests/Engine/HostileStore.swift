@@ -81,8 +81,8 @@ struct HostileStore: Sendable {
 
   /// Snapshots of `disk0` and `disk1`, a clone with changes and a snapshot of its own, a throwaway, and what is left of a volume
   /// that is half deleted.
-  private static func share(_ engine: Engine<CrashDevice>) throws {
-    func fill(_ volume: DiskVolume<CrashDevice>, _ blocks: StrideTo<UInt64>) throws {
+  private static func share(_ engine: Engine) throws {
+    func fill(_ volume: DiskVolume, _ blocks: StrideTo<UInt64>) throws {
       for block in blocks {
         try [UInt8](repeating: 0x77, count: 1024).withUnsafeBytes { try volume.write($0, at: block * 1024) }
       }
@@ -135,10 +135,10 @@ struct HostileStore: Sendable {
     options.cacheByteCount = 1 << 16
     // The device has a limit of its own.
     options.limitByteCount = sharingShape.limitByteCount
-    var opened: Engine<Device>?
+    var opened: Engine?
     try tolerant { opened = try Engine.open(device, options, readOnly: readOnly).engine }
     guard let engine = opened else { return }
-    var volumes: [DiskVolume<Device>] = []
+    var volumes: [DiskVolume] = []
     for name in ["disk0", "disk1", "disk2", "small", "disk0@a", "clone", "clone@b"] {
       try tolerant { if let volume = try engine.openVolume(named: name) { volumes.append(volume) } }
     }
@@ -158,7 +158,7 @@ struct HostileStore: Sendable {
   }
 
   /// What can be done to volumes and snapshots.
-  private static func manage<Device: BlockDevice>(_ engine: Engine<Device>) throws {
+  private static func manage(_ engine: Engine) throws {
     try tolerant {
       if let old = try engine.openVolume(named: "disk0@a"), let new = try engine.openVolume(named: "clone@b") {
         var count = 0
@@ -191,7 +191,7 @@ struct HostileStore: Sendable {
     try tolerant { try engine.checkpoint() }
   }
 
-  private static func read<Device: BlockDevice>(_ volume: DiskVolume<Device>) throws {
+  private static func read(_ volume: DiskVolume) throws {
     let size = volume.byteCount
     var buffer = [UInt8](repeating: 0, count: 4096)
     for offset in stride(from: 0, to: min(size, 1 << 18), by: 4096) {
@@ -209,7 +209,7 @@ struct HostileStore: Sendable {
     }
   }
 
-  private static func change<Device: BlockDevice>(_ volume: DiskVolume<Device>) throws {
+  private static func change(_ volume: DiskVolume) throws {
     let size = volume.byteCount
     let buffer = [UInt8](repeating: 0x33, count: 4096)
     for offset in [0, 5000, 100_000] as [UInt64] where offset + 4096 <= size {

@@ -14,7 +14,7 @@ import Testing
   private struct Fixture {
     let base: CrashDevice
     let device: Device
-    let engine: Engine<Device>
+    let engine: Engine
     var contents: [String: [UInt8]] = [:]
 
     static let size: UInt64 = 64 << 10
@@ -46,7 +46,7 @@ import Testing
       contents["a"]?.replaceSubrange(8192..<16384, with: repeatElement(0, count: 8192))
     }
 
-    func open(_ name: String) throws -> DiskVolume<Device> {
+    func open(_ name: String) throws -> DiskVolume {
       guard let volume = try engine.openVolume(named: name) else { throw CheckFailure("there is no '\(name)'") }
       return volume
     }
@@ -78,7 +78,7 @@ import Testing
       guard findings.isEmpty else { throw CheckFailure("\(what), opened anew: \(findings.prefix(3))") }
     }
 
-    private static func check<Other>(_ engine: Engine<Other>, _ contents: [String: [UInt8]], _ what: String) throws {
+    private static func check(_ engine: Engine, _ contents: [String: [UInt8]], _ what: String) throws {
       let names = try engine.volumeRecords().map(\.record).filter { $0.kind != .deleted }.map(\.name)
       guard Set(names) == Set(contents.keys) else { throw CheckFailure("\(what): there are \(names)") }
       for (name, expected) in contents {
@@ -133,7 +133,7 @@ import Testing
   /// What is done with the store while there is no room for one write of it.
   private struct Operation: Sendable {
     var name: String
-    var run: @Sendable (Engine<Device>) throws -> Void
+    var run: @Sendable (Engine) throws -> Void
     /// What it makes of the contents.
     var change: @Sendable (inout [String: [UInt8]]) -> Void = { _ in }
   }

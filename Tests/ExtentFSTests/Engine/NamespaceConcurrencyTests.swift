@@ -12,7 +12,7 @@ import Testing
   private static let blockCount = 96
   private static let rounds = getenv("LACUNA_HUNT_SEEDS") == nil ? 40 : 2000
 
-  private typealias Volume = DiskVolume<MemoryDevice>
+  private typealias Volume = DiskVolume
 
   /// 1024 bytes that say which block they are for, and which write they are; the same words over and over.
   private static func stamp(_ block: Int, _ write: UInt64) -> [UInt64] {
@@ -42,7 +42,7 @@ import Testing
 
   private struct Fixture: Sendable {
     let device: MemoryDevice
-    let engine: Engine<MemoryDevice>
+    let engine: Engine
 
     init() throws {
       device = try MemoryDevice(byteCount: 0, maximumByteCount: 64 << 20)

@@ -10,7 +10,7 @@ import Testing
 /// A store with small blocks in memory.
 private struct Fixture: Sendable {
   let device: MemoryDevice
-  let engine: Engine<MemoryDevice>
+  let engine: Engine
   let options: EngineOptions
 
   init(
@@ -33,28 +33,28 @@ private struct Fixture: Sendable {
   }
 
   @discardableResult
-  func create(_ name: String, kibibytes: Int = 400) throws -> DiskVolume<MemoryDevice> {
+  func create(_ name: String, kibibytes: Int = 400) throws -> DiskVolume {
     try engine.createVolume(named: name, byteCount: UInt64(kibibytes) << 10, createdSeconds: 7)
   }
 
   /// Writes `byte` to each `step`th block.
-  func fill(_ volume: DiskVolume<MemoryDevice>, _ byte: UInt8, first: Int = 0, step: Int = 2) throws {
+  func fill(_ volume: DiskVolume, _ byte: UInt8, first: Int = 0, step: Int = 2) throws {
     for block in stride(from: first, to: Int(volume.byteCount) / 1024, by: step) { try write(volume, byte, block) }
   }
 
-  func write(_ volume: DiskVolume<MemoryDevice>, _ byte: UInt8, _ block: Int, count: Int = 1) throws {
+  func write(_ volume: DiskVolume, _ byte: UInt8, _ block: Int, count: Int = 1) throws {
     let bytes = [UInt8](repeating: byte, count: 1024 * count)
     try bytes.withUnsafeBytes { try volume.write($0, at: UInt64(block) << 10) }
   }
 
-  func firstByte(_ volume: DiskVolume<MemoryDevice>) throws -> UInt8 {
+  func firstByte(_ volume: DiskVolume) throws -> UInt8 {
     var byte: UInt8 = 0
     try withUnsafeMutableBytes(of: &byte) { try volume.read(into: $0, at: 0) }
     return byte
   }
 
   /// Writes until the store is full.
-  func fillUp(_ volume: DiskVolume<MemoryDevice>) throws {
+  func fillUp(_ volume: DiskVolume) throws {
     do {
       let size = engine.blockSize.byteCount
       let bytes = [UInt8](repeating: 9, count: size)
@@ -222,7 +222,7 @@ private struct Fixture: Sendable {
     try store.engine.snapshot([("vm", "vm@a")], createdSeconds: 0)
     try store.fillUp(volume)
     try store.engine.checkpoint()
-    var throwaways: [DiskVolume<MemoryDevice>] = []
+    var throwaways: [DiskVolume] = []
     do throws(ExtentFSError) {
       for _ in 0..<count { throwaways.append(try store.engine.makeThrowaway(of: "vm@a")) }
     } catch {
@@ -238,7 +238,7 @@ private struct Fixture: Sendable {
     store.engine.closeVolume(try store.create("vm"))
     let engine = store.engine
     let height = 4
-    try engine.checkpoint { (plan: inout CheckpointPlan<MemoryDevice>) throws(ExtentFSError) in
+    try engine.checkpoint { (plan: inout CheckpointPlan) throws(ExtentFSError) in
       var (inode, record) = try plan.catalog.find(existing: "vm")
       let run = try engine.space.allocate(upTo: UInt64(height), near: nil, purpose: .metadata)
       var below = BlockPointer.null
@@ -286,7 +286,7 @@ private struct Fixture: Sendable {
     await #expect(processExitsWith: .success) {
       let store = try Fixture()
       store.engine.closeVolume(try store.create("vm"))
-      try store.engine.checkpoint { (plan: inout CheckpointPlan<MemoryDevice>) throws(ExtentFSError) in
+      try store.engine.checkpoint { (plan: inout CheckpointPlan) throws(ExtentFSError) in
         var (inode, record) = try plan.catalog.find(existing: "vm")
         record.extents = TreeRoot(pointer: BlockPointer(block: .max, generation: 1, checksum: 0), height: 1)
         try plan.catalog.setRecord(record, of: inode)

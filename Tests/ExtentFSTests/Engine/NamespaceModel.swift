@@ -6,11 +6,11 @@ import LacunaTestSupport
 /// A store with many volumes, and what they must hold: plain arrays.
 struct NamespaceModel<Device: BlockDevice> {
   let device: Device
-  private(set) var engine: Engine<Device>
+  private(set) var engine: Engine
   /// What each volume and snapshot must hold, by name.
   private(set) var disks: [String: ReferenceDisk] = [:]
-  private var open: [String: DiskVolume<Device>] = [:]
-  private var throwaways: [(volume: DiskVolume<Device>, disk: ReferenceDisk)] = []
+  private var open: [String: DiskVolume] = [:]
+  private var throwaways: [(volume: DiskVolume, disk: ReferenceDisk)] = []
   private var nextName = 0
   /// Which volume has a name now, and which volume each snapshot was taken of: names are used again.
   private var volumeNumbers: [String: Int] = [:]
@@ -196,7 +196,7 @@ struct NamespaceModel<Device: BlockDevice> {
 
   /// Does what must be refused.
   private mutating func expect(
-    _ code: ExtentFSError.Code, _ what: String, _ body: (Engine<Device>) throws -> Void
+    _ code: ExtentFSError.Code, _ what: String, _ body: (Engine) throws -> Void
   ) throws {
     do {
       try body(engine)
@@ -213,7 +213,7 @@ struct NamespaceModel<Device: BlockDevice> {
     didSucceed("close")
   }
 
-  private mutating func volume(_ name: String) throws -> DiskVolume<Device> {
+  private mutating func volume(_ name: String) throws -> DiskVolume {
     if let volume = open[name] { return volume }
     guard let volume = try engine.openVolume(named: name) else { throw CheckFailure("'\(name)' is not there") }
     open[name] = volume
@@ -221,7 +221,7 @@ struct NamespaceModel<Device: BlockDevice> {
   }
 
   private func change(
-    _ volume: DiskVolume<Device>, _ disk: inout ReferenceDisk, _ generator: inout SeededGenerator
+    _ volume: DiskVolume, _ disk: inout ReferenceDisk, _ generator: inout SeededGenerator
   ) throws {
     let range = generator.range(in: disk, longest: 12_000)
     switch generator.number(below: 10) {
@@ -246,7 +246,7 @@ struct NamespaceModel<Device: BlockDevice> {
 
   /// Makes all bytes of `range` be `byte`, by `body`, which may find the store full.
   private func reach(
-    _ byte: UInt8, in range: Range<Int>, of volume: DiskVolume<Device>, _ disk: inout ReferenceDisk,
+    _ byte: UInt8, in range: Range<Int>, of volume: DiskVolume, _ disk: inout ReferenceDisk,
     _ body: () throws -> Void
   ) throws {
     do {
@@ -261,7 +261,7 @@ struct NamespaceModel<Device: BlockDevice> {
 
   /// Each byte of `range` may be as it was, or `byte`: takes over what it is.
   private func accept(
-    _ byte: UInt8, in range: Range<Int>, of volume: DiskVolume<Device>, _ disk: inout ReferenceDisk
+    _ byte: UInt8, in range: Range<Int>, of volume: DiskVolume, _ disk: inout ReferenceDisk
   ) throws {
     var found = [UInt8](repeating: 0, count: range.count)
     try found.withUnsafeMutableBytes { try volume.read(into: $0, at: UInt64(range.lowerBound)) }
@@ -272,14 +272,14 @@ struct NamespaceModel<Device: BlockDevice> {
     found.withUnsafeBytes { disk.write($0, at: range.lowerBound) }
   }
 
-  private func read(_ volume: DiskVolume<Device>, _ disk: ReferenceDisk, _ generator: inout SeededGenerator) throws {
+  private func read(_ volume: DiskVolume, _ disk: ReferenceDisk, _ generator: inout SeededGenerator) throws {
     try check(
       volume.byteCount == UInt64(disk.byteCount),
       "'\(volume.name)' has \(volume.byteCount) bytes, not \(disk.byteCount)")
     try read(volume, disk, generator.range(in: disk, longest: 20_000))
   }
 
-  private func read(_ volume: DiskVolume<Device>, _ disk: ReferenceDisk, _ range: Range<Int>) throws {
+  private func read(_ volume: DiskVolume, _ disk: ReferenceDisk, _ range: Range<Int>) throws {
     var bytes = [UInt8](repeating: 0, count: range.count)
     try bytes.withUnsafeMutableBytes { buffer in
       try volume.read(into: buffer, at: UInt64(range.lowerBound))

@@ -26,7 +26,7 @@ import Testing
     "\((duration / .microseconds(1)).rounded() / 1000) ms"
   }
 
-  private static func open(_ path: String) throws -> Engine<FileDevice> {
+  private static func open(_ path: String) throws -> Engine {
     try Engine.open(try FileDevice(opening: FilePath(path)), EngineOptions()).engine
   }
 
@@ -41,7 +41,7 @@ import Testing
   }
 
   /// Makes volumes and snapshots, and tells how long one took, while there were many.
-  private static func make(_ engine: Engine<FileDevice>) throws -> [(what: String, time: Duration)] {
+  private static func make(_ engine: Engine) throws -> [(what: String, time: Duration)] {
     let bytes = [UInt8](repeating: 3, count: 4096)
     func create(_ number: Int) throws {
       let volume = try engine.createVolume(named: name(number), byteCount: 1 << 30, createdSeconds: 0)
@@ -73,7 +73,7 @@ import Testing
   }
 
   /// Uses some of many volumes and snapshots, and tells how long each kind of use took.
-  private static func use(_ engine: Engine<FileDevice>) throws -> [(what: String, time: Duration)] {
+  private static func use(_ engine: Engine) throws -> [(what: String, time: Duration)] {
     let look = try median(500) { number in
       let name = name(number * 7919 % count) + (number % 2 == 0 ? "@monday" : "")
       try #require(try engine.findVolume(named: name) != nil)

@@ -6,7 +6,7 @@ import LacunaTestSupport
 /// A store on a device that may fail, with a workload on its volumes, snapshots, clones and throwaways.
 struct NamespaceStore<Device: BlockDevice> {
   let device: Device
-  private(set) var engine: Engine<Device>
+  private(set) var engine: Engine
 
   private static var unit: Int { NamespaceState.unit }
   private static var unitCountMax: Int { 160 }
@@ -141,20 +141,20 @@ struct NamespaceStore<Device: BlockDevice> {
     }
   }
 
-  private func withVolume<Result>(_ name: String, _ body: (DiskVolume<Device>) throws -> Result) throws -> Result {
+  private func withVolume<Result>(_ name: String, _ body: (DiskVolume) throws -> Result) throws -> Result {
     guard let volume = try engine.openVolume(named: name) else { throw CheckFailure("'\(name)' is not there") }
     defer { engine.closeVolume(volume) }
     return try body(volume)
   }
 
-  private static func fill(_ volume: DiskVolume<Device>, _ units: Range<Int>, with number: UInt32) throws {
+  private static func fill(_ volume: DiskVolume, _ units: Range<Int>, with number: UInt32) throws {
     let bytes = UInt64(units.lowerBound * unit)..<UInt64(units.upperBound * unit)
     if number == 0 { return try volume.zero(in: bytes, keepsSpace: false) }
     let words = [UInt32](repeating: number, count: units.count * unit / 4)
     try words.withUnsafeBytes { try volume.write($0, at: bytes.lowerBound) }
   }
 
-  private static func contents(_ volume: DiskVolume<Device>) throws -> NamespaceState.Disk {
+  private static func contents(_ volume: DiskVolume) throws -> NamespaceState.Disk {
     var words = [UInt32](repeating: 0, count: Int(volume.byteCount) / 4)
     try words.withUnsafeMutableBytes { try volume.read(into: $0, at: 0) }
     return try stride(from: 0, to: words.count, by: unit / 4).map { start in

@@ -9,7 +9,7 @@ import Testing
 /// A store with small blocks in memory.
 private struct Fixture {
   let device: MemoryDevice
-  var engine: Engine<MemoryDevice>
+  var engine: Engine
 
   init(limit: UInt64 = 64 << 20, deletionStepNodeCount: Int = 1024) throws {
     device = try MemoryDevice(byteCount: 0, maximumByteCount: limit)
@@ -24,18 +24,18 @@ private struct Fixture {
   }
 
   @discardableResult
-  func create(_ name: String, kibibytes: Int = 400) throws -> DiskVolume<MemoryDevice> {
+  func create(_ name: String, kibibytes: Int = 400) throws -> DiskVolume {
     try engine.createVolume(named: name, byteCount: UInt64(kibibytes) << 10, createdSeconds: 7)
   }
 
-  func volume(_ name: String) throws -> DiskVolume<MemoryDevice> { try #require(try engine.openVolume(named: name)) }
+  func volume(_ name: String) throws -> DiskVolume { try #require(try engine.openVolume(named: name)) }
 
   func snapshot(_ name: String) throws {
     try engine.snapshot([(String(VolumeName.volume(of: name)), name)], createdSeconds: 8)
   }
 
   /// Writes `byte` to each `step`th block from `first` on.
-  func fill(_ volume: DiskVolume<MemoryDevice>, _ byte: UInt8, first: Int = 0, step: Int = 2) throws {
+  func fill(_ volume: DiskVolume, _ byte: UInt8, first: Int = 0, step: Int = 2) throws {
     let bytes = [UInt8](repeating: byte, count: 1024)
     for block in stride(from: first, to: Int(volume.byteCount) / 1024, by: step) {
       try bytes.withUnsafeBytes { try volume.write($0, at: UInt64(block) << 10) }

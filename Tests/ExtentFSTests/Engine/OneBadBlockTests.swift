@@ -39,8 +39,8 @@ import Testing
 
   static func name(_ volume: Int) -> String { "v\(volume)" }
 
-  static func write<Device: BlockDevice>(
-    _ engine: Engine<Device>, _ volume: DiskVolume<Device>, _ index: Int, _ block: Int, _ byte: UInt8,
+  static func write(
+    _ engine: Engine, _ volume: DiskVolume, _ index: Int, _ block: Int, _ byte: UInt8,
     _ contents: inout Contents
   ) throws {
     try [UInt8](repeating: byte, count: 1024).withUnsafeBytes { try volume.write($0, at: UInt64(block) << 10) }
@@ -56,7 +56,7 @@ import Testing
     try Engine.format(device, format)
     let engine = try Engine.open(device, options()).engine
     var contents = Contents()
-    var volumes: [DiskVolume<CrashDevice>] = []
+    var volumes: [DiskVolume] = []
     for index in 0..<volumeCount {
       let volume = try engine.createVolume(
         named: name(index), byteCount: UInt64(blockCount) << 10, createdSeconds: 0)
@@ -104,8 +104,8 @@ import Testing
   }
 
   /// Reads all of a volume: what comes is right, or it is an error.
-  static func read<Device: BlockDevice>(
-    _ volume: DiskVolume<Device>, _ index: Int, _ contents: Contents, _ outcome: inout Outcome
+  static func read(
+    _ volume: DiskVolume, _ index: Int, _ contents: Contents, _ outcome: inout Outcome
   ) throws {
     outcome.unreadable = []
     for block in 0..<blockCount {
@@ -125,12 +125,12 @@ import Testing
   }
 
   /// Uses all volumes of an open store.
-  private static func use<Device: BlockDevice>(
-    _ engine: Engine<Device>, _ round: Int, _ contents: inout Contents
+  private static func use(
+    _ engine: Engine, _ round: Int, _ contents: inout Contents
   ) throws -> [Outcome] {
     var outcomes = [Outcome](repeating: Outcome(), count: volumeCount)
     for index in 0..<volumeCount {
-      let volume: DiskVolume<Device>
+      let volume: DiskVolume
       do {
         guard let found = try engine.openVolume(named: name(index)) else {
           throw CheckFailure("\(name(index)) is not there")
@@ -268,7 +268,7 @@ import Testing
     var contents = made.contents
     var outcomes: [Outcome] = []
     for round in 0..<3 {
-      let engine: Engine<CrashDevice>
+      let engine: Engine
       do { engine = try Engine.open(device, options()).engine } catch {
         // Nothing can be written where nobody knows which blocks are free; but it can be looked at.
         guard block.kind.hasPrefix("space") else { throw CheckFailure("it does not open: \(error)") }

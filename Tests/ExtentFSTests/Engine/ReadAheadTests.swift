@@ -10,25 +10,25 @@ import Testing
   private typealias Device = WishDevice<MemoryDevice>
 
   private func withVolume(
-    _ byteCount: UInt64, _ body: (Engine<Device>, DiskVolume<Device>) throws -> Void
+    _ byteCount: UInt64, _ body: (Device, Engine, DiskVolume) throws -> Void
   ) throws {
     let device = Device(try MemoryDevice(byteCount: 0, maximumByteCount: 256 << 20))
     var format = FormatOptions()
     format.journalByteCount = 1 << 20
     try Engine.format(device, format)
     let engine = try Engine.open(device, EngineOptions()).engine
-    try body(engine, try engine.createVolume(named: "v", byteCount: byteCount, createdSeconds: 0))
+    try body(device, engine, try engine.createVolume(named: "v", byteCount: byteCount, createdSeconds: 0))
     try engine.close()
   }
 
-  private func write(_ volume: DiskVolume<Device>, _ range: Range<UInt64>) throws {
+  private func write(_ volume: DiskVolume, _ range: Range<UInt64>) throws {
     try pattern(Int(range.upperBound - range.lowerBound), seed: 1).withUnsafeBytes {
       try volume.write($0, at: range.lowerBound)
     }
   }
 
   /// The bytes of the device at which `forEachMapping` says that the data of `range` lies.
-  private func places(_ volume: DiskVolume<Device>, _ range: Range<UInt64>) throws -> [Range<UInt64>] {
+  private func places(_ volume: DiskVolume, _ range: Range<UInt64>) throws -> [Range<UInt64>] {
     var places: [Range<UInt64>] = []
     try volume.forEachMapping(in: range) { bytes, _, offset in
       if let offset { places.append(offset..<offset + (bytes.upperBound - bytes.lowerBound)) }
@@ -39,7 +39,7 @@ import Testing
 
   @Test(arguments: [false, true])
   func `what is asked for is what lies in the range, and no hole`(isMerged: Bool) throws {
-    try withVolume(1 << 30) { engine, volume in
+    try withVolume(1 << 30) { device, engine, volume in
       try write(volume, 0..<40_960)
       try write(volume, 81_920..<90_000)
       try write(volume, (1 << 29)..<(1 << 29) + 4096)
@@ -48,36 +48,36 @@ import Testing
       for range in [0..<1 << 30, 4096..<20_000, 100..<101, 40_960..<81_920, 85_000..<85_000, 1 << 29..<1 << 30] {
         let range = UInt64(range.lowerBound)..<UInt64(range.upperBound)
         let expected = try places(volume, range)
-        engine.device.forget()
+        device.forget()
         try volume.readAhead(in: range)
-        #expect(engine.device.wishes == expected, "\(range)")
+        #expect(device.wishes == expected, "\(range)")
       }
     }
   }
 
   @Test func `a request for more than the bound has the first part of it, to the byte`() throws {
-    let most = DiskVolume<Device>.readAheadByteCountMax
-    try withVolume(most * 4) { engine, volume in
+    let most = DiskVolume.readAheadByteCountMax
+    try withVolume(most * 4) { device, engine, volume in
       let piece: UInt64 = 1 << 20
       for start in stride(from: 0, to: most + 4 * piece, by: Int(piece)) { try write(volume, start..<start + piece) }
       let range = 500..<most * 4
       let expected = try places(volume, 500..<500 + most)
-      engine.device.forget()
+      device.forget()
       try volume.readAhead(in: range)
-      #expect(engine.device.wishes == expected)
+      #expect(device.wishes == expected)
     }
   }
 
   @Test func `behind the end, and of what is gone, it is refused`() throws {
-    try withVolume(1 << 20) { engine, volume in
+    try withVolume(1 << 20) { device, engine, volume in
       try write(volume, 0..<4096)
-      engine.device.forget()
+      device.forget()
       let error = #expect(throws: ExtentFSError.self) { try volume.readAhead(in: 0..<1 << 20 + 1) }
       #expect(error?.code == .outOfRange)
       try engine.delete(["v"], force: true)
       let gone = #expect(throws: ExtentFSError.self) { try volume.readAhead(in: 0..<4096) }
       #expect(gone?.code == .deleted)
-      #expect(engine.device.wishes == [])
+      #expect(device.wishes == [])
     }
   }
 }

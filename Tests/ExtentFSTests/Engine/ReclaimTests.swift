@@ -34,7 +34,7 @@ import Testing
     let engine = try Engine.open(device, Self.options).engine
     let kept = try engine.createVolume(named: "kept", byteCount: 1 << 20, createdSeconds: 0)
     let big = try engine.createVolume(named: "big", byteCount: Self.byteCount, createdSeconds: 0)
-    for (volume, byte) in [(big, 1), (kept, 2)] as [(DiskVolume<Device>, UInt8)] {
+    for (volume, byte) in [(big, 1), (kept, 2)] as [(DiskVolume, UInt8)] {
       let bytes = [UInt8](repeating: byte, count: Int(volume.byteCount))
       try bytes.withUnsafeBytes { try volume.write($0, at: 0) }
     }
@@ -52,7 +52,7 @@ import Testing
     engine.letGoOfVolumes()
   }
 
-  private func checkKept<Device: BlockDevice>(_ engine: Engine<Device>) throws {
+  private func checkKept(_ engine: Engine) throws {
     let volume = try #require(try engine.openVolume(named: "kept"))
     defer { engine.closeVolume(volume) }
     var bytes = [UInt8](repeating: 0, count: 1 << 20)
@@ -63,7 +63,7 @@ import Testing
   }
 
   /// What is used, and pieces of 64 KiB at the edges.
-  private func mostAllocated(_ engine: Engine<some BlockDevice>) -> UInt64 {
+  private func mostAllocated(_ engine: Engine) -> UInt64 {
     engine.figures.usedByteCount + 512 << 10
   }
 

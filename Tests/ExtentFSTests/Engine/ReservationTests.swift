@@ -11,8 +11,8 @@ import Testing
     static let block = 1024
     let device: MemoryDevice
     let options: EngineOptions
-    private(set) var engine: Engine<MemoryDevice>
-    private(set) var volume: DiskVolume<MemoryDevice>
+    private(set) var engine: Engine
+    private(set) var volume: DiskVolume
 
     init(
       limitByteCount: UInt64?, volumeByteCount: UInt64 = 64 << 20, journalByteCount: UInt64 = 65536,

@@ -68,7 +68,7 @@ import Testing
   }
 
   /// What the store says: of itself, of each volume, of each two of them, and of what is wrong.
-  private static func describe(_ engine: Engine<FileDevice>) throws -> [String] {
+  private static func describe(_ engine: Engine) throws -> [String] {
     let figures = engine.figures
     var lines = ["used \(figures.usedByteCount), free \(figures.freeByteCount), \(figures.featureNames)"]
     let records = try engine.volumeRecords().filter { !$0.record.isTransient }
@@ -102,7 +102,7 @@ import Testing
   }
 
   private static func withVolume(
-    _ name: String, _ engine: Engine<FileDevice>, _ body: (DiskVolume<FileDevice>) throws -> Void
+    _ name: String, _ engine: Engine, _ body: (DiskVolume) throws -> Void
   ) throws {
     let volume = try #require(try engine.openVolume(named: name))
     defer { engine.closeVolume(volume) }

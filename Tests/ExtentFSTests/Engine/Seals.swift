@@ -28,7 +28,7 @@ struct Seals: Sendable {
   let superblockOffset: UInt64
   let superblock: Superblock
   private let image: MediumImage
-  private let nodes: NodeCache<CrashDevice>
+  private let nodes: NodeCache
 
   init(_ image: MediumImage) throws {
     self.image = image

@@ -11,8 +11,8 @@ import Testing
   /// A store with one large volume.
   private struct Fixture {
     let device: MemoryDevice
-    var engine: Engine<MemoryDevice>
-    var volume: DiskVolume<MemoryDevice>
+    var engine: Engine
+    var volume: DiskVolume
     private(set) var warnings: [String] = []
 
     init(limit: UInt64) throws {

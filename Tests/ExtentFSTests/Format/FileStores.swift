@@ -51,8 +51,8 @@ struct FileStoreUnderTest {
 
   let path: String
   let blockByteCount: Int
-  private(set) var engine: Engine<FileDevice>
-  var volumes: [DiskVolume<FileDevice>] = []
+  private(set) var engine: Engine
+  var volumes: [DiskVolume] = []
 
   static func options(limit: UInt64) -> EngineOptions {
     var options = EngineOptions()

@@ -121,7 +121,7 @@ private struct ImagePlan {
     }
   }
 
-  private func compare(_ engine: Engine<FileDevice>, _ plan: ImagePlan) throws {
+  private func compare(_ engine: Engine, _ plan: ImagePlan) throws {
     #expect(try engine.volumeRecords().map(\.record.name) == ImagePlan.volumes.map(\.0))
     #expect(engine.defaultInode == 1)
     for (index, (name, byteCount)) in ImagePlan.volumes.enumerated() {

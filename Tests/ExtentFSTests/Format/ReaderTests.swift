@@ -161,7 +161,7 @@ struct ReaderTests {
     for name in names { try compare(try #require(try engine.openVolume(named: name)), path, directory) }
   }
 
-  private func compare(_ volume: DiskVolume<FileDevice>, _ path: String, _ directory: String) throws {
+  private func compare(_ volume: DiskVolume, _ path: String, _ directory: String) throws {
     let file = directory + "/out"
     let read = try runReader(path, "cat", volume.name, file)
     #expect(read.status == 0, "\(read.output)")

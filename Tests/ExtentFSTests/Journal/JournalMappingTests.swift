@@ -8,7 +8,7 @@ import Testing
 @Suite struct JournalMappingTests {
   /// Runs `body` with a ring that goes through a mapping of a file.
   private func withRing(
-    _ body: (JournalRing<FileDevice>, FileDevice, _ path: String) throws -> Void
+    _ body: (JournalRing, FileDevice, _ path: String) throws -> Void
   ) throws {
     try withTestDirectory { directory in
       let path = directory + "/ring"

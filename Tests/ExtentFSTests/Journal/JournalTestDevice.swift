@@ -96,7 +96,7 @@ final class JournalTestDevice: BlockDevice {
   func grow(to byteCount: UInt64) throws(DeviceError) { throw DeviceError(operation: .grow, errno: EOPNOTSUPP) }
 }
 
-typealias TestRing = JournalRing<JournalTestDevice>
+typealias TestRing = JournalRing
 
 /// Where the rings of the tests lie, with something before and behind that must not change.
 let ringRegion: Range<UInt64> = 4096..<4096 + 65536

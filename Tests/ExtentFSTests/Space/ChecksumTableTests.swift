@@ -1,7 +1,7 @@
 import Atomics
-import Extents
 import Bytes
 import Devices
+import Extents
 import LacunaTestSupport
 import Testing
 
@@ -15,7 +15,7 @@ import Testing
     let run = try store.space.allocate(upTo: 700, purpose: .data)
     let values = (0..<700).map { UInt32($0) * 3 + 1 }
     values.withUnsafeBufferPointer { store.checksums.set(run, $0) }
-    func check(_ table: ChecksumTable<MemoryDevice>) throws {
+    func check(_ table: ChecksumTable) throws {
       var found = [UInt32](repeating: 0, count: 700)
       try found.withUnsafeMutableBufferPointer { try table.getChecksums(of: run, into: $0) }
       #expect(found == values)

@@ -1,5 +1,5 @@
-import Extents
 import Bytes
+import Extents
 import LacunaTestSupport
 import Testing
 

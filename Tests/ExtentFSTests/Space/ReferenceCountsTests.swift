@@ -1,12 +1,12 @@
-import Extents
 import Devices
+import Extents
 import LacunaTestSupport
 import Testing
 
 @testable import ExtentFS
 
 @Suite struct ReferenceCountsTests {
-  private typealias Counts = ReferenceCounts<MemoryDevice>
+  private typealias Counts = ReferenceCounts
 
   /// All entries of the tree of shared runs, which must be in order, apart, and as long as they can be where they were touched.
   private func entries(_ store: TreeTestStore, _ root: TreeRoot) throws -> [(blocks: Range<UInt64>, count: UInt64)] {

@@ -1,6 +1,6 @@
-import Extents
 import Bytes
 import Devices
+import Extents
 import LacunaTestSupport
 import Testing
 

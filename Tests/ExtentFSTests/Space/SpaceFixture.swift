@@ -1,6 +1,6 @@
-import Extents
 import Bytes
 import Devices
+import Extents
 import LacunaTestSupport
 
 @testable import ExtentFS
@@ -20,8 +20,8 @@ final class SpaceFixture: Sendable {
   let durable: Locked<Superblock>
   /// What the running checkpoint has changed in the tree.
   private let staged = Locked<[UInt64: GroupRecord]>([:])
-  let space: SpaceMap<MemoryDevice>
-  let checksums: ChecksumTable<MemoryDevice>
+  let space: SpaceMap
+  let checksums: ChecksumTable
 
   /// A new store of `blockCount` blocks that may grow to `limit`.
   convenience init(blockCount: UInt64, limit: UInt64? = nil) throws {

@@ -1,7 +1,7 @@
 import Atomics
-import Extents
 import Bytes
 import Devices
+import Extents
 import LacunaTestSupport
 import Testing
 
@@ -18,7 +18,7 @@ import Testing
   }
 
   /// All that is found, each part's runs given back before the next part is looked at.
-  private func reclaim(_ space: SpaceMap<MemoryDevice>, isUnknown: Bool = false) throws -> [Range<UInt64>] {
+  private func reclaim(_ space: SpaceMap, isUnknown: Bool = false) throws -> [Range<UInt64>] {
     var found: [Range<UInt64>] = []
     while let part = space.nextReclaimPart() {
       try space.markAllocated(in: part, isUnknown: isUnknown)
