@@ -126,7 +126,8 @@ let package = Package(
       ],
       swiftSettings: tests),
     .testTarget(
-      name: "LacunaTests", dependencies: ["Lacuna", "Bytes", "LacunaTestSupport", "NBDTestSupport"],
+      name: "LacunaTests",
+      dependencies: ["Lacuna", "Bytes", "Devices", "ExtentFS", "LacunaTestSupport", "NBDTestSupport"],
       swiftSettings: tests),
     // These start a real nbdkit; the plugin's product must have been built, which a plain `swift build` does.
     .target(

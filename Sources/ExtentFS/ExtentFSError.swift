@@ -8,6 +8,8 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
     case outOfSpace
     /// A checksum, a bound or an invariant of what is stored does not hold.
     case damaged
+    /// The engine contradicts itself. The fault is in this program: no bytes on the device can cause it.
+    case internalInconsistency
     /// The device holds something that is no store.
     case notAStore
     /// The store has features that this version does not know.
@@ -54,6 +56,14 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   /// The error for a failed call on the device.
   public init(_ error: DeviceError) { self.init(.device(error), "\(error)") }
 
+  /// A contradiction that no bytes on the device explain.
+  static func internalInconsistency(_ facts: String) -> ExtentFSError { ExtentFSError(.internalInconsistency, facts) }
+
+  /// The same error; `damaged` where a contradiction may have come from the device, in the records of a journal.
+  func blamed(onJournal isForeign: Bool) -> ExtentFSError {
+    code == .internalInconsistency && isForeign ? ExtentFSError(.damaged, facts) : self
+  }
+
   /// Whether it says that a part of the store is not what was once written there, or that the device does not give it, though it
   /// gives others: what does not need that part can go on. A device that gives nothing is another matter.
   var isUnreadable: Bool { code == .damaged }
@@ -68,5 +78,5 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   }
 
   /// One line of text.
-  public var description: String { facts }
+  public var description: String { code == .internalInconsistency ? "internal inconsistency: \(facts)" : facts }
 }

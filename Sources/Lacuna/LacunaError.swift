@@ -112,6 +112,7 @@ extension LacunaError {
       switch error.code {
       case .outOfSpace: .outOfSpace
       case .damaged: .damaged
+      case .internalInconsistency: .internalFailure
       case .notAStore: .notAStore
       case .newerFormat: .newerFormat
       case .readOnlyFormat: .readOnlyFormat

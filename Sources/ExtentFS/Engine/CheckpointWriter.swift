@@ -37,7 +37,7 @@ final class CheckpointWriter: TreeWriter {
   func allocateBlock() throws(ExtentFSError) -> UInt64 {
     if isMergingPlanned {
       guard let block = planned.popLast() else {
-        throw ExtentFSError(.damaged, "the space tree needs more nodes than were planned")
+        throw ExtentFSError.internalInconsistency("the space tree needs more nodes than were planned")
       }
       return block
     }
@@ -124,7 +124,9 @@ final class CheckpointWriter: TreeWriter {
     isMergingPlanned = true
     defer { isMergingPlanned = false }
     let root = try TreeMerge(cache: engine.nodes, writer: self).mergeKeyed(root: root, kind: .space, edits: records)
-    guard planned.isEmpty else { throw ExtentFSError(.damaged, "the space tree needs fewer nodes than were planned") }
+    guard planned.isEmpty else {
+      throw ExtentFSError.internalInconsistency("the space tree needs fewer nodes than were planned")
+    }
     return root
   }
 }

@@ -202,7 +202,7 @@ extension Engine {
       return LeftOut(volume: volume, changes: part.delta, damage: error)
     }
     guard var record = found else {
-      throw ExtentFSError(.damaged, "the open inode \(volume.inode) is not in the catalog")
+      throw ExtentFSError.internalInconsistency("the open inode \(volume.inode) is not in the catalog")
     }
     let merged = try part.base.merging(part.delta, owner: volume.inode, nodes, writer)
     var reached = part.delta
@@ -222,11 +222,19 @@ extension Engine {
   private func commitBlocks(of delta: Delta) throws(ExtentFSError) {
     try delta.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
       if let block = run.value.physicalBlock {
-        try space.commit(PhysicalRun(block: block, count: run.positions.length))
+        do throws(ExtentFSError) {
+          try space.commit(PhysicalRun(block: block, count: run.positions.length))
+        } catch {
+          throw error.blamed(onJournal: mayBlameJournal)
+        }
       }
       return true
     }
   }
+
+  /// Whether a contradiction in the space map may come from the device: records of a forged journal, or of a damaged one, may name
+  /// a block twice.
+  private var mayBlameJournal: Bool { !trustsChanges.load(ordering: .relaxed) || !damage.all.isEmpty }
 
   /// Writes the catalog, the tree of shared runs and the space, and makes the superblock that leads to them.
   private func writeTrees(

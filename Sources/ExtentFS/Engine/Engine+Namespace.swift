@@ -33,7 +33,7 @@ extension Engine {
       // checkpoint begins, nothing can have changed it.
       guard let record = try plan.catalog.record(of: inode),
         case .open(let volume) = adopt(inode, record, asOf: superblock.generation, userCount: 1)
-      else { throw ExtentFSError(.damaged, "the volume '\(name)' was made, and is not there") }
+      else { throw ExtentFSError.internalInconsistency("the created volume '\(name)' was not found") }
       return volume
     }
   }

@@ -81,6 +81,8 @@ package final class Engine: Sendable {
   /// The number of the last change that the reserve is enough for.
   let editBudgetEnd = ManagedAtomic<UInt64>(0)
   let editBudget = Locked(EditBudget())
+  /// False while an opening merges the journal, whose records may contradict each other.
+  let trustsChanges = ManagedAtomic<Bool>(true)
 
   struct State {
     /// The newest durable superblock; its `nextInode` may be ahead of that.
@@ -124,14 +126,14 @@ package final class Engine: Sendable {
     commits = GroupCommit(device: parts.device, ring: parts.journal)
     let space = parts.space
     let health = parts.health
-    let held = heldBlockCount
+    let (held, damage, trust) = (heldBlockCount, damage, trustsChanges)
     let epoch = Epoch { runs in
       held.wrappingDecrement(by: runs.reduce(0) { $0 &+ $1.count }, ordering: .relaxed)
       do throws(ExtentFSError) {
         for run in runs { try space.reuse(run) }
       } catch {
-        // The space map contradicts itself. Nothing is lost yet, and nothing more is written.
-        health.fail(.freeing, error)
+        // Nothing is lost yet, and nothing more is written.
+        health.fail(.freeing, error.blamed(onJournal: !trust.load(ordering: .relaxed) || !damage.all.isEmpty))
       }
     }
     state = Locked(State(superblock: parts.superblock, slot: parts.slot, epoch: epoch))

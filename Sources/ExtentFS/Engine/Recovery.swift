@@ -337,6 +337,7 @@ extension Engine {
     let engine = Engine(
       try recovery.parts(journalAt: start, epoch: epoch, carryByteCountMax: min(room, carryByteCountMax)),
       options: options)
+    engine.trustsChanges.store(recovery.volumes.isEmpty, ordering: .relaxed)
     for (inode, recovered) in recovery.volumes {
       guard let record = recovered.record else { continue }
       // Open without a user: the checkpoint closes it.
@@ -362,6 +363,7 @@ extension Engine {
         throw error
       }
     }
+    engine.trustsChanges.store(true, ordering: .relaxed)
     if purpose != .writing { engine.health.becomeReadOnly() }
     return (engine, recovery.warnings)
   }

@@ -43,14 +43,14 @@ extension SpaceMap {
 
   /// Gives back blocks that were allocated, and that neither a tree nor a record of the journal leads to.
   ///
-  /// - Throws: `ExtentFSError` with `damaged` where they were not allocated, or are committed.
+  /// - Throws: `ExtentFSError` with `internalInconsistency` where they were not allocated, or are committed.
   package func returnUnused(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
 
   /// Makes blocks free that were released, or that were replaced before they were ever committed.
   ///
   /// To be called when the checkpoint that released them is durable and no reader's view leads to them.
   ///
-  /// - Throws: `ExtentFSError` with `damaged` where they are free already, or are committed.
+  /// - Throws: `ExtentFSError` with `internalInconsistency` where they are free already, or are committed.
   package func reuse(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
 
   /// Marks blocks as allocated that a record of the journal names. Claiming a block twice changes nothing.
@@ -71,7 +71,7 @@ extension SpaceMap {
   func free(_ run: PhysicalRun, isHeld: Bool) throws(ExtentFSError) {
     try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.isUncommitted(positions) else {
-        throw ExtentFSError(.damaged, "blocks \(run.blocks) are given back, and are free or still reached by a tree")
+        throw ExtentFSError.internalInconsistency("blocks \(run.blocks) are freed, and are free or in use by a tree")
       }
       group.clear(positions)
       state.freeCount += UInt64(positions.count)

@@ -4,11 +4,12 @@ package import Extents
 extension SpaceMap {
   /// The next superblock's trees reach these blocks, which were allocated.
   ///
-  /// - Throws: `ExtentFSError` with `damaged` where they were not, or are committed already, or where their group cannot be read.
+  /// - Throws: `ExtentFSError` with `internalInconsistency` where they were not, or are committed already; `damaged` where their
+  ///   group cannot be read.
   package func commit(_ run: PhysicalRun) throws(ExtentFSError) {
     let isDone = try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.isInUse(allOf: positions), !group.committed.containsAny(of: positions) else {
-        throw ExtentFSError(.damaged, "blocks \(run.blocks) are mapped, and are free or mapped elsewhere")
+        throw ExtentFSError.internalInconsistency("blocks \(run.blocks) are mapped, and are free or mapped elsewhere")
       }
       state.noteChange(of: group)
       group.commit(positions)
@@ -22,7 +23,7 @@ extension SpaceMap {
   /// The next superblock's trees no longer reach these blocks. They stay in use until `reuse`; for good, where their group cannot
   /// be read.
   ///
-  /// - Throws: `ExtentFSError` with `damaged` where they were not committed.
+  /// - Throws: `ExtentFSError` with `damaged` where they were not committed: the bitmap on the device may be what is wrong.
   package func release(_ run: PhysicalRun) throws(ExtentFSError) {
     try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.committed.containsAll(of: positions) else {

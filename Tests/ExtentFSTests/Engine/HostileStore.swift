@@ -112,7 +112,8 @@ struct HostileStore: Sendable {
 
   /// Does all that can be done with a store; an error that is told is a right answer.
   ///
-  /// - Throws: where something was written to a store that is open for reading only; and what is no error of the engine.
+  /// - Throws: where something was written to a store that is open for reading only; where the engine blames itself; and what is no
+  ///   error of the engine.
   static func use(_ device: FaultyDevice<CrashDevice>) throws {
     func writeCount() -> Int {
       let counts = device.counts
@@ -127,7 +128,12 @@ struct HostileStore: Sendable {
   }
 
   private static func tolerant(_ body: () throws -> Void) throws {
-    do { try body() } catch is ExtentFSError {}
+    do { try body() } catch let error as ExtentFSError { try requireForeign(error) }
+  }
+
+  /// No bytes on a device may look like a fault of the program.
+  private static func requireForeign(_ error: ExtentFSError) throws {
+    if error.code == .internalInconsistency { throw CheckFailure("bytes on the device led to an \(error)") }
   }
 
   private static func use<Device: BlockDevice>(_ device: Device, readOnly: Bool) throws {
@@ -155,6 +161,7 @@ struct HostileStore: Sendable {
       if isSharing { try manage(engine) }
     }
     try? engine.close()
+    if case .failed(let failure) = engine.health.mode { try requireForeign(failure.cause) }
   }
 
   /// What can be done to volumes and snapshots.

@@ -98,7 +98,7 @@ import Testing
     try store.checkpoint()
     #expect(store.space.usedBlockCount == 10)
     try store.space.release(run)
-    #expect(errorCode { try store.space.reuse(run) } == .damaged)
+    #expect(errorCode { try store.space.reuse(run) } == .internalInconsistency)
     #expect(errorCode { _ = try store.space.allocate(upTo: 1, purpose: .metadata) } == .outOfSpace)
     try store.checkpoint()
     #expect(store.space.usedBlockCount == 0)
@@ -112,13 +112,13 @@ import Testing
     let space = store.space
     let run = try space.allocate(upTo: 4, purpose: .data)
     let free = PhysicalRun(block: run.block + 3, count: 2)
-    #expect(errorCode { try space.commit(free) } == .damaged)
+    #expect(errorCode { try space.commit(free) } == .internalInconsistency)
     #expect(errorCode { try space.release(run) } == .damaged)
-    #expect(errorCode { try space.reuse(free) } == .damaged)
+    #expect(errorCode { try space.reuse(free) } == .internalInconsistency)
     try space.commit(run)
-    #expect(errorCode { try space.commit(run) } == .damaged)
+    #expect(errorCode { try space.commit(run) } == .internalInconsistency)
     #expect(errorCode { try space.claim(run) } == .damaged)
-    #expect(errorCode { try space.returnUnused(run) } == .damaged)
+    #expect(errorCode { try space.returnUnused(run) } == .internalInconsistency)
     for block in [0, 191, 192, 257, 268, 1 << 50, UInt64.max - 1, UInt64.max] {
       for count: UInt64 in [1, 2, 1 << 40, .max] {
         #expect(errorCode { try space.claim(PhysicalRun(block: block, count: count)) } == .damaged)
