@@ -36,6 +36,8 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
     case outOfRange
     /// The caller asked for what cannot be.
     case invalidArgument
+    /// More was changed below unreadable nodes than the journal can keep.
+    case tooMuchToCarry
     /// An earlier failure left the store refusing writes until it is opened again.
     case failed
     /// The device failed.
@@ -46,6 +48,11 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   public var code: Code
   /// The facts, in words.
   public var facts: String
+
+  /// The volume that `facts` name already; nil where they name none.
+  package var volume: String?
+  /// The block of the device that the error is about, where it is about one that could not be read.
+  package var block: UInt64?
 
   /// Makes an error.
   public init(_ code: Code, _ facts: String) {
@@ -61,7 +68,22 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
 
   /// The same error; `damaged` where a contradiction may have come from the device, in the records of a journal.
   func blamed(onJournal isForeign: Bool) -> ExtentFSError {
-    code == .internalInconsistency && isForeign ? ExtentFSError(.damaged, facts) : self
+    guard code == .internalInconsistency, isForeign else { return self }
+    return ExtentFSError(.damaged, facts)
+  }
+
+  /// The same error, whose facts name `volume`.
+  package func naming(volume: String) -> ExtentFSError {
+    var error = self
+    error.volume = volume
+    return error
+  }
+
+  /// The same error, about `block` unless it names another one already.
+  func about(block: UInt64) -> ExtentFSError {
+    var error = self
+    error.block = error.block ?? block
+    return error
   }
 
   /// Whether it says that a part of the store is not what was once written there, or that the device does not give it, though it

@@ -57,6 +57,10 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
   public var code: Code
   /// One line of text.
   public var description: String
+  /// What the user may do next, which `description` does not say; nil where there is nothing to be said.
+  public var advice: String?
+  /// The volume that `description` names already; nil where it names none.
+  var volume: String?
 
   /// Makes an error.
   public init(_ code: Code, _ description: String) {
@@ -126,10 +130,11 @@ extension LacunaError {
       case .quotaReached: .quotaReached
       case .outOfRange: .outOfRange
       case .invalidArgument: .invalidParameter
-      case .failed: .failed
+      case .failed, .tooMuchToCarry: .failed
       case .device(let failure): failure.code
       }
     self.init(code, "\(error)")
+    volume = error.volume
   }
 
   /// What a device reported.
@@ -137,8 +142,11 @@ extension LacunaError {
 
   /// The same error, which names the volume `name`.
   func inVolume(_ name: String) -> LacunaError {
-    let prefix = "volume '\(name)'"
-    return description.hasPrefix(prefix) ? self : LacunaError(code, "\(prefix): \(description)")
+    guard volume == nil else { return self }
+    var error = self
+    error.description = "volume '\(name)': \(description)"
+    error.volume = name
+    return error
   }
 }
 

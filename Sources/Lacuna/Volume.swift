@@ -117,7 +117,7 @@ public final class Volume: Sendable {
   ) throws(LacunaError) {
     guard range.upperBound <= byteCount else { throw pastEnd(.outOfSpace, range.lowerBound, range.length) }
     if onlyIfFast, !(mayTrim ? contents.zeroesByMapping : contents.reservesZeroes) {
-      throw LacunaError(.notSupported, "volume '\(description.name)': these zeroes are no faster than writing them")
+      throw LacunaError(.notSupported, "fast zero is not supported here").inVolume(description.name)
     }
     try onContents(.zero, range.length) { contents throws(LacunaError) in
       do throws(LacunaError) { try contents.zero(in: range, keepsSpace: !mayTrim) } catch { throw error.ofWrite }
@@ -178,12 +178,15 @@ public final class Volume: Sendable {
   }
 
   private func pastEnd(_ code: LacunaError.Code, _ offset: UInt64, _ count: UInt64) -> LacunaError {
-    LacunaError(
-      code, "volume '\(description.name)': \(count) bytes at offset \(offset) pass the end at \(byteCount)")
+    LacunaError(code, "\(count) bytes at offset \(offset) pass the end at \(byteCount)").inVolume(description.name)
   }
 }
 
 extension LacunaError {
-  /// What a write reports in place of this: behind the end of a volume that was made smaller there is no room.
-  fileprivate var ofWrite: LacunaError { code == .outOfRange ? LacunaError(.outOfSpace, description) : self }
+  /// What a write reports in place of this: past the end of a volume that was made smaller there is no room.
+  fileprivate var ofWrite: LacunaError {
+    var error = self
+    if code == .outOfRange { error.code = .outOfSpace }
+    return error
+  }
 }

@@ -2,22 +2,21 @@ internal import Glibc
 internal import Lacuna
 
 extension LacunaError {
-  /// The same error, with what to do next behind it.
+  /// The same error, with what to do next.
   func explained(store: String) -> LacunaError { explained(advice(store: store)) }
 
-  /// The same error, with `advice` behind it.
+  /// The same error, with `advice` unless it has some already.
   func explained(_ advice: String?) -> LacunaError {
-    guard let advice, !description.contains(advice) else { return self }
-    return LacunaError(code, "\(description); \(advice)")
+    var error = self
+    error.advice = self.advice ?? advice
+    return error
   }
 
   /// What to do next; nil where there is nothing to be said.
   func advice(store path: String) -> String? {
     let store = path.shellQuoted
     return switch code {
-    case .noSuchVolume, .deleted:
-      description.hasPrefix("no throwaway")
-        ? "'lacuna list \(store) --all' shows what there is" : "'lacuna list \(store)' shows what there is"
+    case .noSuchVolume, .deleted: "'lacuna list \(store) --all' shows what there is"
     case .nameTaken: "choose another name"
     case .busy: "disconnect the clients, or do it all the same with --force"
     case .readOnly:

@@ -11,7 +11,9 @@ struct Report {
   init(_ error: any Error) {
     details = error as? LacunaError
     switch error {
-    case let error as LacunaError: (text, status, isResult) = (error.description, ExitStatus.failed.rawValue, false)
+    case let error as LacunaError:
+      text = [error.description, error.advice].compactMap(\.self).joined(separator: "; ")
+      (status, isResult) = (ExitStatus.failed.rawValue, false)
     case let error as Failure: (text, status, isResult) = (error.description, error.status.rawValue, false)
     case let error as ExitStatus: (text, status, isResult) = ("", error.rawValue, true)
     case let error as ExitCode: (text, status, isResult) = ("", error.rawValue, true)

@@ -42,6 +42,7 @@ import Testing
     Row(.outOfRange, .outOfRange, "outOfRange", EINVAL),
     Row(.invalidArgument, .invalidParameter, "invalidParameter", EINVAL),
     Row(.failed, .failed, "failed", EIO),
+    Row(.tooMuchToCarry, .failed, "failed", EIO),
     Row(failed(EIO), .deviceFailed(errno: EIO), "deviceFailed", EIO),
     Row(failed(ENOSPC), .outOfSpace, "outOfSpace", ENOSPC),
     Row(failed(EDQUOT), .outOfSpace, "outOfSpace", ENOSPC),
@@ -55,6 +56,14 @@ import Testing
     #expect(error.code.name == row.name)
     #expect(error.errno == row.errno)
     #expect(error.description.hasSuffix("the facts"))
+  }
+
+  @Test func `a volume is named once, whoever named it`() {
+    let plain = LacunaError(ExtentFSError(.damaged, "a")).inVolume("vm1")
+    #expect(plain.description == "volume 'vm1': a")
+    #expect(plain.inVolume("vm1").description == plain.description)
+    let named = LacunaError(ExtentFSError(.deleted, "volume 'old' was deleted").naming(volume: "old"))
+    #expect(named.inVolume("vm1").description == "volume 'old' was deleted")
   }
 
   @Test func `an internal inconsistency says that it is one, and damage does not`() {

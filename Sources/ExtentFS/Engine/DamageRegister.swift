@@ -8,6 +8,8 @@ package struct Damage: Sendable, Hashable {
   package var facts: String
   /// What that means for users.
   package var effect: String
+  /// The block of the device that could not be read, where it is one.
+  package var block: UInt64?
   /// Whether it is a part of the catalog, which says what volumes and snapshots there are.
   package var isInCatalog = false
 
@@ -45,7 +47,7 @@ package final class DamageRegister: Sendable {
   func note(
     _ part: String, key: String? = nil, _ error: ExtentFSError, _ effect: String, isInCatalog: Bool = false
   ) {
-    let damage = Damage(part: part, facts: error.facts, effect: effect, isInCatalog: isInCatalog)
+    let damage = Damage(part: part, facts: error.facts, effect: effect, block: error.block, isInCatalog: isInCatalog)
     let isNew = found.withLock { found in
       guard let index = found.firstIndex(where: { $0.key == key ?? part }) else {
         found.append((key ?? part, damage))

@@ -89,7 +89,8 @@ extension DiskVolume {
     if view.access == .deleted { return gone }
     return ExtentFSError(
       .outOfRange,
-      "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)")
+      "volume '\(name)': \(range.length) bytes at offset \(range.lowerBound) pass the end at \(view.byteCount)"
+    ).naming(volume: name)
   }
 
   /// Reads the logical `bytes` into `buffer` from consecutive blocks, of which `block` stands for the logical `first`.

@@ -258,7 +258,8 @@ extension DiskVolume {
     if attempt > 1 {
       let quota = writers.withLock { $0.quota }
       throw ExtentFSError(
-        .quotaReached, "volume '\(name)': it has as much as its quota of \(blockSize.offset(of: quota)) bytes allows")
+        .quotaReached, "volume '\(name)': it has as much as its quota of \(blockSize.offset(of: quota)) bytes allows"
+      ).naming(volume: name)
     }
     if attempt == 1 { try engine.checkpoint() }
     let view = current.load(ordering: .acquiring)
@@ -284,7 +285,7 @@ extension DiskVolume {
 
   private func refusal(_ range: Range<UInt64>, _ view: View) -> ExtentFSError {
     switch view.access {
-    case .readOnly: ExtentFSError(.readOnly, "volume '\(name)' is read-only")
+    case .readOnly: ExtentFSError(.readOnly, "volume '\(name)' is read-only").naming(volume: name)
     case .writable, .deleted: pastEnd(range, in: view)
     }
   }
@@ -314,7 +315,8 @@ extension DiskVolume {
         if current.load(ordering: .acquiring) === basis { return false }
       case .noRoom:
         throw ExtentFSError(
-          .outOfSpace, "volume '\(name)': the store has no room to promise for \(blocks.length) blocks of zeroes")
+          .outOfSpace, "volume '\(name)': the store has no room to promise for \(blocks.length) blocks of zeroes"
+        ).naming(volume: name)
       }
     }
   }

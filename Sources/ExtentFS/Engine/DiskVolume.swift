@@ -164,10 +164,10 @@ package final class DiskVolume: Sendable {
     ExtentFSError(
       .damaged,
       "volume '\(name)' has changes that cannot be merged, since a part of its tree cannot be read: it can be neither copied nor compared"
-    )
+    ).naming(volume: name)
   }
 
-  var gone: ExtentFSError { ExtentFSError(.deleted, "volume '\(name)' was deleted") }
+  var gone: ExtentFSError { ExtentFSError(.deleted, "volume '\(name)' was deleted").naming(volume: name) }
 
   /// Publishes `view`. Under `writers` only.
   func publish(_ view: View) {

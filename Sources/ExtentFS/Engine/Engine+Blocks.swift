@@ -43,7 +43,7 @@ extension Engine {
       deadline = end
       let isHeld = heldBlockCount.load(ordering: .relaxed) > 0 || volume.hasPromisesInFlight
       guard attempt < Self.fullRetryCount || isHeld && now < end else {
-        throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full")
+        throw ExtentFSError(.outOfSpace, "volume '\(volume.name)': the store is full").naming(volume: volume.name)
       }
       try checkpoint()
       if attempt > 0 { usleep(1000) }
@@ -97,7 +97,8 @@ extension Engine {
     guard block < end, UInt64(buffer.count) >> blockSize.shift <= end - block else {
       throw ExtentFSError(
         .damaged,
-        "volume '\(volume.name)', offset \(blockSize.offset(of: logical)): block \(block) lies behind the device's end")
+        "volume '\(volume.name)', offset \(blockSize.offset(of: logical)): block \(block) lies behind the device's end"
+      ).naming(volume: volume.name)
     }
     do {
       try unsafe device.read(into: buffer, at: blockSize.offset(of: block))
@@ -113,7 +114,8 @@ extension Engine {
         throw ExtentFSError(
           .damaged,
           "volume '\(volume.name)', offset \(blockSize.offset(of: logical + UInt64(index))): block \(block + UInt64(index)) "
-            + "has the checksum \(found), and \(expected) was expected")
+            + "has the checksum \(found), and \(expected) was expected"
+        ).naming(volume: volume.name)
       }
     }
   }

@@ -105,7 +105,7 @@ extension Engine {
   }
 
   static var tooMuchToCarry: ExtentFSError {
-    ExtentFSError(.failed, "more was changed below nodes that cannot be read than the journal can keep")
+    ExtentFSError(.tooMuchToCarry, "more was changed below nodes that cannot be read than the journal can keep")
   }
 }
 

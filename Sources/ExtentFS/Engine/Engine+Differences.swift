@@ -27,7 +27,7 @@ extension Engine {
         throw ExtentFSError(
           .damaged,
           "volume '\(volume.name)' has changes in the journal, which this store is too damaged to merge; so it is not compared"
-        )
+        ).naming(volume: volume.name)
       }
     }
     let range = range.clamped(to: 0..<after.byteCount)

@@ -13,12 +13,16 @@ extension BlockDevice {
     defer { unsafe buffer.deallocate() }
     // Safe: the buffer lives until the function returns.
     let bytes = UnsafeRawBufferPointer(buffer)
-    try withSecondAttempt(blockSize.offset(of: block)..<blockSize.offset(of: block + 1)) { () throws(ExtentFSError) in
-      try unsafe readPart(into: buffer, at: blockSize.offset(of: block))
-      let found = unsafe MetadataChecksum.checksum(bytes, block: block)
-      guard found == checksum else {
-        throw ExtentFSError(.damaged, "block \(block) has checksum \(found), and its parent says \(checksum)")
+    do throws(ExtentFSError) {
+      try withSecondAttempt(blockSize.offset(of: block)..<blockSize.offset(of: block + 1)) { () throws(ExtentFSError) in
+        try unsafe readPart(into: buffer, at: blockSize.offset(of: block))
+        let found = unsafe MetadataChecksum.checksum(bytes, block: block)
+        guard found == checksum else {
+          throw ExtentFSError(.damaged, "block \(block) has checksum \(found), and its parent says \(checksum)")
+        }
       }
+    } catch {
+      throw error.about(block: block)
     }
     return unsafe body(bytes)
   }

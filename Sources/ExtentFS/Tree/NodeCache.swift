@@ -127,6 +127,7 @@ package final class NodeCache: Sendable {
         try read(pointer, kind: kind, level: level, owner: owner)
       }
     } catch {
+      let error = error.about(block: pointer.block)
       if error.isUnreadable {
         unreadable.withLock { if $0.count < Self.unreadableCountMax { $0[wanted] = error } }
       }
@@ -171,7 +172,7 @@ package final class NodeCache: Sendable {
       throw ExtentFSError(
         .damaged,
         "block \(child.pointer.block) has keys from \(child.key(at: 0)) to \(child.key(at: child.count - 1)), where its parent has \(parent.key(at: index)) up to \(upper ?? .max)"
-      )
+      ).about(block: child.pointer.block)
     }
     return (child, upper)
   }
