@@ -39,7 +39,7 @@ enum Samples {
         damage: [StoreInfo.Damage(part: "a", text: "b")]))
     try body(
       CheckResult(
-        findings: [CheckResult.Finding(path: "a", text: "b")], volumes: 1, blocks: 2,
+        findings: [CheckResult.Finding(kind: .superblock, path: "a", text: "b")], volumes: 1, blocks: 2,
         accounts: CheckResult.Accounts(nodes: 1, exclusive: 2, shared: 3, fixed: 4)))
     try body(BlockDump(block: 1, kind: "data", text: "a\nb", fields: [BlockDump.Field(name: "a", value: "b")]))
     try body(Deletions(volumes: 1, mappedLeft: 2, damaged: 3))

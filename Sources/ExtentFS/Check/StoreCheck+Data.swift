@@ -146,15 +146,17 @@ extension StoreCheck {
       }
       let finder = BlockFinder(nodes, suspects.map { $0.block..<$0.block + 1 })
       try finder.look(in: point.generation == superblock.generation ? inodes : records(at: point))
-      var findings: [String] = []
+      var findings: [Finding] = []
       for (index, suspect) in suspects.enumerated() {
         let places = finder.places[index].filter(\.isData).map(\.path)
         guard let expected = expected[index], !places.isEmpty else { continue }
         try unsafe readSums(of: suspect.block, 1, buffer) { _, found in
           guard found != expected else { return }
           findings.append(
-            "\(places.joined(separator: "; ")): block \(suspect.block) has the checksum \(found), and \(expected) was expected"
-          )
+            Finding(
+              .data, places.joined(separator: "; "),
+              "block \(suspect.block) has the checksum \(found), and \(expected) was expected",
+              block: suspect.block))
         }
       }
       return findings

@@ -4,20 +4,20 @@ extension StoreCheck {
     var named: [UInt64: UInt64] = [:]
     for (key, inode) in names.sorted(by: { $0.key < $1.key }) {
       guard let record = inodes[inode] else {
-        report.note("the name at key \(key) leads to inode \(inode), which is not there")
+        report.note(.name, "", "the name at key \(key) leads to inode \(inode), which is not there")
         continue
       }
       let label = record.label(inode)
-      if record.isTransient { report.note("\(label): a name leads to it, at key \(key)") }
+      if record.isTransient { report.note(.name, label, "a name leads to it, at key \(key)") }
       if let other = named.updateValue(key, forKey: inode) {
-        report.note("\(label): two names lead to it, at keys \(other) and \(key)")
+        report.note(.name, label, "two names lead to it, at keys \(other) and \(key)")
       }
       var probe = NameHash.key(of: record.name)
       while probe != key, names[probe] != nil { probe &+= 1 }
-      if probe != key { report.note("\(label): its name is at key \(key), where it is not looked for") }
+      if probe != key { report.note(.name, label, "its name is at key \(key), where it is not looked for") }
     }
     for (inode, record) in inodes.sorted(by: { $0.key < $1.key }) {
-      if named[inode] == nil, !record.isTransient { report.note("\(record.label(inode)): no name leads to it") }
+      if named[inode] == nil, !record.isTransient { report.note(.name, record.label(inode), "no name leads to it") }
       checkFeature(inode, record)
       checkText(inode, record)
     }
@@ -28,7 +28,7 @@ extension StoreCheck {
     // One that is empty is told as that.
     guard !record.isTransient, !record.name.isEmpty else { return }
     if let forgery = VolumeName.forgery(of: record.name) {
-      report.note("\(record.label(inode)): its name \(forgery)")
+      report.note(.name, record.label(inode), "its name \(forgery)")
     } else if !VolumeName.isForNew(record.name) {
       report.notes.append(
         "\(record.label(inode)): a new one could not have this name, and shells do not complete it; 'lacuna rename' gives it another"
@@ -41,18 +41,18 @@ extension StoreCheck {
     let label = record.label(inode)
     guard superblock.has(.snapshots) else {
       if record.isTransient || record.kind != .volume || record.quotaBlocks > 0 || record.reservationBlocks > 0 {
-        report.note("\(label): is what the store does not have the feature for")
+        report.note(.feature, label, "is what the store does not have the feature for")
       }
       return
     }
     guard !record.isTransient else { return }
-    if record.name.isEmpty { report.note("\(label): has an empty name") }
+    if record.name.isEmpty { report.note(.name, label, "has an empty name") }
     let parts = record.name.utf8.split(separator: UInt8(ascii: "@"), omittingEmptySubsequences: false)
     switch record.kind {
     case .snapshot where parts.count != 2 || parts.contains { $0.isEmpty }:
-      report.note("\(label): is a snapshot, and its name is not that of one")
+      report.note(.name, label, "is a snapshot, and its name is not that of one")
     case .volume where parts.count > 1:
-      report.note("\(label): is a volume, and its name is that of a snapshot")
+      report.note(.name, label, "is a volume, and its name is that of a snapshot")
     default: break
     }
   }

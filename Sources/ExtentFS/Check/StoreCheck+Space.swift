@@ -13,7 +13,8 @@ extension StoreCheck {
       storedCount += UInt64(stored.setCount) - min(UInt64(stored.setCount), StoreGeometry.metadataBlocksPerGroup)
       if stored.count - stored.setCount != Int(record.freeCount) {
         report.note(
-          "group \(number): counts \(record.freeCount) free blocks, and its bitmap has \(stored.count - stored.setCount)"
+          .number, "group \(number)",
+          "counts \(record.freeCount) free blocks, and its bitmap has \(stored.count - stored.setCount)"
         )
       }
       var expected = group.met
@@ -26,11 +27,12 @@ extension StoreCheck {
       ] {
         guard let index = wrong.firstSet(from: 0, before: wrong.count) else { continue }
         let others = wrong.setCount > 1 ? ", and so are \(wrong.setCount - 1) others of the group" : ""
-        report.note("group \(number): block \(first + UInt64(index)) \(text)\(others)")
+        report.note(.bitmap, "group \(number)", "block \(first + UInt64(index)) \(text)\(others)")
       }
     }
     if report.totals.used != storedCount, census.groups.values.allSatisfy({ $0.stored != nil }) {
-      report.note("the accounts add up to \(report.totals.used) blocks, and the bitmaps have \(storedCount) in use")
+      report.note(
+        .number, "", "the accounts add up to \(report.totals.used) blocks, and the bitmaps have \(storedCount) in use")
     }
   }
 
@@ -50,8 +52,10 @@ extension StoreCheck {
         blocks.count == 1 ? "block \(blocks.lowerBound)" : "blocks \(blocks.lowerBound) to \(blocks.upperBound - 1)"
       let places = finder.places[index].map(\.path)
       let text = places.isEmpty ? "" : ": " + places.joined(separator: "; ")
-      report.note("\(what): \(found) places lead there, and the shared runs say \(said)\(text)")
+      report.note(.references, what, "\(found) places lead there, and the shared runs say \(said)\(text)")
     }
-    if moreCount > 0 { report.note("the shared runs are wrong about \(moreCount) more runs of blocks") }
+    if moreCount > 0 {
+      report.note(.references, "", "the shared runs are wrong about \(moreCount) more runs of blocks")
+    }
   }
 }

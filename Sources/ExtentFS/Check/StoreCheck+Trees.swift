@@ -56,7 +56,7 @@ extension StoreCheck {
           } catch {
             guard error.code == .damaged else { throw error }
             failure = failure ?? error
-            report.note("group \(group): \(error.facts)")
+            report.note(Finding(.metadata, "group \(group)", error.facts, block: error.block))
           }
         }
         // Told once more, so that a newer point is looked at where there is one.
@@ -95,13 +95,13 @@ extension StoreCheck {
         throw ExtentFSError(.damaged, "a run of \(record.length) blocks begins at block \(first)")
       }
       if first < end {
-        report.note("\(path): the run at block \(first) begins before the one before it ends, at \(end)")
+        report.note(.references, path, "the run at block \(first) begins before the one before it ends, at \(end)")
       }
       end = max(end, first + record.length)
       table.replace(first..<first + record.length, with: ReferenceCount(count: record.count))
     }
     if !superblock.has(.snapshots), !superblock.shared.isEmpty {
-      report.note("there are shared runs, and the store does not have the feature for them")
+      report.note(.feature, "", "there are shared runs, and the store does not have the feature for them")
     }
   }
 
@@ -130,9 +130,9 @@ extension StoreCheck {
     let (newCount, problem) = census.count(PhysicalRun(block: block, count: 1), as: .node)
     report.totals.catalogNodes += newCount
     if let problem {
-      report.note("\(path): \(problem)")
+      report.note(.references, path, problem)
     } else if newCount == 0 {
-      report.note("\(path): leads to block \(block), and so does something else")
+      report.note(.references, path, "leads to block \(block), and so does something else")
     }
   }
 
@@ -185,7 +185,7 @@ extension StoreCheck {
       sum.add(try subtree(at: pointer, level: level, first: nil, upper: nil, isExclusive: true))
     }
     let end = geometry.blockSize.blocks(toHold: record.byteCount)
-    if sum.end > end { report.note("\(label): an extent passes the end, block \(end), and ends at \(sum.end)") }
+    if sum.end > end { report.note(.extent, label, "an extent passes the end, block \(end), and ends at \(sum.end)") }
     // What is deleted counts what it has at most: nobody reads the parts that it shares to count them.
     let isRight =
       record.kind == .deleted
@@ -193,7 +193,8 @@ extension StoreCheck {
       : sum.mapped == record.mappedBlocks && sum.reserved == record.reservedBlocks
     if sum.isWhole, !isRight {
       report.note(
-        "\(label): counts \(record.mappedBlocks) mapped and \(record.reservedBlocks) reserved blocks, and has \(sum.mapped) and \(sum.reserved)"
+        .number, label,
+        "counts \(record.mappedBlocks) mapped and \(record.reservedBlocks) reserved blocks, and has \(sum.mapped) and \(sum.reserved)"
       )
     }
     if readsData { try checkEnd(of: record) }
@@ -213,7 +214,7 @@ extension StoreCheck {
       guard known.pointer == pointer, known.level == level, first ?? known.first == known.first,
         upper.map({ known.end <= $0 }) ?? true
       else {
-        report.note("\(path): leads to block \(pointer.block), and not as something else that shares it does")
+        report.note(.references, path, "leads to block \(pointer.block), and not as something else that shares it does")
         return nil
       }
       return meetNode(pointer, isExclusive: false) == nil ? nil : known
@@ -225,7 +226,7 @@ extension StoreCheck {
         throw ExtentFSError(
           .damaged,
           "block \(pointer.block) has keys from \(node.key(at: 0)) to \(node.key(at: node.count - 1)), where its parent has \(first ?? 0) up to \(upper ?? .max)"
-        )
+        ).about(block: pointer.block)
       }
     } catch {
       try note(error, path)
@@ -259,7 +260,7 @@ extension StoreCheck {
   private func meetNode(_ pointer: BlockPointer, isExclusive: Bool) -> Meeting? {
     let (newCount, problem) = census.count(PhysicalRun(block: pointer.block, count: 1), as: .node)
     if let problem {
-      report.note("\(path): \(problem)")
+      report.note(.references, path, problem)
       return nil
     }
     if newCount == 0 { return .again }
@@ -272,7 +273,7 @@ extension StoreCheck {
     guard let block = extent.target.physicalBlock else { return }
     let run = PhysicalRun(block: block, count: UInt64(extent.length))
     let (newCount, problem) = census.count(run, as: .data)
-    if let problem { report.note("\(path), logical block \(extent.logical): \(problem)") }
+    if let problem { report.note(.extent, "\(path), logical block \(extent.logical)", problem) }
     var exclusiveCount: UInt64 = 0
     if isExclusive {
       table.forEachPiece(in: run.blocks) { piece, value in

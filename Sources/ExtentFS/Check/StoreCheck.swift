@@ -42,7 +42,7 @@ package final class StoreCheck {
   private static var progressBlockCount: UInt64 { 4096 }
 
   /// Everything that is wrong with the store on `device`; empty where nothing is. As `run`.
-  package static func findings(on device: any BlockDevice, readsData: Bool = true) throws(ExtentFSError) -> [String] {
+  package static func findings(on device: any BlockDevice, readsData: Bool = true) throws(ExtentFSError) -> [Finding] {
     try run(on: device, readsData: readsData).findings
   }
 
@@ -109,7 +109,7 @@ package final class StoreCheck {
   /// Keeps what is wrong with the store; what is wrong with the device ends the check.
   func note(_ error: ExtentFSError, _ path: String) throws(ExtentFSError) {
     guard error.code == .damaged else { throw error }
-    report.note("\(path): \(error.facts)")
+    report.note(Finding(.metadata, path, error.facts, block: error.block))
   }
 
   /// Looks at both slots. One that a power cut tore is no finding.
@@ -117,29 +117,32 @@ package final class StoreCheck {
     var found: SuperblockSearch?
     try points.withoutCheckpoints { () throws(ExtentFSError) in found = try device.findSuperblock() }
     guard let broken = found?.broken, let part = broken.part else { return }
-    report.note("\(part): \(broken.error.facts); \(broken.effect)")
+    report.note(.superblock, part, "\(broken.error.facts); \(broken.effect)")
   }
 
   /// Compares the superblock's numbers with what was found.
   private func checkNumbers() {
     func compare(_ said: UInt64, _ found: UInt64, _ what: String) {
-      if said != found { report.note("the superblock counts \(said) \(what) \(found)") }
+      if said != found { report.note(.number, "", "the superblock counts \(said) \(what) \(found)") }
     }
     compare(superblock.usedBlockCount, census.metCount, "used blocks, and the trees reach")
     let groupCount = geometry.groupCount(inDeviceOf: superblock.blockCount)
     if superblock.groupCount != groupCount {
       report.note(
+        .number, "",
         "the superblock counts \(superblock.groupCount) groups, and \(superblock.blockCount) blocks have \(groupCount)")
     }
     let deviceBlockCount = device.byteCount >> geometry.blockSize.shift
     if superblock.blockCount > deviceBlockCount {
-      report.note("the superblock counts \(superblock.blockCount) blocks, and the device has \(deviceBlockCount)")
+      report.note(
+        .number, "", "the superblock counts \(superblock.blockCount) blocks, and the device has \(deviceBlockCount)")
     }
     if let last = inodes.keys.max(), superblock.nextInode <= last {
-      report.note("the superblock says that the next inode is \(superblock.nextInode), and \(last) is in use")
+      report.note(
+        .number, "", "the superblock says that the next inode is \(superblock.nextInode), and \(last) is in use")
     }
     if superblock.defaultInode != 0, inodes[superblock.defaultInode]?.isTransient != false {
-      report.note("the superblock's default inode \(superblock.defaultInode) is not there")
+      report.note(.number, "", "the superblock's default inode \(superblock.defaultInode) is not there")
     }
     guard superblock.has(.snapshots) else { return }
     compare(superblock.nodeBlockCount, census.nodeCount, "nodes, and the trees have")

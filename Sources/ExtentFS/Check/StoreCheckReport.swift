@@ -39,7 +39,7 @@ package struct StoreCheckReport: Sendable, Equatable {
   /// The generation of the superblock whose trees were walked.
   package var generation: UInt64 = 0
   /// What is wrong, each with the path to it; empty where nothing is.
-  package var findings: [String] = []
+  package var findings: [Finding] = []
   /// What is not wrong, and should be known.
   package var notes: [String] = []
   /// By inode, in order.
@@ -53,8 +53,15 @@ package struct StoreCheckReport: Sendable, Equatable {
   /// Where a finding is noted, until there are so many that more say nothing.
   static var findingCountMax: Int { 10_000 }
 
-  mutating func note(_ finding: String) {
+  mutating func note(_ finding: Finding) {
     if findings.count < Self.findingCountMax { findings.append(finding) }
-    if findings.count == Self.findingCountMax { findings.append("there is more; the check says no more of it") }
+    if findings.count == Self.findingCountMax {
+      findings.append(Finding(.more, "", "there is more; the check says no more of it"))
+    }
   }
+
+  /// Keeps a finding.
+  ///
+  /// - Parameter path: what it is about; empty for the store as a whole.
+  mutating func note(_ kind: Finding.Kind, _ path: String, _ text: String) { note(Finding(kind, path, text)) }
 }

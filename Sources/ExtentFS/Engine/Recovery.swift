@@ -109,7 +109,7 @@ struct Recovery {
     // A power cut may have left it so; then the other one is the newest, and all is right that it leads to. Else what it leads to may
     // be in use for what came after, and would be written over.
     let report = try StoreCheck.run(on: device, at: superblock, readsData: false)
-    if let finding = report.findings.first(where: { !$0.hasPrefix(part) }) {
+    if let finding = report.findings.first(where: { $0.kind != .superblock }) {
       throw ExtentFSError(
         .olderSuperblock,
         "\(part): \(broken.error.facts); \(broken.effect), and what the other one leads to is not as it was (\(finding)), so that nothing is written"
@@ -302,7 +302,7 @@ extension Engine {
     do throws(ExtentFSError) {
       return try open(device, options, purpose, damage, carries: false)
     } catch {
-      guard error == tooMuchToCarry else { throw error }
+      guard error.code == .tooMuchToCarry else { throw error }
       return try open(device, options, purpose, damage, carries: true)
     }
   }

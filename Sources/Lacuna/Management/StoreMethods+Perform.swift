@@ -114,10 +114,12 @@ extension CheckResult {
   fileprivate init(_ report: StoreCheckReport, of store: DiskStore) {
     let totals = report.totals
     // What was found earlier may have been replaced since, or be in no tree.
-    let earlier = store.engine.damage.all.filter { damage in !report.findings.contains { $0.contains(damage.facts) } }
+    let earlier = store.engine.damage.all.filter { damage in
+      !report.findings.contains { $0.path == damage.part || $0.block != nil && $0.block == damage.block }
+    }
     let notes = report.notes + (store.device.isCopiedOnWrite ? [Self.noteOnCopyOnWrite(store.path)] : [])
     self.init(
-      findings: (report.findings + earlier.map(\.text)).map(Finding.init(text:)),
+      findings: report.findings.map(Finding.init) + earlier.map(Finding.init),
       volumes: UInt64(report.accounts.count), blocks: totals.used,
       accounts: Accounts(
         nodes: store.bytes(totals.nodes), exclusive: store.bytes(totals.exclusiveData),
@@ -133,14 +135,20 @@ extension CheckResult {
 }
 
 extension CheckResult.Finding {
-  /// Of what the check says in one line: "PATH: TEXT".
-  fileprivate init(text line: String) {
-    guard let colon = line.firstRange(of: ": ") else {
-      self.init(path: "", text: line)
-      return
-    }
-    self.init(path: String(line[..<colon.lowerBound]), text: String(line[colon.upperBound...]))
+  fileprivate init(_ finding: ExtentFS.Finding) {
+    self.init(kind: Kind(finding.kind), path: finding.path, text: finding.text)
   }
+
+  /// What the open store met, and the check did not.
+  fileprivate init(_ damage: Damage) {
+    self.init(kind: .earlier, path: damage.part, text: "\(damage.facts); \(damage.effect)")
+  }
+}
+
+extension CheckResult.Finding.Kind {
+  fileprivate init(_ kind: ExtentFS.Finding.Kind) { self.init(rawValue: kind.rawValue) }
+
+  static let earlier = Self(ExtentFS.Finding.Kind.earlier)
 }
 
 extension DumpBlock {

@@ -73,10 +73,22 @@ public struct CheckResult: Codable, Sendable, Hashable {
 
   /// One thing that is wrong.
   public struct Finding: Codable, Sendable, Hashable {
-    /// Where: the path to it, such as `volume 'vm1', extent tree, node 4711`; empty where it is the store as a whole.
+    /// What is wrong, in one word for programs; nil from a server that does not say.
+    public var kind: Kind?
+    /// Where: the path to it, such as `volume 'vm1' (inode 1) > block 4711`; empty where it is the store as a whole.
     public var path: String
     /// What is wrong.
     public var text: String
+
+    /// One of the words in docs/control.md, or one that a newer server has besides.
+    public struct Kind: RawRepresentable, Codable, Sendable, Hashable {
+      public var rawValue: String
+
+      public init(rawValue: String) { self.rawValue = rawValue }
+
+      /// A slot holds no valid superblock.
+      public static let superblock = Kind(rawValue: "superblock")
+    }
   }
 
   /// Sums over the store in bytes: `nodes + exclusive + shared + fixed` is what is in use.

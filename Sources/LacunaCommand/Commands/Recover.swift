@@ -28,7 +28,7 @@ struct Recover: Verb {
       return
     }
     let found = try call(CheckStore(data: true), for: .reading)
-    let findings = found.findings.filter { !$0.path.hasPrefix("superblock slot") }
+    let findings = found.findings.filter { $0.kind != .superblock }
     try Confirmation.ask(
       "\(refusal.description); of what the older one leads to, 'lacuna check --data' has "
         + "\(HumanReadable.count(findings.count, "finding")), and going on from it leaves that so",

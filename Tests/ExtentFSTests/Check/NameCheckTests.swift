@@ -23,7 +23,9 @@ import Testing
     _ = forge.make(name, name.contains("@") ? .snapshot : .volume, blockCount: 10)
     try forge.finish()
     let report = try StoreCheck.run(on: forge.device)
-    #expect(report.findings.count { $0.contains("its name") } == (verdict == .finding ? 1 : 0), "\(report.findings)")
+    #expect(
+      report.findings.count { $0.kind == .name && $0.text.contains("its name") } == (verdict == .finding ? 1 : 0),
+      "\(report.findings)")
     #expect(report.findings.count == (verdict == .finding ? 1 : 0), "\(report.findings)")
     #expect(report.notes.count == (verdict == .note ? 1 : 0), "\(report.notes)")
     #expect(VolumeName.isForNew(name) == (verdict == .fine))

@@ -122,8 +122,8 @@ import Testing
     try [UInt8](repeating: 9, count: 4).withUnsafeBytes { try fixture.device.write($0, at: block * 1024 + 7) }
     let report = try StoreCheck(fixture.device, points, readsData: true, progress: { _, _ in }).run()
     #expect(report.findings.count == 1)
-    #expect(report.findings.first?.contains("volume 'disk' (inode 1) > block ") == true, "\(report.findings)")
-    #expect(report.findings.first?.contains("logical block 300: block \(block) has the checksum") == true)
+    #expect(report.findings.first?.path.contains("volume 'disk' (inode 1) > block ") == true, "\(report.findings)")
+    #expect(report.findings.first?.description.contains("logical block 300: block \(block) has the checksum") == true)
     #expect(report.skippedBlockCount == 110)
     try fixture.engine.close()
   }
@@ -145,7 +145,7 @@ import Testing
     #expect(overtakenCount > 2 && overtakenCount < 30)
     // Bitmaps and checksums are not what they were; the trees are.
     let findings = try StoreCheck.run(on: fixture.device, at: point, readsData: false).findings
-    #expect(findings.count == 1 && findings[0].hasPrefix("group 0: block 19"), "\(findings)")
+    #expect(findings.count == 1 && findings[0].description.hasPrefix("group 0: block 19"), "\(findings)")
     _ = points.take()
     // Now it can go on.
     try fixture.engine.checkpoint()
@@ -163,6 +163,8 @@ import Testing
       }
     }
     let findings = try fixture.engine.check().findings
-    #expect(findings.contains { $0.hasPrefix("group 0: block ") && $0.contains("its parent says") }, "\(findings)")
+    #expect(
+      findings.contains { $0.path == "group 0" && $0.kind == .metadata && $0.text.contains("its parent says") },
+      "\(findings)")
   }
 }

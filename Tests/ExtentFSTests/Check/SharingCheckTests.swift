@@ -107,86 +107,100 @@ import Testing
 
   /// What is made wrong of a sample, and what must be said.
   struct Damage: Sendable, CustomTestStringConvertible {
+    var kind: Finding.Kind
     var finding: String
     var change: @Sendable (StoreForge, _ disk: UInt64, _ clone: UInt64) throws -> Void
     var testDescription: String { finding }
 
-    init(_ finding: String, _ change: @escaping @Sendable (StoreForge, UInt64, UInt64) throws -> Void) {
-      self.finding = finding
+    init(
+      _ kind: Finding.Kind, _ finding: String, _ change: @escaping @Sendable (StoreForge, UInt64, UInt64) throws -> Void
+    ) {
+      (self.kind, self.finding) = (kind, finding)
       self.change = change
     }
   }
 
   static let damages = [
-    Damage("2 places lead there, and the shared runs say 1: volume 'disk' (inode 1) > ") { forge, _, _ in
+    Damage(.references, "2 places lead there, and the shared runs say 1: volume 'disk' (inode 1) > ") { forge, _, _ in
       forge.changesTable = { $0.removeFirst() }
     },
-    Damage("2 places lead there, and the shared runs say 3") { forge, _, _ in
+    Damage(.references, "2 places lead there, and the shared runs say 3") { forge, _, _ in
       forge.changesTable = { $0[0].value = encoded(16) { SharedRecord(length: 1, count: 3).encode(into: &$0, at: 0) } }
     },
-    Damage("0 places lead there, and the shared runs say 2") { forge, _, _ in
+    Damage(.references, "0 places lead there, and the shared runs say 2") { forge, _, _ in
       forge.changesTable = {
         $0.append(
           KeyedEdit(key: 1 << 40, value: encoded(16) { SharedRecord(length: 5, count: 2).encode(into: &$0, at: 0) }))
       }
     },
-    Damage("begins before the one before it ends") { forge, _, _ in
+    Damage(.references, "begins before the one before it ends") { forge, _, _ in
       forge.changesTable = {
         $0[0].value = encoded(16) { SharedRecord(length: 9000, count: 2).encode(into: &$0, at: 0) }
       }
     },
-    Damage("is marked as used, and nothing leads to it, and so are 2 others") { forge, _, _ in
+    Damage(.bitmap, "is marked as used, and nothing leads to it, and so are 2 others") { forge, _, _ in
       forge.changesBitmap = { bitmap, group in if group == 1 { bitmap.insert(8000..<8003) } }
     },
-    Damage("the accounts add up to") { forge, _, _ in
+    Damage(.number, "the accounts add up to") { forge, _, _ in
       forge.changesBitmap = { bitmap, group in if group == 1 { bitmap.insert(8000..<8003) } }
     },
-    Damage("is marked as free, and something leads to it") { forge, _, _ in
+    Damage(.bitmap, "is marked as free, and something leads to it") { forge, _, _ in
       forge.changesBitmap = { bitmap, group in if group == 0 { bitmap.remove(66..<67) } }
     },
-    Damage("nodes, and the trees have") { forge, _, _ in forge.changesSuperblock = { $0.nodeBlockCount -= 1 } },
-    Damage("transient inodes, and there are 0") { forge, _, _ in forge.changesSuperblock = { $0.transientCount += 1 } },
-    Damage("promised blocks, and the volumes are promised 102") { forge, _, _ in
+    Damage(.number, "nodes, and the trees have") { forge, _, _ in forge.changesSuperblock = { $0.nodeBlockCount -= 1 }
+    },
+    Damage(.number, "transient inodes, and there are 0") { forge, _, _ in
+      forge.changesSuperblock = { $0.transientCount += 1 }
+    },
+    Damage(.number, "promised blocks, and the volumes are promised 102") { forge, _, _ in
       forge.changesSuperblock = { $0.reservedBlockCount += 1 }
     },
-    Damage("the store does not have the feature for them") { forge, _, _ in
+    Damage(.feature, "the store does not have the feature for them") { forge, _, _ in
       forge.changesSuperblock = { $0.incompatibleFeatures = 0 }
     },
-    Damage("snapshot 'disk@monday' (inode 2): is what the store does not have the feature for") { forge, _, _ in
+    Damage(.feature, "snapshot 'disk@monday' (inode 2): is what the store does not have the feature for") {
+      forge, _, _ in
       forge.changesSuperblock = { $0.incompatibleFeatures = 0 }
     },
-    Damage("is a snapshot, and its name is not that of one") { forge, disk, _ in forge.inodes[disk]?.kind = .snapshot },
-    Damage("is a snapshot, and its name is not that of one") { forge, disk, _ in
+    Damage(.name, "is a snapshot, and its name is not that of one") { forge, disk, _ in
+      forge.inodes[disk]?.kind = .snapshot
+    },
+    Damage(.name, "is a snapshot, and its name is not that of one") { forge, disk, _ in
       forge.change(disk) { ($0.kind, $0.name) = (.snapshot, "a@b@c") }
     },
-    Damage("is a volume, and its name is that of a snapshot") { forge, disk, _ in forge.inodes[disk]?.name = "a@b" },
-    Damage("has an empty name") { forge, disk, _ in forge.inodes[disk]?.name = "" },
-    Damage("deleted inode 1: a name leads to it") { forge, disk, _ in
+    Damage(.name, "is a volume, and its name is that of a snapshot") { forge, disk, _ in
+      forge.inodes[disk]?.name = "a@b"
+    },
+    Damage(.name, "has an empty name") { forge, disk, _ in forge.inodes[disk]?.name = "" },
+    Damage(.name, "deleted inode 1: a name leads to it") { forge, disk, _ in
       forge.extraNames = [NameHash.key(of: ""): disk]
       forge.change(disk) { ($0.kind, $0.name) = (.deleted, "") }
     },
-    Damage("default inode 1 is not there") { forge, disk, _ in
+    Damage(.number, "default inode 1 is not there") { forge, disk, _ in
       forge.superblock.defaultInode = disk
       forge.change(disk) { ($0.kind, $0.name) = (.deleted, "") }
     },
-    Damage("and not as something else that shares it does") { forge, disk, clone in
+    Damage(.references, "and not as something else that shares it does") { forge, disk, clone in
       let other = try forge.clone(clone, "other")
       forge.inodes[other]?.extents.pointer.checksum ^= 1
     },
-    Damage("takes it for other than a node") { forge, disk, clone in
+    Damage(.references, "takes it for other than a node") { forge, disk, clone in
       // As many places as the table says, but one of them takes a node for data.
       guard let node = forge.inodes[clone]?.extents.pointer.block else { return }
       forge.references[node]? += 1
       try forge.merge([ExtentEdit(990..<991, .physical(node))], into: disk)
     },
-    Damage("which is none for data or nodes") { forge, disk, _ in
+    Damage(.extent, "which is none for data or nodes") { forge, disk, _ in
       try forge.merge([ExtentEdit(990..<991, .physical(195))], into: disk)
     },
-    Damage("which is in group 2, of which there is no bitmap") { forge, disk, _ in
+    Damage(.extent, "which is in group 2, of which there is no bitmap") { forge, disk, _ in
       try forge.merge([ExtentEdit(990..<991, .physical(192 + 2 * 8192 + 100))], into: disk)
     },
-    Damage("passes the end, block 500, and ends at") { forge, disk, _ in forge.inodes[disk]?.byteCount = 500 * 1024 },
-    Damage("mapped and 50 reserved blocks, and has") { forge, disk, _ in forge.inodes[disk]?.mappedBlocks += 1 },
+    Damage(.extent, "passes the end, block 500, and ends at") { forge, disk, _ in
+      forge.inodes[disk]?.byteCount = 500 * 1024
+    },
+    Damage(.number, "mapped and 50 reserved blocks, and has") { forge, disk, _ in forge.inodes[disk]?.mappedBlocks += 1
+    },
   ]
 
   @Test(arguments: damages) func `what is wrong with what volumes share is named`(_ damage: Damage) throws {
@@ -194,7 +208,7 @@ import Testing
     try damage.change(forge, disk, clone)
     try forge.finish()
     let findings = try StoreCheck.findings(on: forge.device)
-    #expect(findings.contains { $0.contains(damage.finding) }, "\(findings)")
+    #expect(findings.contains { $0.kind == damage.kind && $0.description.contains(damage.finding) }, "\(findings)")
   }
 
   @Test func `a promise and a throwaway are counted`() throws {
@@ -215,9 +229,10 @@ import Testing
     let findings = try StoreCheck.findings(on: forge.device)
     #expect(findings.count == 1)
     let finding = try #require(findings.first)
-    #expect(finding.contains("volume 'disk' (inode 1) > block "))
-    #expect(finding.contains(", logical block 0"))
-    #expect(finding.contains(": block \(block) has the checksum "))
+    #expect(finding.kind == .data && finding.block == block)
+    #expect(finding.path.contains("volume 'disk' (inode 1) > block "))
+    #expect(finding.path.contains(", logical block 0"))
+    #expect(finding.text.contains("block \(block) has the checksum "))
     #expect(try StoreCheck.findings(on: forge.device, readsData: false) == [])
   }
 

@@ -31,12 +31,21 @@ import Testing
     var byteCount = 8
     /// What to make of the number that is there.
     var change: @Sendable (UInt64) -> UInt64
+    var kind = Finding.Kind.number
     var finding: String
 
     var testDescription: String { "\(block), \(offset): \(finding)" }
   }
 
   private static let entry: UInt64 = 64
+
+  @Test func `the kinds of findings have the names that docs/control.md tells programs`() {
+    #expect(
+      Finding.Kind.allCases.map(\.rawValue) == [
+        "superblock", "metadata", "number", "name", "feature", "extent", "references", "bitmap", "data", "tail",
+        "earlier", "more",
+      ])
+  }
 
   @Test(arguments: [
     Damage(block: "superblock", offset: 112, change: { _ in 2 }, finding: "next inode is 2, and 2 is in use"),
@@ -45,12 +54,15 @@ import Testing
     Damage(block: "superblock", offset: 136, change: { $0 - 1 }, finding: "counts 0 groups"),
     Damage(
       block: "space 0", offset: entry + 8, byteCount: 4, change: { $0 - 1 }, finding: "free blocks, and its bitmap"),
-    Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, finding: "leads to inode 77, which is not there"),
-    Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, finding: "no name leads to it"),
-    Damage(block: "names 0", offset: entry + 8, change: { 3 - $0 }, finding: "two names lead to it"),
-    Damage(block: "names 0", offset: entry + 16, change: { $0 + 1 }, finding: "where it is not looked for"),
     Damage(
-      block: "inodes 0", offset: entry + 8 + 8, change: { _ in 7500 },
+      block: "names 0", offset: entry + 8, change: { _ in 77 }, kind: .name,
+      finding: "leads to inode 77, which is not there"),
+    Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, kind: .name, finding: "no name leads to it"),
+    Damage(block: "names 0", offset: entry + 8, change: { 3 - $0 }, kind: .name, finding: "two names lead to it"),
+    Damage(
+      block: "names 0", offset: entry + 16, change: { $0 + 1 }, kind: .name, finding: "where it is not looked for"),
+    Damage(
+      block: "inodes 0", offset: entry + 8 + 8, change: { _ in 7500 }, kind: .tail,
       finding: "holds bytes behind the volume's end, from byte 332 on"),
     Damage(block: "inodes 0", offset: entry + 8 + 72, change: { $0 + 1 }, finding: "1 reserved blocks, and has"),
     Damage(
@@ -72,6 +84,6 @@ import Testing
     try new.withUnsafeBytes { try device.write($0, at: place) }
     if let index { try seals.seal(device, index) } else { try seals.sealSuperblock(device) }
     let findings = try StoreCheck.findings(on: device)
-    #expect(findings.contains { $0.contains(damage.finding) }, "\(findings)")
+    #expect(findings.contains { $0.kind == damage.kind && $0.description.contains(damage.finding) }, "\(findings)")
   }
 }

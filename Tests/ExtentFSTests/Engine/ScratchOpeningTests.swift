@@ -98,7 +98,7 @@ import Testing
         }
       }
     }
-    return lines + (try engine.check().findings)
+    return lines + (try engine.check().findings.map(\.description))
   }
 
   private static func withVolume(

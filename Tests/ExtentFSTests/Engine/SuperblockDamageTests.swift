@@ -94,7 +94,9 @@ import Testing
     try store.set(bad, slot: store.newestSlot)
     let findings = try StoreCheck.findings(on: store.device)
     #expect(
-      findings.count == 1 && findings.allSatisfy { $0.contains("superblock slot \(store.newestSlot)") }, "\(findings)")
+      findings.count == 1
+        && findings.allSatisfy { $0.kind == .superblock && $0.path.contains("superblock slot \(store.newestSlot)") },
+      "\(findings)")
     let (engine, warnings) = try Engine.open(store.device, EngineOptions())
     #expect(warnings.count == 1 && engine.damage.all.count == 1)
     #expect(try engine.volumeRecords().map(\.record.name) == ["early", "late"])
@@ -114,7 +116,10 @@ import Testing
       try store.set(bad, slot: store.newestSlot)
       #expect(try store.names() == ["early"])
       let findings = try StoreCheck.findings(on: store.device)
-      #expect(findings.count == 1 && findings.allSatisfy { $0.contains("may have been the newest") }, "\(findings)")
+      #expect(
+        findings.count == 1
+          && findings.allSatisfy { $0.kind == .superblock && $0.text.contains("may have been the newest") },
+        "\(findings)")
       let (engine, warnings) = try Engine.open(store.device, EngineOptions())
       #expect(warnings.count == 1 && warnings.allSatisfy { $0.contains("may have been the newest") }, "\(warnings)")
       #expect(engine.damage.all.count == 1)
