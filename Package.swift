@@ -43,7 +43,8 @@ let package = Package(
     .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
 
     // The layers, lowest first.
-    .target(name: "Bytes", dependencies: ["CISAL"], swiftSettings: strict),
+    .target(name: "Bytes", swiftSettings: strict),
+    .target(name: "Checksums", dependencies: ["CISAL"], swiftSettings: strict),
     .target(
       name: "Devices",
       dependencies: [
@@ -60,7 +61,7 @@ let package = Package(
       swiftSettings: strict),
     .target(
       name: "ExtentFS",
-      dependencies: ["Bytes", "Devices", "Extents", .product(name: "Atomics", package: "swift-atomics")],
+      dependencies: ["Bytes", "Checksums", "Devices", "Extents", .product(name: "Atomics", package: "swift-atomics")],
       swiftSettings: strict),
     .target(
       name: "Lacuna",
@@ -105,6 +106,7 @@ let package = Package(
       name: "LacunaTestSupportTests", dependencies: ["Bytes", "Devices", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(name: "ExtentsTests", dependencies: ["Extents", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(name: "BytesTests", dependencies: ["Bytes", "LacunaTestSupport"], swiftSettings: tests),
+    .testTarget(name: "ChecksumsTests", dependencies: ["Checksums", "LacunaTestSupport"], swiftSettings: tests),
     .testTarget(
       name: "DevicesTests",
       dependencies: ["Devices", "LacunaTestSupport", .product(name: "SystemPackage", package: "swift-system")],
@@ -112,7 +114,7 @@ let package = Package(
     .testTarget(
       name: "ExtentFSTests",
       dependencies: [
-        "ExtentFS", "Bytes", "Devices", "Extents", "LacunaTestSupport",
+        "ExtentFS", "Bytes", "Checksums", "Devices", "Extents", "LacunaTestSupport",
         .product(name: "Atomics", package: "swift-atomics"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
@@ -135,10 +137,11 @@ let package = Package(
       swiftSettings: fastTests),
     // These run the program `lacuna`, which building the tests builds too.
     .testTarget(
-      name: "CommandLineTests", dependencies: ["Bytes", "Lacuna", "LacunaTestSupport", "NBDTestSupport"],
+      name: "CommandLineTests", dependencies: ["Bytes", "Checksums", "Lacuna", "LacunaTestSupport", "NBDTestSupport"],
       swiftSettings: tests),
     .testTarget(
-      name: "NBDTests", dependencies: ["Bytes", "Lacuna", "LacunaTestSupport", "NBDTestSupport"], swiftSettings: tests),
+      name: "NBDTests", dependencies: ["Bytes", "Checksums", "Lacuna", "LacunaTestSupport", "NBDTestSupport"],
+      swiftSettings: tests),
   ]
 )
 
@@ -147,7 +150,8 @@ if Context.environment["LACUNA_FUZZ"] != nil {
   package.targets.removeAll { $0.isTest }
   package.targets.append(
     .executableTarget(
-      name: "LacunaFuzz", dependencies: ["ExtentFS", "Bytes", "Devices", "Extents", "Lacuna", "LacunaTestSupport"],
+      name: "LacunaFuzz",
+      dependencies: ["ExtentFS", "Bytes", "Checksums", "Devices", "Extents", "Lacuna", "LacunaTestSupport"],
       path: "Tests",
       sources: ["Fuzz"]
         + ["CrashShape", "CrashStore", "HostileStore", "JournalForge", "Seals"]

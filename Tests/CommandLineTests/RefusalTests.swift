@@ -1,4 +1,4 @@
-import Bytes
+import Checksums
 import Glibc
 import NBDTestSupport
 import Testing

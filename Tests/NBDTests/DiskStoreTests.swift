@@ -1,4 +1,5 @@
 import Bytes
+import Checksums
 import Glibc
 import LacunaTestSupport
 import NBDTestSupport

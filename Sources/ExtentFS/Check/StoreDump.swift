@@ -1,4 +1,5 @@
 internal import Bytes
+internal import Checksums
 package import Devices
 internal import Extents
 

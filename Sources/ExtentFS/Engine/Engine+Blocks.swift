@@ -1,5 +1,6 @@
 internal import Atomics
 internal import Bytes
+internal import Checksums
 internal import Devices
 internal import Extents
 internal import Glibc

@@ -1,5 +1,6 @@
 internal import Atomics
 internal import Bytes
+internal import Checksums
 package import Devices
 internal import Extents
 

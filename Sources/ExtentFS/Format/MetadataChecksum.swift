@@ -1,4 +1,4 @@
-internal import Bytes
+internal import Checksums
 
 /// The checksum of a metadata block: of its bytes, and of where it belongs.
 package enum MetadataChecksum {

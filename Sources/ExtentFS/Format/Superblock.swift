@@ -1,4 +1,5 @@
 internal import Bytes
+internal import Checksums
 
 /// The start of everything: which store this is, and where its trees and its journal begin.
 ///

@@ -1,4 +1,5 @@
 internal import Bytes
+internal import Checksums
 
 /// The bytes of the journal's records.
 ///

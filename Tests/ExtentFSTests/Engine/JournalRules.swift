@@ -1,4 +1,4 @@
-import Bytes
+import Checksums
 import Devices
 import ExtentFS
 import LacunaTestSupport

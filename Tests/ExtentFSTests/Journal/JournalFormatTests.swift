@@ -1,4 +1,4 @@
-import Bytes
+import Checksums
 import ExtentFS
 import LacunaTestSupport
 import Testing

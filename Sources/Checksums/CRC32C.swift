@@ -4,36 +4,21 @@ internal import CISAL
 ///
 /// It is ISA-L's, which uses the processor's instructions for it. ISA-L leaves the two inversions of the standard
 /// definition to its caller; here they are done, so that results are what other programs compute.
-public enum CRC32C {
+package enum CRC32C {
   /// The checksum of `buffer`, or of what `previous` covers followed by `buffer`.
   ///
   /// - Parameter previous: the checksum of the bytes before; 0, the checksum of no bytes, where there are none.
-  public static func checksum(_ buffer: UnsafeRawBufferPointer, continuing previous: UInt32 = 0) -> UInt32 {
+  package static func checksum(_ buffer: UnsafeRawBufferPointer, continuing previous: UInt32 = 0) -> UInt32 {
     guard let base = buffer.baseAddress else { return previous }
     // Safe: the bytes are the caller's for the length of the call.
     return unsafe ~update(~previous, base, buffer.count)
   }
 
   /// The checksum of what `previous` covers followed by the eight bytes of `number`, little-endian.
-  public static func checksum(_ number: UInt64, continuing previous: UInt32 = 0) -> UInt32 {
+  package static func checksum(_ number: UInt64, continuing previous: UInt32 = 0) -> UInt32 {
     var bytes = number.littleEndian
     // Safe: the pointer is used inside the closure only.
     return unsafe withUnsafeBytes(of: &bytes) { unsafe checksum($0, continuing: previous) }
-  }
-
-  /// Puts the checksum of each block of `buffer` into `checksums`, in order.
-  ///
-  /// - Precondition: `buffer` holds `checksums.count` blocks, no more and no less.
-  public static func checksumBlocks(
-    of buffer: UnsafeRawBufferPointer, blockSize: BlockSize, into checksums: UnsafeMutableBufferPointer<UInt32>
-  ) {
-    let byteCount = blockSize.byteCount
-    precondition(buffer.count == checksums.count << Int(blockSize.shift), "the buffer must hold a block per checksum")
-    guard let base = buffer.baseAddress else { return }
-    for index in 0..<checksums.count {
-      // Safe: the precondition keeps the block inside the buffer, and the index is one of `checksums`.
-      unsafe checksums[index] = ~update(~0, base + index << Int(blockSize.shift), byteCount)
-    }
   }
 
   /// Runs `count` bytes through the register, without the inversions. ISA-L counts in an `Int32`.

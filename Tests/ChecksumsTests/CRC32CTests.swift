@@ -1,4 +1,4 @@
-import Bytes
+import Checksums
 import LacunaTestSupport
 import Testing
 
@@ -53,15 +53,5 @@ import Testing
   @Test func `a number counts as its little-endian bytes`() {
     #expect(CRC32C.checksum(0x0807_0605_0403_0201) == checksum(1...8))
     #expect(CRC32C.checksum(0x0807_0605_0403_0201, continuing: checksum([9, 9])) == checksum([9, 9] + Array(1...8)))
-  }
-
-  @Test(arguments: [512, 4096]) func `each block gets its own checksum`(byteCount: Int) throws {
-    let blockSize = try #require(BlockSize(byteCount: byteCount))
-    let bytes = (0..<3 * byteCount).map { UInt8(truncatingIfNeeded: $0 / 7) }
-    var checksums = [UInt32](repeating: 0, count: 3)
-    bytes.withUnsafeBytes { buffer in
-      checksums.withUnsafeMutableBufferPointer { CRC32C.checksumBlocks(of: buffer, blockSize: blockSize, into: $0) }
-    }
-    #expect(checksums == (0..<3).map { checksum(bytes[$0 * byteCount..<($0 + 1) * byteCount]) })
   }
 }
