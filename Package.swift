@@ -25,7 +25,8 @@ let package = Package(
   name: "lacuna",
   products: [
     .library(name: "Lacuna", targets: ["Lacuna"]),
-    .library(name: "BlockStores", targets: ["BlockStores", "Extents"]),
+    // With the modules whose types its signatures name. It needs no C library.
+    .library(name: "BlockStores", targets: ["BlockStores", "Extents", "Bytes"]),
     .library(name: "nbdkit-lacuna-plugin", type: .dynamic, targets: ["LacunaPlugin"]),
     .executable(name: "lacuna", targets: ["LacunaCommand"]),
   ],

@@ -16,7 +16,7 @@ extension BlockFile {
   /// Reads into `buffer` from `offset` on and returns how many bytes there were: fewer than `buffer` holds only where the
   /// file ends, 0 at its end and behind. The rest of `buffer` keeps what it held. Takes no lock and allocates nothing.
   ///
-  /// - Throws: `.device` where the device fails; `buffer` is then undefined.
+  /// - Throws: `.deviceFailed` where the device fails; `buffer` is then undefined.
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(StoreError) -> Int {
     let view = current.load(ordering: .acquiring)
     // The view keeps the blocks it maps from being used for anything else.

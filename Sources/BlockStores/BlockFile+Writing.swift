@@ -8,7 +8,7 @@ extension BlockFile {
   /// Parts of blocks at both ends are completed with what is there, and no byte of a concurrent write to the same blocks
   /// is lost. Allocates nothing on the heap but what publishing the mapping needs, if the bytes are whole blocks.
   ///
-  /// - Throws: `.outOfRange` where the end lies above 2^63 - 1, `.outOfSpace`, `.device`; the file is then as it was, or, where
+  /// - Throws: `.outOfRange` where the end lies above 2^63 - 1, `.outOfSpace`, `.deviceFailed`; the file is then as it was, or, where
   ///   it overwrites in place and the device failed, has old and new bytes in any mixture.
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(StoreError) {
     guard let range = Range(offset: offset, byteCount: bytes.count) else {
@@ -21,7 +21,7 @@ extension BlockFile {
   ///
   /// - Parameter keepsSpace: whole blocks become reserved zeroes instead of holes. Where the store's mapping has none of
   ///   those, they are written.
-  /// - Throws: `.outOfSpace`, `.device`; some of the range may then read as zeroes.
+  /// - Throws: `.outOfSpace`, `.deviceFailed`; some of the range may then read as zeroes.
   public func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(StoreError) {
     if keepsSpace, !Backing.Map.holdsReservedZeroes { return try writeZeroes(range, evenInHoles: true) }
     var inFile = range
@@ -50,7 +50,7 @@ extension BlockFile {
 
   /// Sets the file's size. Bytes behind a lower one are gone; those up to a higher one are a hole.
   ///
-  /// - Throws: `.outOfRange` above 2^63 - 1; `.outOfSpace`, `.device`, where the last block cannot be cut.
+  /// - Throws: `.outOfRange` above 2^63 - 1; `.outOfSpace`, `.deviceFailed`, where the last block cannot be cut.
   public func truncate(to byteCount: UInt64) throws(StoreError) {
     guard byteCount <= UInt64(Int64.max) else { throw .beyondLargestFile(byteCount, 0) }
     let end = blockSize.blocks(toHold: byteCount)

@@ -2,11 +2,11 @@ public import Extents
 
 /// A file's sorted list of extents, and its size. Gaps between extents are holes.
 ///
-/// Copies are cheap, look-up and change are O(log n) (see ``RunMap``).
+/// Copies are cheap, look-up and change are O(log n) (see `RunMap`).
 public struct ExtentMap: BlockMap {
   public var byteCount: UInt64
   /// The extents: logical blocks to physical ones.
-  public private(set) var runs: RunMap<BlockTarget>
+  package private(set) var runs: RunMap<BlockTarget>
 
   /// The map of an empty file.
   public init() {

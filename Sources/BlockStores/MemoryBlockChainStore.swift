@@ -12,7 +12,7 @@ public final class MemoryBlockChainStore: BlockChainStore {
   /// A store of `blockCount` blocks, of which the first is never used. Up to `residentLimit` free blocks keep their
   /// memory, so that they need not be fetched from the system again.
   ///
-  /// - Throws: `.outOfRange` or `.device` where the system has no addresses for so many blocks.
+  /// - Throws: `.outOfRange` or `.deviceFailed` where the system has no addresses for so many blocks.
   public init(
     blockSize: BlockSize = .standard, blockCount: UInt64, residentLimit: UInt64 = 16384
   ) throws(StoreError) {

@@ -11,14 +11,17 @@ public final class OpenInode: Sendable {
   deinit { all.close(inode) }
 }
 
-/// Which inodes of a store are open. Any thread.
-final class OpenInodes: Sendable {
+/// Which inodes of a store are open: what a store needs to offer `open`. It may be used from any thread.
+public final class OpenInodes: Sendable {
   private let inodes = Locked<Set<Inode>>([])
+
+  /// No inode is open.
+  public init() {}
 
   /// Opens `inode`.
   ///
   /// - Throws: `.inUse` where somebody has it.
-  func open(_ inode: Inode) throws(StoreError) -> OpenInode {
+  public func open(_ inode: Inode) throws(StoreError) -> OpenInode {
     guard inodes.withLock({ $0.insert(inode).inserted }) else {
       throw StoreError(.inUse, "inode \(inode) is open already, and one user at a time may change it")
     }

@@ -1,4 +1,4 @@
-public import Devices
+package import Devices
 
 /// Why a store or a file in it could not do what was asked.
 public struct StoreError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -16,8 +16,8 @@ public struct StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     case inUse
     /// What the store below keeps is not what this store once wrote there.
     case malformed
-    /// The device below failed.
-    case device(DeviceError)
+    /// The medium below failed, with this error number of the system.
+    case deviceFailed(errno: Int32)
   }
 
   /// What to branch on.
@@ -32,7 +32,9 @@ public struct StoreError: Error, Sendable, Equatable, CustomStringConvertible {
   }
 
   /// The error for a failed call on the device below.
-  public init(_ error: DeviceError) { self.init(.device(error), "\(error)") }
+  package init(_ error: DeviceError) {
+    self.init(error.isLackOfSpace ? .outOfSpace : .deviceFailed(errno: error.errno), "\(error)")
+  }
 
   /// One line of text.
   public var description: String { facts }

@@ -6,16 +6,16 @@ internal import Glibc
 /// and does not see the futex calls of `Mutex`, and the concurrency tests are only worth something under it.
 ///
 /// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
-public final class Lock: Sendable {
+package final class Lock: Sendable {
   private let mutex = POSIXMutex()
 
   /// Makes an unlocked lock.
-  public init() {}
+  package init() {}
 
   deinit { mutex.destroy() }
 
   /// Runs `body` with the lock held.
-  public func withLock<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
+  package func withLock<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
     -> Result
   {
     mutex.lock()
@@ -24,7 +24,7 @@ public final class Lock: Sendable {
   }
 
   /// Runs `body` with the lock held, unless somebody holds it: nil then.
-  public func withLockIfFree<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
+  package func withLockIfFree<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
     guard mutex.tryLock() else { return nil }
     defer { mutex.unlock() }
     return try body()
@@ -35,18 +35,18 @@ public final class Lock: Sendable {
 ///
 /// The same rules hold as for ``Lock``, which is the one to take where there is no state: the thread sanitizer mistakes
 /// access to a state without bytes for access to the object's header.
-public final class Locked<State>: @unchecked Sendable {
+package final class Locked<State>: @unchecked Sendable {
   // Sendable because `state` is touched only between lock and unlock of `mutex`.
   private let mutex = POSIXMutex()
   private var state: State
 
   /// Makes an unlocked lock around `state`.
-  public init(_ state: sending State) { self.state = state }
+  package init(_ state: sending State) { self.state = state }
 
   deinit { mutex.destroy() }
 
   /// Runs `body` with the lock held and hands it the state.
-  public func withLock<Result: ~Copyable, Failure: Error>(
+  package func withLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     mutex.lock()
@@ -57,13 +57,13 @@ public final class Locked<State>: @unchecked Sendable {
 
 extension Locked {
   /// Takes the lock until `unlock`, for those who need a number of locks at once. Prefer ``withLock(_:)``.
-  public func lock() { mutex.lock() }
+  package func lock() { mutex.lock() }
 
   /// Lets go of the lock that this thread took with `lock`.
-  public func unlock() { mutex.unlock() }
+  package func unlock() { mutex.unlock() }
 
   /// Hands out the state. The caller has taken the lock.
-  public func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result { body(&state) }
+  package func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result { body(&state) }
 }
 
 /// A POSIX mutex at an address of its own. Its owner ends its life with `destroy()`.
@@ -95,12 +95,12 @@ extension Locked {
 /// A reader-writer lock that guards what its owner says: many readers at once, or one writer. Not recursive.
 ///
 /// Who waits to write comes before readers that come later, so that readers cannot keep writers out.
-@safe public final class ReadWriteLock: @unchecked Sendable {
+@safe package final class ReadWriteLock: @unchecked Sendable {
   // Sendable because a lock is for use by many threads, and the pointer never changes.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
 
   /// Makes an unlocked lock.
-  public init() {
+  package init() {
     unsafe rwlock = .allocate(capacity: 1)
     var attributes = pthread_rwlockattr_t()
     unsafe pthread_rwlockattr_init(&attributes)
@@ -116,7 +116,7 @@ extension Locked {
   }
 
   /// Runs `body` beside other readers.
-  public func withReadLock<Result: ~Copyable, Failure: Error>(
+  package func withReadLock<Result: ~Copyable, Failure: Error>(
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: the lock is initialised and lives as long as the object.
@@ -126,7 +126,7 @@ extension Locked {
   }
 
   /// Runs `body` alone.
-  public func withWriteLock<Result: ~Copyable, Failure: Error>(
+  package func withWriteLock<Result: ~Copyable, Failure: Error>(
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: as above.
@@ -137,23 +137,23 @@ extension Locked {
 }
 
 /// A ``ReadWriteLock`` with the state it guards.
-public final class ReadWriteLocked<State>: @unchecked Sendable {
+package final class ReadWriteLocked<State>: @unchecked Sendable {
   // Sendable because `state` is read only under the read lock and changed only under the write lock.
   private let lock = ReadWriteLock()
   private var state: State
 
   /// Makes an unlocked lock around `state`.
-  public init(_ state: sending State) { self.state = state }
+  package init(_ state: sending State) { self.state = state }
 
   /// Runs `body` beside other readers.
-  public func withReadLock<Result: ~Copyable, Failure: Error>(
+  package func withReadLock<Result: ~Copyable, Failure: Error>(
     _ body: (borrowing State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     try lock.withReadLock { () throws(Failure) in try body(state) }
   }
 
   /// Runs `body` alone.
-  public func withWriteLock<Result: ~Copyable, Failure: Error>(
+  package func withWriteLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     try lock.withWriteLock { () throws(Failure) in try body(&state) }

@@ -3,14 +3,14 @@ internal import Glibc
 /// A lock with the state it guards, on which threads can wait for the state to become something.
 ///
 /// It is ``Locked`` with a POSIX condition variable: waiting threads sleep. The same rules hold.
-@safe public final class Monitor<State>: @unchecked Sendable {
+@safe package final class Monitor<State>: @unchecked Sendable {
   // Sendable because `state` is touched only with `mutex` held.
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let changed: UnsafeMutablePointer<pthread_cond_t>
   private var state: State
 
   /// Makes an unlocked monitor around `state`.
-  public init(_ state: sending State) {
+  package init(_ state: sending State) {
     self.state = state
     unsafe mutex = .allocate(capacity: 1)
     unsafe changed = .allocate(capacity: 1)
@@ -33,7 +33,7 @@ internal import Glibc
   }
 
   /// Runs `body` with the lock held, then lets every waiting thread look at the state again.
-  public func change<Result: ~Copyable, Failure: Error>(
+  package func change<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: mutex and condition are initialised and live as long as the object.
@@ -47,7 +47,7 @@ internal import Glibc
 
   /// Waits up to `milliseconds`, by a clock that nobody sets, for `body`, run with the lock held after every change, to return
   /// something; nil after that time.
-  public func wait<Result, Failure: Error>(
+  package func wait<Result, Failure: Error>(
     milliseconds: UInt32, until body: (inout State) throws(Failure) -> Result?
   ) throws(Failure) -> Result? {
     var deadline = timespec()
@@ -67,7 +67,7 @@ internal import Glibc
   /// Runs `body` with the lock held, again after every change, until it returns something or throws.
   ///
   /// `body` may change the state where it does not return nil; waiting threads do not learn of that.
-  public func wait<Result, Failure: Error>(
+  package func wait<Result, Failure: Error>(
     until body: (inout State) throws(Failure) -> Result?
   ) throws(Failure) -> Result {
     // Safe: as above. The wait lets go of the mutex, and returns with it held.

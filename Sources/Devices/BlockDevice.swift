@@ -7,7 +7,7 @@ import Glibc
 ///
 /// Durability: what `write`, `discard` and `grow` did survives a power cut only once a `sync` that began after they
 /// returned has itself returned. Until then any part of it, in any order, may or may not be on the medium.
-public protocol BlockDevice: Sendable {
+package protocol BlockDevice: Sendable {
   /// The device's length in bytes. It never falls.
   var byteCount: UInt64 { get }
 
@@ -66,13 +66,13 @@ public protocol BlockDevice: Sendable {
 }
 
 extension BlockDevice {
-  public func giveBack(_ range: Range<UInt64>) throws(DeviceError) { try discard(range) }
+  package func giveBack(_ range: Range<UInt64>) throws(DeviceError) { try discard(range) }
 
   /// Everything is near.
-  public func readAhead(_ range: Range<UInt64>) {}
+  package func readAhead(_ range: Range<UInt64>) {}
 
   /// It cannot tell.
-  public func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+  package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
     try DeviceError.checkRange(.findAllocated, range, within: byteCount)
     throw DeviceError(
       operation: .findAllocated, errno: EOPNOTSUPP, offset: range.lowerBound,
@@ -80,12 +80,12 @@ extension BlockDevice {
   }
 
   /// Nothing is kept.
-  public func forgetCached(_ range: Range<UInt64>) {}
+  package func forgetCached(_ range: Range<UInt64>) {}
 
   /// Nothing can be mapped.
-  public func map(_ range: Range<UInt64>) -> MappedRange? { nil }
+  package func map(_ range: Range<UInt64>) -> MappedRange? { nil }
 }
 
 extension BlockDevice {
-  public var canGrow: Bool { true }
+  package var canGrow: Bool { true }
 }

@@ -3,7 +3,7 @@ import SystemPackage
 
 extension DeviceError: CustomStringConvertible {
   /// One line of text for a person: the operation, the range, the path if there is one, and the reason.
-  public var description: String {
+  package var description: String {
     "cannot \(request)\(place): \(reason)"
   }
 

@@ -1,10 +1,10 @@
 import Glibc
-public import SystemPackage
+package import SystemPackage
 
 /// A failed call on a `BlockDevice`: which one, on which bytes, and the system's error number.
-public struct DeviceError: Error, Equatable, Sendable {
+package struct DeviceError: Error, Equatable, Sendable {
   /// The call that failed.
-  public enum Operation: String, Sendable {
+  package enum Operation: String, Sendable {
     /// Opening or creating a device, and finding out what it is.
     case open
     /// Taking the lock that keeps other openings away.
@@ -16,18 +16,18 @@ public struct DeviceError: Error, Equatable, Sendable {
   }
 
   /// The call that failed.
-  public var operation: Operation
+  package var operation: Operation
   /// The system's error number, such as `EIO`.
-  public var errno: Int32
+  package var errno: Int32
   /// The first byte of the range asked for; 0 where the call has no range.
-  public var offset: UInt64
+  package var offset: UInt64
   /// The length of the range asked for in bytes; 0 where the call has no range. For `grow`, the length asked for.
-  public var byteCount: UInt64
+  package var byteCount: UInt64
   /// Where the device lives; nil for one without a name, such as memory.
-  public var path: FilePath?
+  package var path: FilePath?
 
   /// Makes an error from what failed, on which bytes, and the system's error number.
-  public init(
+  package init(
     operation: Operation, errno: Int32, offset: UInt64 = 0, byteCount: UInt64 = 0, path: FilePath? = nil
   ) {
     self.operation = operation
@@ -40,5 +40,5 @@ public struct DeviceError: Error, Equatable, Sendable {
   /// Whether the file system below has no room, or a quota or a limit is reached: what failed may succeed later.
   ///
   /// Never so for a failed sync, which is final.
-  public var isLackOfSpace: Bool { operation != .sync && [ENOSPC, EDQUOT, EFBIG].contains(errno) }
+  package var isLackOfSpace: Bool { operation != .sync && [ENOSPC, EDQUOT, EFBIG].contains(errno) }
 }

@@ -1,7 +1,7 @@
 import Atomics
 import Bytes
 import Glibc
-public import SystemPackage
+package import SystemPackage
 
 /// A device in a regular file or on a block device.
 ///
@@ -18,9 +18,9 @@ public import SystemPackage
 /// Any number of threads may call it. Reads and writes take no lock. Syncs run one at a time, because the kernel
 /// reports a failed writeback to one caller only: two at once could see one fail and the other succeed for the same
 /// bytes. `grow` runs one at a time as well.
-public final class FileDevice: BlockDevice {
+package final class FileDevice: BlockDevice {
   /// What an opening may do.
-  public enum Access: Sendable {
+  package enum Access: Sendable {
     /// Reading, beside other readers.
     case readOnly
     /// Reading, beside other readers. What is written stays in memory and goes with the device; not a byte of the file changes.
@@ -30,12 +30,12 @@ public final class FileDevice: BlockDevice {
   }
 
   /// The file's path, as it was given.
-  public let path: FilePath
+  package let path: FilePath
   /// What this opening may do.
-  public let access: Access
+  package let access: Access
 
   /// What was done so far.
-  public let counters = DeviceCounters()
+  package let counters = DeviceCounters()
 
   private let descriptor: FileDescriptor
   /// The name of a file that has not got its own yet.
@@ -44,7 +44,7 @@ public final class FileDevice: BlockDevice {
   /// The first bytes of a block device that `startAnew` was called for and `publish` was not; else none.
   private let heldBack = HeldBytes()
   /// Whether it is a block device rather than a file.
-  public let isBlockDevice: Bool
+  package let isBlockDevice: Bool
   private let currentByteCount: ManagedAtomic<UInt64>
   /// What was written, where it may not go into the file.
   private let scratch: ScratchPages?
@@ -63,7 +63,7 @@ public final class FileDevice: BlockDevice {
   ///   `open`, with `EISDIR`, `ELOOP` or `ENOTBLK` where it is a directory, a symbolic link or anything else that is
   ///   neither a file nor a block device, with `ESTALE` where the path came to name another file meanwhile, else
   ///   with what the system reported.
-  public convenience init(opening path: FilePath, access: Access = .readWrite) throws(DeviceError) {
+  package convenience init(opening path: FilePath, access: Access = .readWrite) throws(DeviceError) {
     self.init(try FileOpening.opening(path, access), path: path, access: access)
   }
 
@@ -73,7 +73,7 @@ public final class FileDevice: BlockDevice {
   ///
   /// - Throws: `DeviceError` with `EEXIST` where `path` names anything already, else what the system reported. Nothing
   ///   is left behind then.
-  public convenience init(creating path: FilePath, byteCount: UInt64) throws(DeviceError) {
+  package convenience init(creating path: FilePath, byteCount: UInt64) throws(DeviceError) {
     try self.init(preparing: path)
     try grow(to: byteCount)
     try publish()
@@ -87,7 +87,7 @@ public final class FileDevice: BlockDevice {
   ///
   /// - Throws: `DeviceError` with `EEXIST` where `path` names anything already, else what the system reported. Nothing
   ///   is left behind then.
-  public convenience init(preparing path: FilePath) throws(DeviceError) {
+  package convenience init(preparing path: FilePath) throws(DeviceError) {
     let (opening, temporaryPath) = try FileOpening.creating(path)
     self.init(opening, path: path, access: .readWrite, temporaryPath: temporaryPath)
   }
@@ -111,23 +111,23 @@ public final class FileDevice: BlockDevice {
   }
 
   /// The user whom the file belongs to now; nil where that cannot be told.
-  public var owner: UInt32? { try? FileStatus(of: descriptor).owner }
+  package var owner: UInt32? { try? FileStatus(of: descriptor).owner }
 
   /// Which file it is, whatever its name is: the device that it is on, and its inode there; of a block device, its own number and 0.
   /// Nil where that cannot be told.
-  public var fileNumber: (device: UInt64, inode: UInt64)? {
+  package var fileNumber: (device: UInt64, inode: UInt64)? {
     guard let status = try? FileStatus(of: descriptor) else { return nil }
     return isBlockDevice ? (status.ownDevice, 0) : (status.device, status.inode)
   }
 
   /// The file's or block device's length in bytes.
-  public var byteCount: UInt64 { currentByteCount.load(ordering: .acquiring) }
+  package var byteCount: UInt64 { currentByteCount.load(ordering: .acquiring) }
 
   /// Fills `buffer` with the bytes that start at `offset`.
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EIO` where the file turns out shorter than it was
   ///   when it was opened, else what the system reported.
-  public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+  package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
@@ -149,7 +149,7 @@ public final class FileDevice: BlockDevice {
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EROFS` on one open for reading only, with the
   ///   error number of an earlier failed sync, else what the system reported.
-  public func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+  package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
     let byteCount = buffer.count
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
@@ -167,7 +167,7 @@ public final class FileDevice: BlockDevice {
   /// on what is not published yet: a power cut leaves a file without a name, and a block device without its beginning.
   ///
   /// - Throws: `DeviceError`. The first failure is remembered, and this never succeeds again.
-  public func sync() throws(DeviceError) {
+  package func sync() throws(DeviceError) {
     guard access == .readWrite, isPublished.load(ordering: .acquiring) else { return }
     do throws(Errno) {
       try syncing.withLock { () throws(Errno) in
@@ -192,7 +192,7 @@ public final class FileDevice: BlockDevice {
   /// zeroes, which would cost a write and give nothing back.
   ///
   /// - Throws: `DeviceError` as for `write`, and with `EOPNOTSUPP` where the file system or block device cannot.
-  public func discard(_ range: Range<UInt64>) throws(DeviceError) {
+  package func discard(_ range: Range<UInt64>) throws(DeviceError) {
     try DeviceError.checkRange(.discard, range, within: byteCount)
     do throws(Errno) {
       try requireChangeable()
@@ -211,7 +211,7 @@ public final class FileDevice: BlockDevice {
 
   /// Gives the storage of the whole blocks in `range` back, which a block device is asked for by its own means; what they read as
   /// then, nobody knows.
-  public func giveBack(_ range: Range<UInt64>) throws(DeviceError) {
+  package func giveBack(_ range: Range<UInt64>) throws(DeviceError) {
     guard isBlockDevice, scratch == nil else { return try discard(range) }
     try DeviceError.checkRange(.discard, range, within: byteCount)
     do throws(Errno) {
@@ -232,7 +232,7 @@ public final class FileDevice: BlockDevice {
   /// never written is not seen: so tmpfs. A block device has no answer, nor what is kept in memory.
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EOPNOTSUPP` where there is no answer, else what the system reported.
-  public func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+  package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
     try DeviceError.checkRange(.findAllocated, range, within: byteCount)
     do throws(Errno) {
       guard !isBlockDevice, scratch == nil else { throw .notSupported }
@@ -245,16 +245,16 @@ public final class FileDevice: BlockDevice {
   /// Whether the file system writes what is overwritten to other places, so that each overwrite takes room before it gives some back:
   /// btrfs, unless the file has the attribute NOCOW, which new files get. That needs room on a full file system, and breaks the
   /// file into small pieces.
-  public var isCopiedOnWrite: Bool { (try? SystemCalls.copiesOnWrite(descriptor)) ?? false }
+  package var isCopiedOnWrite: Bool { (try? SystemCalls.copiesOnWrite(descriptor)) ?? false }
 
   /// Whether it is a file rather than a block device.
-  public var canGrow: Bool { !isBlockDevice }
+  package var canGrow: Bool { !isBlockDevice }
 
   /// Makes the file at least `byteCount` bytes long and allocates the space, where the file system can.
   ///
   /// - Throws: `DeviceError` with `EOPNOTSUPP` for a block device, with `ENOSPC` or `EFBIG` where there is no room,
   ///   and as for `write`. The length is then what it was.
-  public func grow(to byteCount: UInt64) throws(DeviceError) {
+  package func grow(to byteCount: UInt64) throws(DeviceError) {
     do throws(Errno) {
       try growing.withLock { () throws(Errno) in
         let old = self.byteCount
@@ -271,7 +271,7 @@ public final class FileDevice: BlockDevice {
   }
 
   /// Has the kernel begin to read `range` into its memory. It is a wish: what it has no memory for, or cannot read, stays away.
-  public func readAhead(_ range: Range<UInt64>) {
+  package func readAhead(_ range: Range<UInt64>) {
     let range = range.clamped(to: 0..<byteCount)
     var next = range.lowerBound
     while next < range.upperBound {
@@ -287,14 +287,14 @@ public final class FileDevice: BlockDevice {
   private static var readAheadByteCount: UInt64 { 128 << 10 }
 
   /// Drops what the kernel has of `range` in memory. It is a wish: what is being used or written stays.
-  public func forgetCached(_ range: Range<UInt64>) {
+  package func forgetCached(_ range: Range<UInt64>) {
     try? SystemCalls.advise(
       descriptor, offset: Int64(range.lowerBound), byteCount: Int64(range.upperBound - range.lowerBound),
       POSIX_FADV_DONTNEED)
   }
 
   /// Maps `range` of a regular file; nil for a block device, and where the kernel cannot or the file system is not known to be fit for it.
-  public func map(_ range: Range<UInt64>) -> MappedRange? {
+  package func map(_ range: Range<UInt64>) -> MappedRange? {
     guard access == .readWrite, !isBlockDevice, range.upperBound <= byteCount else { return nil }
     return try? MappedRange(descriptor, range)
   }
@@ -305,7 +305,7 @@ public final class FileDevice: BlockDevice {
 extension FileDevice {
   /// How much of a block device `startAnew` makes zero: all places where file systems, partition tables, RAID and the like keep what
   /// they are known by, in bytes from its beginning and from its end.
-  public static let markedByteCounts = (beginning: UInt64(8 << 20), end: UInt64(1 << 20))
+  package static let markedByteCounts = (beginning: UInt64(8 << 20), end: UInt64(1 << 20))
 
   /// Begins to make something new on a block device, in place of all that it held: what is written to its first `byteCount` bytes is
   /// kept in memory until `publish`. So what is made is there whole or not at all, whatever happens meanwhile.
@@ -314,7 +314,7 @@ extension FileDevice {
   /// as the device can.
   ///
   /// - Parameter byteCount: at most the device's length.
-  public func startAnew(holdingBack byteCount: Int) throws(DeviceError) {
+  package func startAnew(holdingBack byteCount: Int) throws(DeviceError) {
     do throws(Errno) {
       try requireChangeable()
       guard isBlockDevice, access == .readWrite, UInt64(byteCount) <= self.byteCount else { throw .invalidArgument }
@@ -361,7 +361,7 @@ extension FileDevice {
   /// - Parameter last: what of the bytes that were held back comes last, zeroes before, in this order: what shows that all is there.
   /// - Throws: `DeviceError` of the operation `open`, with `EEXIST` where something has the name by now, or of the operation
   ///   `sync`. The file is gone then.
-  public func publish(last: [Range<UInt64>] = []) throws(DeviceError) {
+  package func publish(last: [Range<UInt64>] = []) throws(DeviceError) {
     if isPublished.load(ordering: .acquiring) { return }
     if isBlockDevice { return try publishHeld(last) }
     try temporaryPath.withLock { temporary throws(DeviceError) in
@@ -390,7 +390,7 @@ extension FileDevice {
   }
 
   /// Removes a file that was not published; it can be used until it is closed. Does nothing to any other.
-  public func abandon() {
+  package func abandon() {
     temporaryPath.withLock { temporary in
       if let old = temporary.take() { try? SystemCalls.unlink(old) }
     }

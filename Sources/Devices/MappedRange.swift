@@ -23,9 +23,9 @@ import SystemPackage
 /// `write` came out alike on that machine, within the noise of a tenth.
 ///
 /// Thread safety: any thread; stores to overlapping ranges have no order unless the caller gives them one.
-@safe public final class MappedRange: Sendable {
+@safe package final class MappedRange: Sendable {
   /// The length in bytes.
-  public let byteCount: Int
+  package let byteCount: Int
   // Safe: mapped until `deinit`, and only reached through the check in `store`.
   private nonisolated(unsafe) let start: UnsafeMutableRawPointer
   // Kept open, since its setting keeps the folios small that later faults make.
@@ -74,7 +74,7 @@ import SystemPackage
   /// - Returns: false where the system cannot read the file or has no room. Some of the bytes may be stored then, from the
   ///   first one on, as after a `write` that failed; writing all of them to the file puts that right, or says why it cannot be.
   @inline(__always)
-  public func store(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Bool {
+  package func store(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Bool {
     precondition(offset >= 0 && bytes.count <= byteCount - offset, "the bytes do not fit the mapping")
     // Safe: checked above.
     let target = unsafe UnsafeMutableRawBufferPointer(start: start + offset, count: bytes.count)

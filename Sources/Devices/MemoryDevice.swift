@@ -14,18 +14,18 @@ import SystemPackage
 /// Any number of threads may call it, and no call takes a lock. Reads and writes are plain copies, so that two
 /// overlapping ones of which one writes are a data race: the stores above never let a reader meet a writer on the same
 /// bytes.
-@safe public final class MemoryDevice: BlockDevice, @unchecked Sendable {
+@safe package final class MemoryDevice: BlockDevice, @unchecked Sendable {
   // Sendable because `base` never changes, what it points to follows the rule above, and the rest is atomic.
   private let base: UnsafeMutableRawPointer
   private let currentByteCount: ManagedAtomic<UInt64>
   /// The length in bytes that `grow` cannot pass.
-  public let maximumByteCount: UInt64
+  package let maximumByteCount: UInt64
 
   /// Makes a device of `byteCount` bytes, all zero, that can grow to `maximumByteCount` bytes.
   ///
   /// - Throws: `DeviceError` of the operation `open`: with `EINVAL` where `maximumByteCount` is less than `byteCount`,
   ///   and with `ENOMEM` where it is more than the address space has room for.
-  public init(byteCount: UInt64, maximumByteCount: UInt64) throws(DeviceError) {
+  package init(byteCount: UInt64, maximumByteCount: UInt64) throws(DeviceError) {
     do throws(Errno) {
       guard byteCount <= maximumByteCount else { throw .invalidArgument }
       unsafe base = try MemoryMapping.reserve(maximumByteCount)
@@ -39,7 +39,7 @@ import SystemPackage
   /// Makes a device of `byteCount` bytes, all zero, that cannot grow.
   ///
   /// - Throws: `DeviceError` of the operation `open`, as for `init(byteCount:maximumByteCount:)`.
-  public convenience init(byteCount: UInt64) throws(DeviceError) {
+  package convenience init(byteCount: UInt64) throws(DeviceError) {
     try self.init(byteCount: byteCount, maximumByteCount: byteCount)
   }
 
@@ -49,12 +49,12 @@ import SystemPackage
   }
 
   /// The device's length in bytes.
-  public var byteCount: UInt64 { currentByteCount.load(ordering: .acquiring) }
+  package var byteCount: UInt64 { currentByteCount.load(ordering: .acquiring) }
 
   /// Fills `buffer` with the bytes that start at `offset`.
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device.
-  public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+  package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     guard let destination = buffer.baseAddress else { return }
@@ -65,7 +65,7 @@ import SystemPackage
   /// Writes all of `buffer` at `offset`.
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device.
-  public func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+  package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
     let byteCount = buffer.count
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     guard let source = buffer.baseAddress else { return }
@@ -74,12 +74,12 @@ import SystemPackage
   }
 
   /// Does nothing: memory has no medium below it.
-  public func sync() throws(DeviceError) {}
+  package func sync() throws(DeviceError) {}
 
   /// Gives the memory of the whole pages of `range` back and fills what is left at its edges with zeroes.
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device.
-  public func discard(_ range: Range<UInt64>) throws(DeviceError) {
+  package func discard(_ range: Range<UInt64>) throws(DeviceError) {
     try DeviceError.checkRange(.discard, range, within: byteCount)
     let pages = range.wholeBlocks(of: MemoryMapping.pageByteCount)
     zero(range.lowerBound..<pages.lowerBound)
@@ -94,7 +94,7 @@ import SystemPackage
   /// Which pages of `range` are in memory.
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device, else what the system reported.
-  public func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+  package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
     try DeviceError.checkRange(.findAllocated, range, within: byteCount)
     let page = MemoryMapping.pageByteCount
     let first = range.lowerBound / page * page
@@ -116,7 +116,7 @@ import SystemPackage
   /// Makes the device at least `byteCount` bytes long; the new bytes read as zeroes and take no memory.
   ///
   /// - Throws: `DeviceError` with `ENOSPC` beyond `maximumByteCount`.
-  public func grow(to byteCount: UInt64) throws(DeviceError) {
+  package func grow(to byteCount: UInt64) throws(DeviceError) {
     guard byteCount <= maximumByteCount else {
       throw DeviceError(operation: .grow, errno: ENOSPC, byteCount: byteCount)
     }
@@ -134,7 +134,7 @@ import SystemPackage
   /// It asks about every page, so that its cost grows with the device's length.
   ///
   /// - Throws: `DeviceError` of the operation `read` where the system does not tell.
-  public func residentByteCount() throws(DeviceError) -> UInt64 {
+  package func residentByteCount() throws(DeviceError) -> UInt64 {
     do throws(Errno) {
       // Safe: the device's length is inside the reservation.
       return try unsafe MemoryMapping.residentByteCount(base, byteCount)

@@ -1,9 +1,9 @@
-public import Devices
+package import Devices
 
 /// Why the engine on disk could not do what was asked.
-public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible {
+package struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible {
   /// What to branch on.
-  public enum Code: Sendable, Equatable {
+  package enum Code: Sendable, Equatable {
     /// No block is free, and the store may not grow.
     case outOfSpace
     /// A checksum, a bound or an invariant of what is stored does not hold.
@@ -45,9 +45,9 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   }
 
   /// What to branch on.
-  public var code: Code
+  package var code: Code
   /// The facts, in words.
-  public var facts: String
+  package var facts: String
 
   /// The volume that `facts` name already; nil where they name none.
   package var volume: String?
@@ -55,13 +55,13 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   package var block: UInt64?
 
   /// Makes an error.
-  public init(_ code: Code, _ facts: String) {
+  package init(_ code: Code, _ facts: String) {
     self.code = code
     self.facts = facts
   }
 
   /// The error for a failed call on the device.
-  public init(_ error: DeviceError) { self.init(.device(error), "\(error)") }
+  package init(_ error: DeviceError) { self.init(.device(error), "\(error)") }
 
   /// A contradiction that no bytes on the device explain.
   static func internalInconsistency(_ facts: String) -> ExtentFSError { ExtentFSError(.internalInconsistency, facts) }
@@ -100,5 +100,5 @@ public struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertible
   }
 
   /// One line of text.
-  public var description: String { code == .internalInconsistency ? "internal inconsistency: \(facts)" : facts }
+  package var description: String { code == .internalInconsistency ? "internal inconsistency: \(facts)" : facts }
 }

@@ -1,5 +1,5 @@
 /// Where a file's blocks are: on the medium, or nowhere because they are known to be zeroes.
-public struct BlockTarget: RunValue, Hashable {
+public struct BlockTarget: Sendable, Hashable, RunValue {
   // The physical block, or `.max` for reserved zeroes, which so needs no second word in every extent.
   let rawValue: UInt64
 
@@ -15,6 +15,7 @@ public struct BlockTarget: RunValue, Hashable {
   /// The first physical block; nil for reserved zeroes.
   public var physicalBlock: UInt64? { rawValue == .max ? nil : rawValue }
 
+  /// Where the block is that comes `count` blocks after the first.
   public func advanced(by count: UInt64) -> BlockTarget {
     rawValue == .max ? self : BlockTarget(rawValue: rawValue + count)
   }

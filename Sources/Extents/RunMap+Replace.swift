@@ -3,7 +3,7 @@ extension RunMap {
   ///
   /// What the range held before is cut away; the new run joins its neighbours where they continue it. O(log n),
   /// however many runs the range held; whole subtrees are dropped unread.
-  public mutating func replace(_ range: Range<UInt64>, with value: Value?) {
+  package mutating func replace(_ range: Range<UInt64>, with value: Value?) {
     guard !range.isEmpty else { return }
     let run = value.map { joined(Run(range, $0)) }
     let sibling = root.replace(run?.positions ?? range, with: run, capacity)

@@ -55,7 +55,7 @@ extension DiskStore {
     if isReadOnly { try onDisk { () throws(ExtentFSError) in try engine.findDamagedDeletions() } }
     let figures = engine.figures
     return StoreInfo(
-      path: path, uuid: "\(engine.uuid)", version: Lacuna.version, protocolVersion: ControlProtocol.version,
+      path: path, uuid: "\(engine.uuid)", version: LacunaVersion.current, protocolVersion: ControlProtocol.version,
       blockSize: UInt64(engine.blockSize.byteCount), journalSize: engine.journalByteCount,
       size: figures.deviceByteCount, used: figures.usedByteCount, free: figures.freeByteCount,
       limit: device.canGrow ? [openingLimitByteCount, figures.limitByteCount].compactMap(\.self).min() : nil,

@@ -1,23 +1,23 @@
 /// Which exports the clients of a server may open, and which of them they may write to.
-public struct ExportPermissions: Sendable {
+package struct ExportPermissions: Sendable {
   /// What a client may do with an export.
-  public enum Permission: Sendable, Hashable {
+  package enum Permission: Sendable, Hashable {
     case reading, writing
   }
 
   private var patterns: [ExportPattern] = []
 
   /// Allows all exports, until ``allow(_:)`` names some.
-  public init() {}
+  package init() {}
 
   /// Allows what `pattern` names; what none of the patterns names is then refused. Where several name the same export, it may be
   /// written to if one of them says so.
-  public mutating func allow(_ pattern: ExportPattern) { patterns.append(pattern) }
+  package mutating func allow(_ pattern: ExportPattern) { patterns.append(pattern) }
 
   /// What a client may do with the export `name`, which is not the empty name; nil where it must not open it.
   ///
   /// What changed between two snapshots, `volume@a..b`, may be read by those who may read both.
-  public func permission(for name: String) -> Permission? {
+  package func permission(for name: String) -> Permission? {
     guard !patterns.isEmpty else { return .writing }
     if case .difference(let from, let to)? = try? ExportName(name) {
       return named(from) != nil && named(to) != nil ? .reading : nil
@@ -36,9 +36,9 @@ public struct ExportPermissions: Sendable {
 ///
 /// `*` stands for any characters but `/`, `@` and `+`, so that neither volumes further down nor the snapshots and throwaways of a
 /// volume are meant by accident; `**` stands for any characters at all. `:ro` at the end is for reading only.
-public struct ExportPattern: Sendable {
+package struct ExportPattern: Sendable {
   /// Whether what it names may only be read.
-  public let isReadOnly: Bool
+  package let isReadOnly: Bool
   private let parts: [Part]
 
   private enum Part: Equatable {
@@ -50,7 +50,7 @@ public struct ExportPattern: Sendable {
   /// Reads a pattern.
   ///
   /// - Throws: `.invalidParameter` where it names nothing.
-  public init(_ text: String) throws(LacunaError) {
+  package init(_ text: String) throws(LacunaError) {
     // By bytes: a combining mark behind a character is no part of it here.
     var bytes = Array(text.utf8)[...]
     isReadOnly = bytes.suffix(3).elementsEqual(":ro".utf8)

@@ -3,12 +3,12 @@ internal import SystemPackage
 
 /// What a path leads to: opened once, by the kernel's own rules for symbolic links (proc(5), `protected_symlinks`), and only then
 /// named. What is asked of it later is asked of that file, whatever the path leads to by then.
-public struct FoundFile: Sendable {
+package struct FoundFile: Sendable {
   let descriptor: Descriptor
   /// Its name from the root on, without symbolic links.
-  public let path: String
+  package let path: String
   /// Whom it belongs to.
-  public let owner: UInt32
+  package let owner: UInt32
   /// Its type and permissions, as in stat(2).
   let mode: mode_t
   /// Which file it is.
@@ -17,7 +17,7 @@ public struct FoundFile: Sendable {
   let number: Hello.FileNumber
 
   /// Looks for what is at `path`; nil where nothing is, or it cannot be looked at.
-  public init?(at path: String) {
+  package init?(at path: String) {
     guard let found = try? FoundFile(opening: path) else { return nil }
     self = found
   }

@@ -104,7 +104,7 @@ extension LacunaError {
       case .outOfSpace: .outOfSpace
       case .outOfRange: .outOfRange
       case .malformed: .damaged
-      case .device(let failure): failure.code
+      case .deviceFailed(let errno): .deviceFailed(errno: errno)
       case .notAllocated, .wrongInode, .inUse: .internalFailure
       }
     self.init(code, "\(error)")

@@ -1,5 +1,6 @@
-/// The library as a whole.
-public enum Lacuna {
-  /// The version of the library, by semantic versioning.
-  public static let version = "0.1.0"
+/// The version of this library, of the plugin and of the command. (Not called as the module is: `Lacuna.Store` would then be
+/// looked for in it.)
+public enum LacunaVersion {
+  /// By semantic versioning.
+  public static let current = "0.1.0"
 }

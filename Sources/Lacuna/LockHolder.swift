@@ -2,17 +2,17 @@ internal import Glibc
 internal import SystemPackage
 
 /// A process that holds a lock on a store's file. Best effort: Linux tells it in /proc, of the processes that this one may look at.
-public struct LockHolder: Sendable, Hashable {
-  public var process: Int32
+package struct LockHolder: Sendable, Hashable {
+  package var process: Int32
   /// What its program calls itself.
-  public var name: String
+  package var name: String
   /// Whose it is; nil where that cannot be seen.
-  public var user: UInt32?
+  package var user: UInt32?
   /// Whether the lock keeps everybody else away, which takes the right to write to the file. The other kind takes the right to read it.
-  public var isExclusive: Bool
+  package var isExclusive: Bool
 
   /// Whether it is another run of this very program.
-  public var isSameProgram: Bool { name == Self.name(of: getpid()) }
+  package var isSameProgram: Bool { name == Self.name(of: getpid()) }
 
   /// Number and name, such as "4711 (nbdkit)".
   var text: String { "\(process) (\(name))" }
@@ -21,7 +21,7 @@ public struct LockHolder: Sendable, Hashable {
   ///
   /// - Parameter milliseconds: how long to look at most.
   /// - Returns: nil where none is found by then.
-  public static func find(of file: FoundFile, withinMilliseconds milliseconds: UInt32 = 1000) -> LockHolder? {
+  package static func find(of file: FoundFile, withinMilliseconds milliseconds: UInt32 = 1000) -> LockHolder? {
     let deadline = Instant(millisecondsFromNow: milliseconds)
     let key = LockKey(of: file)
     for process in entries(of: "/proc") {

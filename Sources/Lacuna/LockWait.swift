@@ -3,11 +3,11 @@ internal import Glibc
 /// Waits for a store that somebody has locked: some seconds where that may be over soon, since whoever has it only looks at it.
 ///
 /// Who holds the lock is looked for once. All times are by a clock that only goes forward.
-public struct LockWait: Sendable {
+package struct LockWait: Sendable {
   private let path: String
   private let file: FoundFile?
   /// Who holds the lock, as far as that can be seen.
-  public let holder: LockHolder?
+  package let holder: LockHolder?
   private let deadline: Instant
 
   /// The longest times, in milliseconds: for another run of this program, which ends by itself; for somebody who only reads; for nobody
@@ -16,7 +16,7 @@ public struct LockWait: Sendable {
   private static let pauseMicroseconds: useconds_t = 20_000
 
   /// Begins to wait for the store at `path`.
-  public init(forStore path: String) {
+  package init(forStore path: String) {
     self.path = path
     file = FoundFile(at: path)
     holder = file.flatMap { LockHolder.find(of: $0) }
@@ -30,14 +30,14 @@ public struct LockWait: Sendable {
   }
 
   /// Waits a moment; false where it has been long enough.
-  public func pause() -> Bool {
+  package func pause() -> Bool {
     guard deadline.millisecondsLeft > 0 else { return false }
     usleep(Self.pauseMicroseconds)
     return true
   }
 
   /// That the store is in use; by whom, and how strangers are kept from that.
-  public var failure: LacunaError {
+  package var failure: LacunaError {
     guard let holder else {
       if file?.isBlockDevice == true {
         return LacunaError(.inUse, "\(path) is in use: it is mounted, or held by LVM, RAID, swap or a program")

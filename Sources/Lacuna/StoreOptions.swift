@@ -27,8 +27,7 @@ public struct StoreOptions: Sendable {
   /// Whether the volume is looked for, and made where it is not there. False to open a store, or to make an empty one, without
   /// a thought for its volumes; `volumeName` and `byteCount` then mean nothing.
   public var makesVolume = true
-  /// Whether to wait some seconds for a store that is in use, where that may be over soon. False to be told at once, and not by whom:
-  /// see ``LockWait``.
+  /// Whether to wait some seconds for a store that is in use, where that may be over soon. False to be told at once, and not by whom.
   public var waitsForLock = true
   /// Whether to write to a store whose newest superblock may be lost, by going on from the one before; see `lacuna recover`.
   public var acceptsOlderSuperblock = false
@@ -36,7 +35,7 @@ public struct StoreOptions: Sendable {
   public var opensReadOnly = false
   /// Whether a store that is opened for reading only looks as it would if it were opened for writing: with what its journal says
   /// merged, in memory. False to see the bytes that the file has.
-  public var mergesJournal = true
+  package var mergesJournal = true
   /// The volume's size in bytes, from 1 to 2^63 - 1: what a volume that is not there yet gets, and what one that is there
   /// must have.
   public var byteCount: UInt64?
@@ -80,7 +79,7 @@ public struct StoreOptions: Sendable {
 
   /// Begins to end the process that serves the store, and returns before it ends, with the number of the last process to end; nil
   /// where nothing is served. On any thread.
-  public var endServing: (@Sendable () throws(LacunaError) -> Int32)?
+  package var endServing: (@Sendable () throws(LacunaError) -> Int32)?
 
   /// Hears, in one line, that the host has no room for what the store does in the background, and that it has some again. As above.
   public var reportsLackOfRoom: @Sendable (String) -> Void = { _ in }

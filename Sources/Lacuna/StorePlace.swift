@@ -4,7 +4,7 @@ internal import Glibc
 internal import SystemPackage
 
 /// What is at a path that names a store, or is to; and where the sockets of its server are.
-public enum StorePlace: Sendable, Hashable {
+package enum StorePlace: Sendable, Hashable {
   case nothing
   /// A file, or what is neither a file nor a block device.
   case file
@@ -13,7 +13,7 @@ public enum StorePlace: Sendable, Hashable {
   /// Looks at `path`, whose symbolic links are followed. It does not look whether what is there is in use.
   ///
   /// - Throws: where a block device cannot be read.
-  public init(at path: String) throws(LacunaError) {
+  package init(at path: String) throws(LacunaError) {
     guard let kind = Self.kind(path) else {
       self = .nothing
       return
@@ -53,13 +53,13 @@ public enum StorePlace: Sendable, Hashable {
   /// is named for the device in `/run/lacuna/dev`, or for a user with a runtime folder of their own in `$XDG_RUNTIME_DIR/lacuna/dev`.
   ///
   /// - Parameter followsLinks: whether a file is looked for behind symbolic links; a block device always is.
-  public static func companion(ofStore store: String, suffix: String, followsLinks: Bool = false) -> String {
+  package static func companion(ofStore store: String, suffix: String, followsLinks: Bool = false) -> String {
     guard let file = FoundFile(at: store) else { return store + suffix }
     return file.isBlockDevice || followsLinks ? companion(of: file, suffix: suffix) : store + suffix
   }
 
   /// The same for a store that was found, beside which a file is, whatever links led to it.
-  public static func companion(of file: FoundFile, suffix: String) -> String {
+  package static func companion(of file: FoundFile, suffix: String) -> String {
     guard file.isBlockDevice else { return file.path + suffix }
     let parts = file.path.pathParts
     let name = (parts.first == "dev" ? parts.dropFirst() : parts[...]).joined(separator: "!")
@@ -69,7 +69,7 @@ public enum StorePlace: Sendable, Hashable {
   /// Makes the folder of such files, for this user alone, where it is one for block devices and is not there.
   ///
   /// - Throws: `.untrusted` where it is there and belongs to somebody else, or others may put something into it.
-  public static func makeFolder(forStore store: String) throws(LacunaError) {
+  package static func makeFolder(forStore store: String) throws(LacunaError) {
     guard let store = FoundFile(at: store), store.isBlockDevice else { return }
     // The outer one may have sockets of systemd's, for other users.
     for (folder, mode) in [(runtimeFolder, 0o755 as mode_t), ("\(runtimeFolder)/dev", 0o700)] {
@@ -116,7 +116,7 @@ public enum StorePlace: Sendable, Hashable {
   }
 
   /// The folder that `XDG_RUNTIME_DIR` names; nil where it does not belong to this user, as after su(1), or others may write to it.
-  public static var ownRuntimeFolder: String? {
+  package static var ownRuntimeFolder: String? {
     // Safe: the value ends in a NUL, and nothing changes the environment.
     guard let value = unsafe getenv("XDG_RUNTIME_DIR"), case let path = unsafe String(cString: value),
       path.isAbsolutePath,

@@ -1,9 +1,9 @@
 internal import Glibc
 
 /// Users by their numbers.
-public enum User {
+package enum User {
   /// What a message calls a user: by name, where there is one, and by number.
-  public static func text(_ user: UInt32) -> String {
+  package static func text(_ user: UInt32) -> String {
     name(of: user).map { "the user '\($0)' (uid \(user))" } ?? "the user with the uid \(user)"
   }
 

@@ -14,7 +14,7 @@ struct LacunaCommand: ParsableCommand {
         lacuna snapshot s.lacuna vm1@monday
         lacuna serve s.lacuna
       """,
-    version: Lacuna.version,
+    version: LacunaVersion.current,
     groupedSubcommands: [
       CommandGroup(
         name: "Show", subcommands: [Info.self, List.self, Map.self, Diff.self, Stats.self, Check.self, Dump.self]),

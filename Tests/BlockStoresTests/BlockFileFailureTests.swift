@@ -83,7 +83,7 @@ import Testing
         try operation.apply(to: file)
       } catch {
         hasFailed = true
-        let isInjected = if case .device = error.code { true } else { false }
+        let isInjected = if case .deviceFailed = error.code { true } else { false }
         try check(isInjected, "\(operation) failed with \(error)")
         faults.stop()
         // What failed has changed nothing, except that a zeroing may have got half-way.
@@ -148,8 +148,8 @@ import Testing
     let new = pattern(1024, seed: 2)
     try file.write(new, at: 0)
     #expect(store.faults.failed == ["free"])
-    expectError(.device(.init(operation: .write, errno: 5))) { try file.write([1], at: 0) }
-    expectError(.device(.init(operation: .write, errno: 5))) { try file.truncate(to: 0) }
+    expectError(.deviceFailed(errno: 5)) { try file.write([1], at: 0) }
+    expectError(.deviceFailed(errno: 5)) { try file.truncate(to: 0) }
     #expect(try file.bytes(at: 0, count: 2000) == new)
   }
 }

@@ -1,6 +1,5 @@
 package import BlockStores
 import Bytes
-package import Devices
 
 /// Which calls of a faulty store fail: those whose numbers, counted from 1 in the order they come, lie in a range.
 package final class FaultPlan: Sendable {
@@ -38,9 +37,7 @@ package final class FaultPlan: Sendable {
   /// Counts a call, and throws where it is one that fails.
   ///
   /// - Parameter freeing: how many blocks it frees.
-  package func step(
-    _ name: String, _ operation: DeviceError.Operation = .write, freeing blockCount: UInt64 = 0
-  ) throws(StoreError) {
+  package func step(_ name: String, freeing blockCount: UInt64 = 0) throws(StoreError) {
     let fails = state.withLock { state in
       state.callCount += 1
       guard state.failing.contains(state.callCount) else { return false }
@@ -48,6 +45,6 @@ package final class FaultPlan: Sendable {
       state.lostBlockCount += blockCount
       return true
     }
-    if fails { throw StoreError(.device(DeviceError(operation: operation, errno: 5)), "injected failure of \(name)") }
+    if fails { throw StoreError(.deviceFailed(errno: 5), "injected failure of \(name)") }
   }
 }

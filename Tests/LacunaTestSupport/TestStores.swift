@@ -33,7 +33,7 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
   }
 
   package func read(into buffer: UnsafeMutableRawBufferPointer, from block: UInt64, skip: Int) throws(StoreError) {
-    try faults.step("read", .read)
+    try faults.step("read")
     beforeReading(block)
     try base.read(into: buffer, from: block, skip: skip)
   }
@@ -47,7 +47,7 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
   package func open(_ inode: Inode) throws(StoreError) -> OpenInode { try base.open(inode) }
 
   package func extents(of inode: Inode) throws(StoreError) -> ExtentMap {
-    try faults.step("extents", .read)
+    try faults.step("extents")
     return try base.extents(of: inode)
   }
 
@@ -64,7 +64,7 @@ package struct AwkwardExtentStore<Base: ExtentStore>: ExtentStore {
   }
 
   package func sync() throws(StoreError) {
-    try faults.step("sync", .sync)
+    try faults.step("sync")
     try base.sync()
   }
 }
@@ -106,7 +106,7 @@ package struct FaultyBlockChainStore<Base: BlockChainStore>: BlockChainStore {
   package func readBlock(
     _ block: UInt64, into buffer: UnsafeMutableRawBufferPointer, skip: Int
   ) throws(StoreError) {
-    try faults.step("readBlock", .read)
+    try faults.step("readBlock")
     try base.readBlock(block, into: buffer, skip: skip)
   }
 
@@ -118,7 +118,7 @@ package struct FaultyBlockChainStore<Base: BlockChainStore>: BlockChainStore {
   package func open(_ inode: Inode) throws(StoreError) -> OpenInode { try base.open(inode) }
 
   package func chain(of inode: Inode) throws(StoreError) -> BlockChain {
-    try faults.step("chain", .read)
+    try faults.step("chain")
     return try base.chain(of: inode)
   }
 
@@ -133,7 +133,7 @@ package struct FaultyBlockChainStore<Base: BlockChainStore>: BlockChainStore {
   }
 
   package func sync() throws(StoreError) {
-    try faults.step("sync", .sync)
+    try faults.step("sync")
     try base.sync()
   }
 }
@@ -148,7 +148,7 @@ package struct FaultyByteStore<Base: ByteStore>: ByteStore {
   package func read(
     _ inode: Inode, into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64
   ) throws(StoreError) -> Int {
-    try faults.step("read", .read)
+    try faults.step("read")
     return try base.read(inode, into: buffer, at: offset)
   }
 
@@ -173,7 +173,7 @@ package struct FaultyByteStore<Base: ByteStore>: ByteStore {
   }
 
   package func byteCount(of inode: Inode) throws(StoreError) -> UInt64 {
-    try faults.step("byteCount", .read)
+    try faults.step("byteCount")
     return try base.byteCount(of: inode)
   }
 }

@@ -7,7 +7,7 @@ extension nbdkit_plugin {
   /// `load` and `unload` stay empty: `cleanup` is the last call that any state needs.
   mutating func addLifecycleCallbacks() {
     unsafe dump_plugin = {
-      print("lacuna_version=\(Lacuna.version)")
+      print("lacuna_version=\(LacunaVersion.current)")
       print("lacuna_parameters=\(Parameter.allCases.map(\.rawValue).joined(separator: ","))")
       print("lacuna_engines=\(MemoryEngine.allCases.map(\.rawValue).joined(separator: ","))")
     }

@@ -29,7 +29,7 @@ private func describePlugin() -> nbdkit_plugin {
 
   unsafe plugin.name = permanentCString("lacuna")
   unsafe plugin.longname = permanentCString("Lacuna thin-provisioned disks")
-  unsafe plugin.version = permanentCString(Lacuna.version)
+  unsafe plugin.version = permanentCString(LacunaVersion.current)
   unsafe plugin.description = permanentCString("Serves disks that take space only for what was written.")
   unsafe plugin.magic_config_key = permanentCString(Parameter.bare.rawValue)
   unsafe plugin.config_help = permanentCString(Parameter.help)

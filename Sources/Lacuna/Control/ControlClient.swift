@@ -1,7 +1,7 @@
 internal import FoundationEssentials
 
 /// A connection to a process that serves a store. One thread at a time may use it.
-public final class ControlClient {
+package final class ControlClient {
   private let path: String
   private let channel: LineChannel
   private var lastID: Int64 = 0
@@ -14,7 +14,7 @@ public final class ControlClient {
   ///
   /// - Parameter store: the store that it should serve.
   /// - Throws: `.untrusted` where somebody else listens there; `.unreachable` where nobody does.
-  public init(
+  package init(
     path: String, store: FoundFile? = nil, limits: ControlClientLimits = ControlClientLimits()
   ) throws(LacunaError) {
     self.path = path
@@ -43,7 +43,7 @@ public final class ControlClient {
   ///
   /// - Throws: what the server threw; `.unreachable` where it goes away or falls silent before it has answered, so that nobody knows
   ///   whether it was done. No other call may follow then.
-  public func call<Method: StoreMethod>(
+  package func call<Method: StoreMethod>(
     _ method: Method, progress: (Progress) -> Void = { _ in }
   ) throws(LacunaError) -> Method.Result {
     lastID += 1

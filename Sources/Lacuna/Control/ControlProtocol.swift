@@ -1,8 +1,8 @@
 /// What client and server of the control socket agree on: JSON-RPC 2.0, a message a line. `docs/control.md` has the whole.
-public enum ControlProtocol {
+package enum ControlProtocol {
   /// The version of the calls. It grows when what a client may rely on changes; new methods and new keys in results do not
   /// change it.
-  public static let version = 1
+  package static let version = 1
 
   /// All methods by their names.
   static let methods: [String: any StoreMethod.Type] = {

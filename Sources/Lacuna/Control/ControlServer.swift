@@ -8,7 +8,7 @@ internal import SystemPackage
 /// them exists before `start`, so that the process may fork until then; all of them do from then on, so that it can be asked and ended
 /// where the clients of its disks have used up all threads that the process may have. No thread holds a lock of the store while it
 /// waits for a client.
-public final class ControlServer: Sendable {
+package final class ControlServer: Sendable {
   private struct State {
     var connections: [ObjectIdentifier: ControlConnection] = [:]
     /// Those of them that no thread has taken up yet, the first one first.
@@ -19,7 +19,7 @@ public final class ControlServer: Sendable {
   }
 
   /// Where it listens.
-  public let path: String
+  package let path: String
   private let limits: ControlLimits
   private let listener: SocketListener
   private let reports: @Sendable (String) -> Void
@@ -33,7 +33,7 @@ public final class ControlServer: Sendable {
   ///   - reports: hears, in one line, who was refused. On any thread.
   /// - Throws: `.inUse` where another server listens there; `.untrusted` where somebody else's socket is there; `.nameTaken` where
   ///   something else is; `.deviceFailed` where the system refuses.
-  public init(
+  package init(
     path: String, for store: Store? = nil, limits: ControlLimits = ControlLimits(),
     reports: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(LacunaError) {
@@ -46,7 +46,7 @@ public final class ControlServer: Sendable {
   }
 
   /// Begins to answer. Not before a fork, and once at most.
-  public func start(_ store: Store) throws(LacunaError) {
+  package func start(_ store: Store) throws(LacunaError) {
     store.noteServing()
     do {
       // Clients see the process that listened last, and not the one from before a fork, which has ended.
@@ -75,7 +75,7 @@ public final class ControlServer: Sendable {
   }
 
   /// Takes the socket away, ends all connections, and waits until their calls have come to their ends.
-  public func stop() {
+  package func stop() {
     let connections = state.change { state in
       state.isStopping = true
       return Array(state.connections.values)

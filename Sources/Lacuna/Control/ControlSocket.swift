@@ -2,15 +2,15 @@ internal import Glibc
 internal import SystemPackage
 
 /// The name of a control socket in the file system.
-public enum ControlSocket {
+package enum ControlSocket {
   /// Where the server of the store at `storePath` listens, unless it was told otherwise: beside the store, whose symbolic
   /// links are followed, with `.sock` behind its name; of a block device see ``StorePlace``.
-  public static func path(forStore storePath: String) -> String {
+  package static func path(forStore storePath: String) -> String {
     StorePlace.companion(ofStore: storePath, suffix: ".sock", followsLinks: true)
   }
 
   /// The same for a store that was found.
-  public static func path(for store: FoundFile) -> String { StorePlace.companion(of: store, suffix: ".sock") }
+  package static func path(for store: FoundFile) -> String { StorePlace.companion(of: store, suffix: ".sock") }
 
   /// Connects to the server at `path`, and looks who it is; not a byte goes either way before.
   ///

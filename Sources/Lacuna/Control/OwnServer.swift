@@ -6,7 +6,7 @@ extension ControlClient {
   /// For what happens while somebody types: what a stranger's server says is neither waited for nor believed.
   ///
   /// - Throws: `.unreachable` where it is somebody else's, nobody listens, or the server has no place for one more.
-  public convenience init(ownServerAt path: String) throws(LacunaError) {
+  package convenience init(ownServerAt path: String) throws(LacunaError) {
     self.init(path: path, connected: try ControlSocket.connectToOwn(path))
   }
 }

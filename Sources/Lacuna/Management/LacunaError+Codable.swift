@@ -22,7 +22,7 @@ extension LacunaError: Codable {
 
 extension LacunaError.Code {
   /// All but `deviceFailed`, which has a number with it.
-  public static let simple: [LacunaError.Code] = [
+  package static let simple: [LacunaError.Code] = [
     .invalidParameter, .noSuchVolume, .deleted, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
     .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .olderSuperblock,
     .unreachable, .untrusted, .invalidRequest,
@@ -35,7 +35,7 @@ extension LacunaError.Code {
   }
 
   /// The name that the code has as JSON.
-  public var name: String {
+  package var name: String {
     switch self {
     case .invalidParameter: "invalidParameter"
     case .noSuchVolume: "noSuchVolume"

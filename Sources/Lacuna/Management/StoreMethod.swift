@@ -1,7 +1,7 @@
 /// One call to a store: what is asked, as a value that also crosses the control socket, and what comes back.
 ///
-/// The same calls work on an open store (``Store/call(_:progress:)``) and on one that another process serves
-/// (``ControlClient``). As JSON, the keys are the names of the properties; what is optional, and every `Bool`, may be left
+/// The same calls work on an open store (``Store/call(_:progress:)``) and, over the control socket, on one that another process
+/// serves. As JSON, the keys are the names of the properties; what is optional, and every `Bool`, may be left
 /// out. `docs/control.md` has the whole.
 ///
 /// Units: sizes, offsets and counts of bytes in bytes, times in seconds since 1970.
@@ -12,7 +12,7 @@ public protocol StoreMethod: Codable, Sendable {
   /// The name that the method has on the control socket, such as `volume.info`.
   static var name: String { get }
 
-  /// Does it. Call ``Store/call(_:progress:)`` or ``ControlClient/call(_:progress:)`` instead.
+  /// Does it. Call ``Store/call(_:progress:)`` instead.
   func perform(on store: Store, progress: (Progress) throws(LacunaError) -> Void) throws(LacunaError) -> Result
 }
 

@@ -168,7 +168,7 @@ extension DumpBlock {
 }
 
 extension StopServing {
-  public func perform(
+  package func perform(
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> Result {
     let store = try store.onDisk(for: Self.self)

@@ -67,18 +67,18 @@ public struct TrimStore: StoreMethod {
 ///
 /// The answer comes before the end. Throws `.notSupported` where the process cannot be ended so, as where a service manager
 /// would start it again.
-public struct StopServing: StoreMethod {
-  public static let name = "store.stop"
-  public init() {}
+package struct StopServing: StoreMethod {
+  package static let name = "store.stop"
+  package init() {}
 
   /// What is about to end.
-  public struct Result: Codable, Sendable, Hashable {
+  package struct Result: Codable, Sendable, Hashable {
     /// The last process to end: the one that keeps the server running, where there is one.
-    public var pid: Int32
+    package var pid: Int32
     /// Why what was acknowledged could not be made durable; nil where it was.
-    public var flushFailure: String?
+    package var flushFailure: String?
 
-    public init(pid: Int32, flushFailure: String?) {
+    package init(pid: Int32, flushFailure: String?) {
       self.pid = pid
       self.flushFailure = flushFailure
     }
