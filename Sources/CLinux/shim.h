@@ -24,6 +24,9 @@ extern int renameat2(int from_directory, const char *from, int to_directory, con
 // memfd_create(2), as above. MFD_CLOEXEC comes from <linux/memfd.h>.
 extern int memfd_create(const char *name, unsigned int flags);
 
+// dup3(2), as above.
+extern int dup3(int old_descriptor, int new_descriptor, int flags);
+
 // memfd_create(2), since Linux 6.3: a file that can never be executed.
 static const unsigned int lacuna_MFD_NOEXEC_SEAL = 8;
 

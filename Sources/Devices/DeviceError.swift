@@ -9,6 +9,8 @@ package struct DeviceError: Error, Equatable, Sendable {
     case open
     /// Taking the lock that keeps other openings away.
     case lock
+    /// Closing a device.
+    case close
     /// One call of `BlockDevice`.
     case read, write, sync, discard, grow
     /// The call `allocatedRuns` of `BlockDevice`.

@@ -54,6 +54,14 @@ package final class FileDevice: BlockDevice {
   private let syncing = Lock()
   /// Held while the file grows.
   private let growing = Lock()
+  /// Held while the device is closed.
+  private let isClosed = Locked(false)
+  /// What was mapped.
+  private let mappings = Locked<[Mapping]>([])
+
+  private struct Mapping {
+    weak var range: MappedRange?
+  }
 
   /// Opens the regular file or block device that `path` names.
   ///
@@ -102,6 +110,28 @@ package final class FileDevice: BlockDevice {
     isBlockDevice = opening.isBlockDevice
     currentByteCount = ManagedAtomic(opening.byteCount)
     scratch = access == .scratch ? ScratchPages(over: opening.byteCount) : nil
+  }
+
+  /// Closes the file and ends its lock, whoever still refers to the device; a file that was not published goes. A call that comes
+  /// later fails with `EBADF`, and what is stored in a mapping later reaches no file. It waits for no call that is running: the
+  /// caller makes sure that there is none. Does nothing the second time.
+  ///
+  /// - Throws: `DeviceError` of the operation `close`, with `EMFILE` or `ENFILE`, where the process has no descriptor free; the file
+  ///   is then open until the last reference goes.
+  package func close() throws(DeviceError) {
+    abandon()
+    do throws(Errno) {
+      try isClosed.withLock { isClosed throws(Errno) in
+        guard !isClosed else { return }
+        for mapping in mappings.withLock({ $0.compactMap(\.range) }) { try mapping.detach() }
+        // First, since a process that was forked meanwhile keeps the opening until it has become its program.
+        try SystemCalls.unlock(descriptor)
+        try SystemCalls.disconnect(descriptor)
+        isClosed = true
+      }
+    } catch {
+      throw failure(.close, error)
+    }
   }
 
   deinit {
@@ -296,7 +326,9 @@ package final class FileDevice: BlockDevice {
   /// Maps `range` of a regular file; nil for a block device, and where the kernel cannot or the file system is not known to be fit for it.
   package func map(_ range: Range<UInt64>) -> MappedRange? {
     guard access == .readWrite, !isBlockDevice, range.upperBound <= byteCount else { return nil }
-    return try? MappedRange(descriptor, range)
+    guard let mapped = try? MappedRange(descriptor, range) else { return nil }
+    mappings.withLock { $0.append(Mapping(range: mapped)) }
+    return mapped
   }
 }
 

@@ -69,6 +69,12 @@ import SystemPackage
     try? descriptor.close()
   }
 
+  /// Ends the mapping: what is stored from now on reaches no file, and goes with this object.
+  func detach() throws(Errno) {
+    try unsafe MemoryMapping.replace(start, UInt64(byteCount))
+    try SystemCalls.disconnect(descriptor)
+  }
+
   /// Stores `bytes` from `offset` on; they lie in the mapping.
   ///
   /// - Returns: false where the system cannot read the file or has no room. Some of the bytes may be stored then, from the

@@ -22,6 +22,14 @@ enum MemoryMapping {
     return unsafe address
   }
 
+  /// Puts zero bytes of the process's own in the place of a mapping of a file. See mmap(2).
+  static func replace(_ address: UnsafeMutableRawPointer, _ byteCount: UInt64) throws(Errno) {
+    // Safe: the range is the caller's mapping, and remains one.
+    let result = unsafe mmap(
+      address, Int(byteCount), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+    if unsafe result == MAP_FAILED { throw Errno(rawValue: errno) }
+  }
+
   /// Gives a reservation back. See munmap(2).
   static func release(_ address: UnsafeMutableRawPointer, _ byteCount: UInt64) {
     // Safe: the caller says that nothing uses the mapping any more.

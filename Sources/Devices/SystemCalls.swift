@@ -55,6 +55,17 @@ enum SystemCalls {
     try check { ftruncate(descriptor.rawValue, off_t(byteCount)) }
   }
 
+  /// Closes what `descriptor` is open on, and keeps its number taken until `close`: a call that comes later fails with `EBADF`, and
+  /// reaches no file that is opened meanwhile. See dup3(2), and O_PATH in open(2).
+  ///
+  /// - Throws: `EMFILE` or `ENFILE` where no descriptor is free; it is then open as it was.
+  static func disconnect(_ descriptor: FileDescriptor) throws(Errno) {
+    let options = FileDescriptor.OpenOptions(rawValue: lacuna_O_PATH | O_CLOEXEC)
+    let nothing = try open("/", .readOnly, options: options)
+    defer { try? nothing.close() }
+    try check { dup3(nothing.rawValue, descriptor.rawValue, O_CLOEXEC) }
+  }
+
   /// Allocates a range of a file, which becomes longer if the range ends past its end. See fallocate(2).
   static func allocate(_ descriptor: FileDescriptor, offset: Int64, byteCount: Int64) throws(Errno) {
     try check { fallocate(descriptor.rawValue, 0, off_t(offset), off_t(byteCount)) }
@@ -70,8 +81,15 @@ enum SystemCalls {
   ///
   /// - Throws: `EAGAIN` or `EACCES` where another opening holds a lock that conflicts.
   static func lock(_ descriptor: FileDescriptor, exclusive: Bool) throws(Errno) {
+    try setLock(descriptor, exclusive ? F_WRLCK : F_RDLCK)
+  }
+
+  /// Ends the lock of this opening, also where a process that was forked meanwhile has the opening too.
+  static func unlock(_ descriptor: FileDescriptor) throws(Errno) { try setLock(descriptor, F_UNLCK) }
+
+  private static func setLock(_ descriptor: FileDescriptor, _ kind: Int32) throws(Errno) {
     var lock = flock()
-    lock.l_type = Int16(exclusive ? F_WRLCK : F_RDLCK)
+    lock.l_type = Int16(kind)
     lock.l_whence = Int16(SEEK_SET)
     lock.l_start = 0
     lock.l_len = 0  // To the end, wherever that will be.

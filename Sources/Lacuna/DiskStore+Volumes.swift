@@ -71,10 +71,11 @@ extension DiskStore {
     _ contents: VolumeContents, _ inode: UInt64, _ description: VolumeDescription,
     close: @escaping @Sendable () throws(LacunaError) -> Void
   ) -> Volume {
-    let counters = operations.makeCounters()
+    let (counters, gate) = (operations.makeCounters(), gates.makeVolumeGate())
     clients.withLock { $0[inode, default: 0] += 1 }
-    return Volume(description, contents, counters: counters) { [self] () throws(LacunaError) in
+    return Volume(description, contents, gate: gate, counters: counters) { [self] () throws(LacunaError) in
       operations.close(counters)
+      gates.remove(gate)
       // Last: who is told that nobody is connected may do what only then may be done.
       defer {
         clients.withLock { clients in

@@ -24,6 +24,7 @@ final class DiskStore: Sendable {
   let openingLimitByteCount: UInt64?
   let engine: Engine
   let device: FileDevice
+  let gates: CallGates
   /// When the store was opened.
   let opening = ContinuousClock.now
   let throwaways = Throwaways()
@@ -40,7 +41,7 @@ final class DiskStore: Sendable {
   /// Opens the store at `path`; makes it where nothing is there, and the volume as well, as far as `options` say so.
   ///
   /// What is there and is no store is never written to.
-  init(at path: String, _ options: StoreOptions) throws(LacunaError) {
+  init(at path: String, _ options: StoreOptions, _ gates: CallGates) throws(LacunaError) {
     guard !path.isEmpty else { throw LacunaError(.invalidParameter, "the path of the store is empty") }
     // `FilePath` would drop the slash, and another file be meant.
     guard !path.hasSuffix("/") else {
@@ -50,6 +51,7 @@ final class DiskStore: Sendable {
     }
     let opened = try StoreOpening.open(FilePath(path), options)
     self.path = path
+    self.gates = gates
     engine = opened.engine
     device = opened.device
     isReadOnly = opened.isReadOnly
@@ -95,9 +97,11 @@ final class DiskStore: Sendable {
     try onDisk { () throws(ExtentFSError) in try engine.trim(leaving: 0) }
   }
 
-  /// Merges what is left in the journal.
+  /// Merges what is left in the journal, and closes the file, also where that fails. No call is running, and none follows.
   func close() throws(LacunaError) {
-    try onDisk { () throws(ExtentFSError) in try engine.close() }
+    let closing = Result { () throws(LacunaError) in try onDisk { () throws(ExtentFSError) in try engine.close() } }
+    do { try device.close() } catch { throw LacunaError(error) }
+    try closing.get()
   }
 }
 

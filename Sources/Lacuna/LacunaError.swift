@@ -33,6 +33,8 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case failed
     /// Another process has the store open.
     case inUse
+    /// The store was closed, by ``Store/close()``.
+    case closed
     /// What was to be opened is no store.
     case notAStore
     /// The store has features that this version does not know.
@@ -85,6 +87,7 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case .damaged: EIO
     case .failed: EIO
     case .inUse: EBUSY
+    case .closed: EBADF
     case .notAStore, .newerFormat: EINVAL
     case .readOnlyFormat, .olderSuperblock: EROFS
     case .unreachable: ECONNREFUSED

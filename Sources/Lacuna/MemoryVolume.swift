@@ -9,7 +9,7 @@ extension Volume {
   private static let spareBlockCount: UInt64 = 1 << 18
 
   /// Makes an empty disk in memory.
-  convenience init(inMemory byteCount: UInt64, engine: MemoryEngine) throws(LacunaError) {
+  convenience init(inMemory byteCount: UInt64, engine: MemoryEngine, gate: CallGate) throws(LacunaError) {
     guard byteCount > 0, byteCount <= UInt64(Int64.max) else {
       throw LacunaError(.invalidParameter, "a disk has from 1 to 2^63 - 1 bytes, not \(byteCount)")
     }
@@ -17,7 +17,7 @@ extension Volume {
       name: "memory", byteCount: byteCount, isReadOnly: false,
       summary: "\(byteCount) bytes in memory, engine \(engine.rawValue)")
     do {
-      self.init(description, try Self.contents(of: byteCount, engine))
+      self.init(description, try Self.contents(of: byteCount, engine), gate: gate)
     } catch {
       throw LacunaError(error).inVolume(description.name)
     }

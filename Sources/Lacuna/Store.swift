@@ -14,7 +14,7 @@ public struct VolumeDescription: Sendable, Hashable {
   public var isPrivate = false
 }
 
-/// An open store: the volumes in it. Safe to use from any thread, apart from `close`.
+/// An open store: the volumes in it. Safe to use from any thread. Once it is closed, every call throws `.closed`.
 public final class Store: Sendable {
   private enum Contents {
     case memory(Volume)
@@ -22,6 +22,9 @@ public final class Store: Sendable {
   }
 
   private let contents: Contents
+  private let gates = CallGates()
+  /// Held while the store is being closed.
+  private let closing = Locked(false)
 
   /// Opens or makes what `options` ask for.
   ///
@@ -32,8 +35,10 @@ public final class Store: Sendable {
     case (nil, nil): throw LacunaError(.invalidParameter, "neither a store nor a size of a disk in memory was given")
     case (.some, .some):
       throw LacunaError(.invalidParameter, "a store and a disk in memory were both asked for; one is served at a time")
-    case (nil, let byteCount?): contents = .memory(try Volume(inMemory: byteCount, engine: options.engine))
-    case (let path?, nil): contents = .disk(try DiskStore(at: path, options))
+    case (nil, let byteCount?):
+      contents = .memory(
+        try Volume(inMemory: byteCount, engine: options.engine, gate: gates.makeVolumeGate()))
+    case (let path?, nil): contents = .disk(try DiskStore(at: path, options, gates))
     }
   }
 
@@ -56,23 +61,29 @@ public final class Store: Sendable {
 
   /// Starts the work in the background, which needs a thread; without it, a store on disk makes writers wait more often.
   public func startBackgroundWork() throws(LacunaError) {
-    if case .disk(let store) = contents { try store.startBackgroundWork() }
+    try whileOpen { () throws(LacunaError) in
+      if case .disk(let store) = contents { try store.startBackgroundWork() }
+    }
   }
 
   /// The volumes that there are.
   public func volumes() throws(LacunaError) -> [VolumeDescription] {
-    switch contents {
-    case .memory(let volume): [volume.description]
-    case .disk(let store): try store.volumes()
+    try whileOpen { () throws(LacunaError) in
+      switch contents {
+      case .memory(let volume): [volume.description]
+      case .disk(let store): try store.volumes()
+      }
     }
   }
 
   /// The name of the export that the empty name stands for; nil where there is none.
   public var defaultVolumeName: String? {
     get throws(LacunaError) {
-      switch contents {
-      case .memory(let volume): volume.description.name
-      case .disk(let store): try store.defaultName
+      try whileOpen { () throws(LacunaError) in
+        switch contents {
+        case .memory(let volume): volume.description.name
+        case .disk(let store): try store.defaultName
+        }
       }
     }
   }
@@ -82,12 +93,14 @@ public final class Store: Sendable {
   ///
   /// - Throws: `.noSuchVolume`; `.readOnly` for a throwaway of a store that may only be read.
   public func openVolume(named name: String) throws(LacunaError) -> Volume {
-    switch contents {
-    case .disk(let store): return try store.openVolume(named: name)
-    case .memory(let volume):
-      if name.isEmpty || name.hasSameBytes(as: volume.description.name) { return volume }
-      throw LacunaError(
-        .noSuchVolume, "there is no volume '\(name.beginning(64))'; '\(volume.description.name)' is there")
+    try whileOpen { () throws(LacunaError) in
+      switch contents {
+      case .disk(let store): return try store.openVolume(named: name)
+      case .memory(let volume):
+        if name.isEmpty || name.hasSameBytes(as: volume.description.name) { return volume }
+        throw LacunaError(
+          .noSuchVolume, "there is no volume '\(name.beginning(64))'; '\(volume.description.name)' is there")
+      }
     }
   }
 
@@ -95,19 +108,26 @@ public final class Store: Sendable {
   var owner: UInt32? {
     switch contents {
     case .memory: nil
-    case .disk(let store): store.device.owner
+    case .disk(let store): try? whileOpen { () throws(LacunaError) in store.device.owner }
     }
   }
 
   /// Which file it is in; nil of one in memory.
   var fileNumber: Hello.FileNumber? {
-    guard case .disk(let store) = contents, let number = store.device.fileNumber else { return nil }
+    guard case .disk(let store) = contents,
+      let number = try? whileOpen({ () throws(LacunaError) in store.device.fileNumber })
+    else { return nil }
     return Hello.FileNumber(device: number.device, inode: number.inode)
   }
 
   /// Says that this process answers others about the store from now on.
   func noteServing() {
     if case .disk(let store) = contents { store.isServing.withLock { $0 = true } }
+  }
+
+  /// Runs `body` as a call on the store, for whose end `close` waits.
+  func whileOpen<Result>(_ body: () throws(LacunaError) -> Result) throws(LacunaError) -> Result {
+    try gates.store.enter(body)
   }
 
   /// The store on disk, which alone has what can be asked for by name.
@@ -121,12 +141,25 @@ public final class Store: Sendable {
   /// Gives the host back what is free, as far as that became free since the store was opened. A store with work in the background
   /// does it by itself when it is quiet.
   public func giveBackSpace() throws(LacunaError) {
-    if case .disk(let store) = contents { try store.giveBackSpace() }
+    try whileOpen { () throws(LacunaError) in
+      if case .disk(let store) = contents { try store.giveBackSpace() }
+    }
   }
 
-  /// Tidies up, so that the next opening has less to do. No other call may follow, nor be running. What was acknowledged
-  /// does not depend on it.
+  /// Waits for the calls that are running, lets no other begin, tidies up, so that the next opening has less to do, and closes
+  /// the store's file: when this returns, whether it throws or not, nothing has the file open or locked on behalf of this store,
+  /// whoever still refers to the store or its volumes. What was acknowledged does not depend on it. Does nothing the second time.
+  ///
+  /// It must not be called from inside a call on the store or a volume, such as from what reports progress.
+  ///
+  /// - Throws: what failed in tidying up, or `.deviceFailed` where the process has no descriptor free, which closing needs; only then
+  ///   does the file stay open, until the last reference goes.
   public func close() throws(LacunaError) {
-    if case .disk(let store) = contents { try store.close() }
+    try closing.withLock { isClosed throws(LacunaError) in
+      guard !isClosed else { return }
+      isClosed = true
+      gates.close()
+      if case .disk(let store) = contents { try store.close() }
+    }
   }
 }

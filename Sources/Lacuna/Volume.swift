@@ -22,7 +22,7 @@ public struct VolumeExtent: Sendable, Hashable {
   public var kind: Kind
 
   /// Makes an extent.
-  public init(offset: UInt64, byteCount: UInt64, kind: Kind) {
+  package init(offset: UInt64, byteCount: UInt64, kind: Kind) {
     self.offset = offset
     self.byteCount = byteCount
     self.kind = kind
@@ -34,7 +34,8 @@ public struct VolumeExtent: Sendable, Hashable {
 /// Positions and lengths are in bytes and need no alignment. All operations may be called from any thread, and check their
 /// ranges: `.outOfRange` where one ends behind the volume's end, `.outOfSpace` for a write there. An operation covers
 /// whole or not at all what it changes in one block; two that overlap in time have no order. Another user may have made the
-/// volume smaller since it was opened, which is told in the same way, or may have deleted it: `.deleted`.
+/// volume smaller since it was opened, which is told in the same way, or may have deleted it: `.deleted`. Once the store is closed, every
+/// call throws `.closed`.
 ///
 /// Durability: what returned before a ``flush()`` began is durable when that returns, whoever did it; what was done
 /// `durably` is so when it returns. A volume in memory has nothing more durable to offer than that; what a volume on disk has
@@ -44,17 +45,20 @@ public final class Volume: Sendable {
   public let description: VolumeDescription
   private let contents: VolumeContents
   private let counters: OperationCounters?
+  private let gate: CallGate
   private let onClose: Locked<(@Sendable () throws(LacunaError) -> Void)?>
 
   /// - Parameters:
+  ///   - gate: what each call on the volume passes.
   ///   - counters: where requests are counted; nil where nobody asks.
   ///   - close: what the end of the volume's use means, done once.
   init(
-    _ description: VolumeDescription, _ contents: VolumeContents, counters: OperationCounters? = nil,
+    _ description: VolumeDescription, _ contents: VolumeContents, gate: CallGate, counters: OperationCounters? = nil,
     close: (@Sendable () throws(LacunaError) -> Void)? = nil
   ) {
     self.description = description
     self.contents = contents
+    self.gate = gate
     self.counters = counters
     onClose = Locked(close)
   }
@@ -62,13 +66,13 @@ public final class Volume: Sendable {
   deinit { try? close() }
 
   /// Ends the use of the volume by the one who opened it; a throwaway goes with its last user. No other call may follow, nor be
-  /// running. It happens by itself when nobody has a reference left.
+  /// running. It happens by itself when nobody has a reference left. Once the store is closed there is nothing left to end.
   public func close() throws(LacunaError) {
     let close = onClose.withLock { onClose in
       defer { onClose = nil }
       return onClose
     }
-    try close?()
+    if let close { _ = try gate.enterUnlessClosed(close) }
   }
 
   /// The size in bytes.
@@ -165,7 +169,11 @@ public final class Volume: Sendable {
   private func onContents<Result>(
     _ body: (VolumeContents) throws(LacunaError) -> Result
   ) throws(LacunaError) -> Result {
-    do { return try body(contents) } catch { throw error.inVolume(description.name) }
+    do throws(LacunaError) {
+      return try gate.enter { () throws(LacunaError) in try body(contents) }
+    } catch {
+      throw error.inVolume(description.name)
+    }
   }
 
   /// The same, counted.

@@ -30,7 +30,7 @@ extension LacunaError {
     case .notAStore: "give the path of a file that 'lacuna create' made"
     case .olderSuperblock: "'lacuna recover \(store)' reads all that the other one leads to, and goes on from that"
     case .newerFormat, .readOnlyFormat: "use the version of lacuna that made it, or a newer one"
-    case .invalidParameter, .outOfRange, .notSupported, .inUse, .unreachable, .untrusted, .invalidRequest,
+    case .invalidParameter, .outOfRange, .notSupported, .inUse, .closed, .unreachable, .untrusted, .invalidRequest,
       .deviceFailed,
       .internalFailure:
       nil

@@ -172,3 +172,53 @@ private func makeSocket(_ path: FilePath) throws {
     #expect(try device.bytes(at: 7, count: 1) == [42])
   }
 }
+
+@Suite struct `Closing a file device` {
+  @Test func `frees the file at once, and later calls reach neither it nor what is opened then`() throws {
+    try withTemporaryDirectory { directory in
+      let (path, other) = (directory.appending("device"), directory.appending("other"))
+      let old = try FileDevice(creating: path, byteCount: 65_536)
+      let mapping = try #require(old.map(0..<4096))
+      try old.write(bytes: [1, 2, 3], at: 0)
+      try old.close()
+
+      // Whatever number it gets, it is not that of the device that was closed.
+      let new = try FileDevice(opening: path)
+      let stranger = try FileDevice(creating: other, byteCount: 65_536)
+      expectFailure(.write, EBADF) { try old.write(bytes: [9], at: 0) }
+      expectFailure(.read, EBADF) { _ = try old.bytes(at: 0, count: 1) }
+      expectFailure(.sync, EBADF) { try old.sync() }
+      expectFailure(.discard, EBADF) { try old.discard(0..<4096) }
+      expectFailure(.grow, EBADF) { try old.grow(to: 131_072) }
+      expectFailure(.findAllocated, EBADF) { _ = try old.allocatedRuns(in: 0..<4096) }
+      #expect(old.map(0..<4096) == nil)
+      // Harmless: into memory that goes with the mapping.
+      #expect(store([9], in: mapping, at: 0))
+      #expect(try new.bytes(at: 0, count: 3) == [1, 2, 3])
+      #expect(try stranger.bytes(at: 0, count: 3) == [0, 0, 0])
+      try old.close()
+    }
+  }
+
+  @Test func `ends the lock of a process that was forked, too`() throws {
+    try withTemporaryDirectory { directory in
+      let path = directory.appending("device")
+      let old = try FileDevice(creating: path, byteCount: 65_536)
+      // As a child has it that has not become its program yet: one more descriptor of the same opening.
+      let number = try #require((3..<1024).first { FilePath(linkAt: "/proc/self/fd/\($0)") == path })
+      let copy = dup(Int32(number))
+      defer { close(copy) }
+      try old.close()
+      _ = try FileDevice(opening: path)
+    }
+  }
+}
+
+extension FilePath {
+  fileprivate init?(linkAt path: String) {
+    var target = [CChar](repeating: 0, count: 4096)
+    let count = readlink(path, &target, target.count)
+    guard count > 0 else { return nil }
+    self.init(String(decoding: target[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self))
+  }
+}

@@ -161,8 +161,8 @@ import Testing
     }
     return path
   }
+}
 
-  private func store(_ bytes: [UInt8], in mapping: MappedRange, at offset: Int) -> Bool {
-    bytes.withUnsafeBytes { mapping.store($0, at: offset) }
-  }
+func store(_ bytes: [UInt8], in mapping: MappedRange, at offset: Int) -> Bool {
+  bytes.withUnsafeBytes { mapping.store($0, at: offset) }
 }

@@ -24,9 +24,8 @@ extension LacunaError.Code {
   /// All but `deviceFailed`, which has a number with it.
   package static let simple: [LacunaError.Code] = [
     .invalidParameter, .noSuchVolume, .deleted, .nameTaken, .busy, .readOnly, .quotaReached, .outOfRange,
-    .outOfSpace, .notSupported, .damaged, .failed, .inUse, .notAStore, .newerFormat, .readOnlyFormat, .olderSuperblock,
-    .unreachable, .untrusted, .invalidRequest,
-    .internalFailure,
+    .outOfSpace, .notSupported, .damaged, .failed, .inUse, .closed, .notAStore, .newerFormat, .readOnlyFormat,
+    .olderSuperblock, .unreachable, .untrusted, .invalidRequest, .internalFailure,
   ]
 
   /// The code with a name that it has as JSON; one of an unknown name is `deviceFailed`.
@@ -50,6 +49,7 @@ extension LacunaError.Code {
     case .damaged: "damaged"
     case .failed: "failed"
     case .inUse: "inUse"
+    case .closed: "closed"
     case .notAStore: "notAStore"
     case .newerFormat: "newerFormat"
     case .readOnlyFormat: "readOnlyFormat"

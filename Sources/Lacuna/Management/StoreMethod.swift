@@ -48,11 +48,11 @@ extension Store {
   ///
   /// - Parameter progress: called now and then by this thread, where the call takes long; no lock is held meanwhile. What it throws
   ///   ends the call.
-  /// - Throws: `.notSupported` on a store in memory, and what the method's documentation says.
+  /// - Throws: `.notSupported` on a store in memory, `.closed` on a closed one, and what the method's documentation says.
   public func call<Method: StoreMethod>(
     _ method: Method, progress: (Progress) throws(LacunaError) -> Void = { _ in }
   ) throws(LacunaError) -> Method.Result {
-    try method.perform(on: self, progress: progress)
+    try whileOpen { () throws(LacunaError) in try method.perform(on: self, progress: progress) }
   }
 }
 

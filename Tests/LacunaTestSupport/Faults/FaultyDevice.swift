@@ -31,7 +31,7 @@ package struct DeviceCallCounts: Sendable, Equatable {
     case .sync: syncs
     case .discard: discards
     case .grow: grows
-    case .open, .lock, .findAllocated: 0
+    case .open, .lock, .close, .findAllocated: 0
     case nil: total
     }
   }

@@ -135,7 +135,7 @@ extension BlockDevice {
     case .sync: try sync()
     case .discard: try discard(0..<8)
     case .grow: try grow(to: byteCount)
-    case .open, .lock, .findAllocated: break
+    case .open, .lock, .close, .findAllocated: break
     }
   }
 }
