@@ -4,7 +4,9 @@ import PackageDescription
 // One module per layer; every import points down (docs/design.md, section 2).
 
 let strict: [SwiftSetting] = [
-  // The layers are generic over each other; without this none of them would be specialised in the one above.
+  // The layers are generic over each other; without this none of them would be specialised in the one above. SwiftPM takes
+  // unsafe flags of a package that is depended on by version since 6.2, where that package's tools version is at least 6.2
+  // (Tests/Scripted/package.sh).
   .unsafeFlags(["-cross-module-optimization"], .when(configuration: .release)),
   .strictMemorySafety(),
   .treatAllWarnings(as: .error),
