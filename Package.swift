@@ -35,6 +35,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-atomics", from: "1.3.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
   ],
   targets: [
@@ -64,17 +65,23 @@ let package = Package(
       swiftSettings: strict),
     .target(
       name: "ExtentFS",
-      dependencies: ["Bytes", "Checksums", "Devices", "Extents", .product(name: "Atomics", package: "swift-atomics")],
+      dependencies: [
+        "Bytes", "Checksums", "Devices", "Extents", .product(name: "Atomics", package: "swift-atomics"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
       swiftSettings: strict),
     .target(
       name: "Lacuna",
       dependencies: [
         "BlockStores", "Bytes", "Devices", "ExtentFS", .product(name: "Atomics", package: "swift-atomics"),
+        .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: strict),
     .target(
-      name: "LacunaPlugin", dependencies: ["CLinux", "CNBDKit", "Lacuna"], path: "plugin/LacunaPlugin",
+      name: "LacunaPlugin",
+      dependencies: ["CLinux", "CNBDKit", "Lacuna", .product(name: "Logging", package: "swift-log")],
+      path: "plugin/LacunaPlugin",
       swiftSettings: strict,
       linkerSettings: [
         .unsafeFlags([
@@ -92,7 +99,10 @@ let package = Package(
       ]),
     .executableTarget(
       name: "LacunaCommand",
-      dependencies: ["CLinux", "Lacuna", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "CLinux", "Lacuna", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
       swiftSettings: strict,
       // It runs where there is no Swift toolchain, as the plugin does. The two libraries are parts of FoundationEssentials.
       linkerSettings: [
@@ -118,7 +128,7 @@ let package = Package(
       name: "ExtentFSTests",
       dependencies: [
         "ExtentFS", "Bytes", "Checksums", "Devices", "Extents", "LacunaTestSupport",
-        .product(name: "Atomics", package: "swift-atomics"),
+        .product(name: "Atomics", package: "swift-atomics"), .product(name: "Logging", package: "swift-log"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       // Stores of earlier versions, compressed: the tests find them beside their own source.

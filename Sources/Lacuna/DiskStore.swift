@@ -65,8 +65,9 @@ final class DiskStore: Sendable {
 
   /// Starts the thread for checkpoints.
   func startBackgroundWork() throws(LacunaError) {
-    guard !isReadOnly else { return }
-    try onDisk { () throws(ExtentFSError) in try engine.startCheckpoints() }
+    try onDisk { () throws(ExtentFSError) in
+      if isReadOnly { try engine.startLog() } else { try engine.startCheckpoints() }
+    }
   }
 
   /// The name of the export that the empty name stands for; nil where there is none.

@@ -209,16 +209,7 @@ struct StoreOpening {
     engineOptions.detectsZeroes = options.detectsZeroes
     engineOptions.acceptsOlderSuperblock = options.acceptsOlderSuperblock
     engineOptions.checkpointSeconds = options.checkpointSeconds
-    engineOptions.reportsDetail = options.reportsDetail
-    engineOptions.reportsDamage = { [report = options.reportsDamage] damage in report(damage.text) }
-    engineOptions.reportsFailure = { [report = options.reportsFailure] failure in
-      report("the store refuses changes until it is opened again: \(failure.step.rawValue) failed: \(failure.cause)")
-    }
-    engineOptions.reportsLackOfRoom = { [report = options.reportsLackOfRoom] error in
-      report(
-        error.map { "there is no room to merge what was written: \($0); it is safe in the journal, and tried again" }
-          ?? "there is room again to merge what was written")
-    }
+    engineOptions.logger = options.logger
     do throws(ExtentFSError) {
       return device.access == .scratch
         ? try Engine.openScratch(device, engineOptions) : try Engine.open(device, engineOptions, readOnly: isReadOnly)

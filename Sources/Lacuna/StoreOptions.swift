@@ -1,3 +1,5 @@
+public import Logging
+
 /// How a disk in memory is held: the three designs of the mission's document, to be compared on one workload.
 public enum MemoryEngine: String, CaseIterable, Sendable {
   case extent, chain, bytes
@@ -66,23 +68,12 @@ public struct StoreOptions: Sendable {
   /// Whether blocks of zeroes that are written become holes.
   public var detectsZeroes = true
 
-  /// Hears, in one line, of each part of a store that is found to be unreadable while it is open. On any thread; it must not call
-  /// the store.
-  public var reportsDamage: @Sendable (String) -> Void = { _ in }
-  /// Hears, in one line each, what only who looks for a fault wants to know: each record of the journal that was left out when the
-  /// store was opened, of which ``Store/warnings`` has the sum.
-  public var reportsDetail: @Sendable (String) -> Void = { _ in }
-
-  /// Hears, in one line and once, of the failure after which the store refuses changes until it is opened again. As above; locks of the
-  /// engine are held.
-  public var reportsFailure: @Sendable (String) -> Void = { _ in }
+  /// Gets what no caller is told of an open store (docs/log.md): on any thread, with no lock held. It must not call the store.
+  public var logger = Logger(label: "lacuna", factory: { _ in SwiftLogNoOpLogHandler() })
 
   /// Begins to end the process that serves the store, and returns before it ends, with the number of the last process to end; nil
   /// where nothing is served. On any thread.
   package var endServing: (@Sendable () throws(LacunaError) -> Int32)?
-
-  /// Hears, in one line, that the host has no room for what the store does in the background, and that it has some again. As above.
-  public var reportsLackOfRoom: @Sendable (String) -> Void = { _ in }
 
   /// The name of the volume that a new store gets where none is given.
   public static let defaultVolumeName = "disk"

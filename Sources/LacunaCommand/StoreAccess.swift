@@ -1,5 +1,6 @@
 internal import Glibc
 internal import Lacuna
+internal import Logging
 
 /// What a verb wants of a store.
 enum StorePurpose {
@@ -28,7 +29,10 @@ struct StoreAccess {
   /// - Parameters:
   ///   - path: the store.
   ///   - control: the control socket of the process that serves it; nil to look whether one does.
-  init(_ path: String, for purpose: StorePurpose, control: String?, progress: ProgressStyle) throws {
+  ///   - logger: gets the log of the store where this process opens it; a server has a log of its own.
+  init(
+    _ path: String, for purpose: StorePurpose, control: String?, progress: ProgressStyle, logger: Logger
+  ) throws {
     self.progress = progress
     let file = FoundFile(at: path)
     if let control {
@@ -38,7 +42,7 @@ struct StoreAccess {
     var wait: LockWait?
     while true {
       do throws(LacunaError) {
-        way = .opened(try Self.open(path, for: purpose))
+        way = .opened(try Self.open(path, for: purpose, logger))
         return
       } catch {
         guard error.code == .inUse else { throw error.whenOpening(path) }
@@ -62,7 +66,7 @@ struct StoreAccess {
   init(completing path: String) throws(LacunaError) {
     progress = .none
     do throws(LacunaError) {
-      way = .opened(try Self.open(path, for: .reading))
+      way = .opened(try Self.open(path, for: .reading, nil))
     } catch {
       guard error.code == .inUse else { throw error }
       way = .served(try ControlClient(ownServerAt: ControlSocket.path(forStore: path)))
@@ -109,8 +113,9 @@ struct StoreAccess {
     }
   }
 
-  private static func open(_ path: String, for purpose: StorePurpose) throws(LacunaError) -> Store {
+  private static func open(_ path: String, for purpose: StorePurpose, _ logger: Logger?) throws(LacunaError) -> Store {
     var options = StoreOptions()
+    if let logger { options.logger = logger }
     options.path = StoreFile.absolute(path)
     options.waitsForLock = false
     options.createsMissing = false

@@ -15,7 +15,8 @@ extension Verb {
 
   /// Hands the store to `body`: opened by this process where it is free, else by way of its server.
   func withStore<Result>(_ purpose: StorePurpose, _ body: (StoreAccess) throws -> Result) throws -> Result {
-    let access = try StoreAccess(target.store, for: purpose, control: common.control, progress: common.progress)
+    let access = try StoreAccess(
+      target.store, for: purpose, control: common.control, progress: common.progress, logger: common.logger)
     let result: Result
     do {
       result = try body(access)

@@ -32,6 +32,9 @@ import Testing
         #expect(warnings.count == 1 && warnings.first?.contains("500 writes") == true, "\(warnings)")
         #expect(warnings.first?.hasSuffix("500 of 'vm1'") == true, "\(warnings)")
         #expect(lines.count == (isVerbose ? 501 : 1))
+        let results = server.standardError.split(separator: "\n").filter { $0.contains("the store is open (") }
+        #expect(results.count == (isVerbose ? 1 : 0), "\(results)")
+        #expect(results.allSatisfy { $0.contains("debug: ") && $0.contains("leftOutWrites=500") }, "\(results)")
       }
     }
   }

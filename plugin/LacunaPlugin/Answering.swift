@@ -124,6 +124,9 @@ func sumUpErrors() {
   for line in repeatedErrors.withLock({ $0.takeAll(at: milliseconds()) }) { writeError(line) }
 }
 
+/// Tells the user of an error that is no client's, on one line.
+func say(error message: String) { writeError(message.visible) }
+
 private func writeError(_ line: String) {
   unsafe line.withCString { text in unsafe withVaList([text]) { unsafe nbdkit_verror("%s", $0) } }
 }

@@ -1,4 +1,5 @@
 import Lacuna
+import Logging
 import Synchronization
 
 /// The one store that this process serves, from the command line to the end.
@@ -46,11 +47,8 @@ final class Server: Sendable {
     let configuration = try configuration()
     var (options, choice) = try configuration.complete()
     ClientLimit.prepare(for: configuration.clientCountMax)
-    options.reportsDamage = { warn($0) }
-    options.reportsFailure = { warn($0) }
+    options.logger = Logger(label: "lacuna", factory: { _ in NBDKitLog() })
     options.endServing = { () throws(LacunaError) in try Ending.begin() }
-    options.reportsDetail = { debug($0) }
-    options.reportsLackOfRoom = { warn($0) }
     do throws(LacunaError) {
       let store = try Store(options)
       do throws(LacunaError) {

@@ -18,12 +18,14 @@ struct DroppedWrites {
     counts[inode, default: Count()].blocks += blockCount
   }
 
+  var writeCount: UInt64 { counts.values.reduce(0) { $0 + $1.writes } }
+
   /// All of it in one line, whatever there is of it; nil where there is nothing.
   ///
   /// - Parameter name: the name of an inode, for people.
   func text(_ blockSize: BlockSize, name: (UInt64) -> String) -> String? {
     guard !counts.isEmpty else { return nil }
-    let writes = counts.values.reduce(0) { $0 + $1.writes }
+    let writes = writeCount
     let blocks = counts.values.reduce(0) { $0 + $1.blocks }
     // Those that lost most come first.
     let order = counts.sorted { ($1.value.writes, $0.key) < ($0.value.writes, $1.key) }

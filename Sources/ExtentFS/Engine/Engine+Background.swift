@@ -1,3 +1,4 @@
+internal import Logging
 internal import Bytes
 
 /// When the thread in the background has something to do.
@@ -26,8 +27,10 @@ extension Engine {
   package func startCheckpoints() throws(ExtentFSError) {
     // The thread alone takes this lock, which no one else waits for.
     let rhythm = Locked(Rhythm(seconds: min(max(options.checkpointSeconds, 1), UInt32.max / 1000)))
+    log.setSender { [checkpointer] in checkpointer.wake() }
     try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) {
-      rhythm.withLock { rhythm in
+      self.log.send()
+      return rhythm.withLock { rhythm in
         do throws(ExtentFSError) {
           return try self.lookForWork(&rhythm)
         } catch {
@@ -36,6 +39,16 @@ extension Engine {
           return Checkpointer.Sleep(milliseconds: rhythm.seconds * 1000, isDeep: false)
         }
       }
+    }
+  }
+
+  /// Starts a thread that does no more than to log, for an engine that only reads, until `close`. Not before a fork.
+  package func startLog() throws(ExtentFSError) {
+    log.setSender { [checkpointer] in checkpointer.wake() }
+    let sleep = Checkpointer.Sleep(milliseconds: 3_600_000, isDeep: false)
+    try checkpointer.start(sleep) {
+      self.log.send()
+      return sleep
     }
   }
 
@@ -57,7 +70,11 @@ extension Engine {
 
   /// Work found no room. What is free in the store may be what the host lacks; then one waits a little.
   private func waitForRoom(_ rhythm: inout Rhythm, _ error: ExtentFSError) -> Checkpointer.Sleep {
-    if rhythm.nextAttempt == nil { options.reportsLackOfRoom(error) }
+    if rhythm.nextAttempt == nil {
+      log.write(
+        .warning, "there is no room to merge what was written: \(error); it is safe in the journal, and tried again",
+        [(.error, "\(error)")])
+    }
     // Where that fails, the journal knows why.
     try? trim(leaving: 0)
     rhythm.nextAttempt = .now + .milliseconds(Int64(Self.roomPauseMilliseconds))
@@ -109,7 +126,7 @@ extension Engine {
     try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
     let hasDropped = try dropDeleted()
     if rhythm.nextAttempt != nil {
-      options.reportsLackOfRoom(nil)
+      log.write(.notice, "there is room again to merge what was written")
       rhythm.nextAttempt = nil
     }
     if hasDropped {

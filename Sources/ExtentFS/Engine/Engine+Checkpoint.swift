@@ -1,3 +1,4 @@
+internal import Logging
 internal import Atomics
 internal import Bytes
 internal import Devices
@@ -72,7 +73,17 @@ extension Engine {
     let refusal: ExtentFSError?
     do throws(ExtentFSError) {
       refusal = try merge(frozen, cut, plan, writer)
-      checkpointTimes.withLock { $0.note(ContinuousClock.now - start) }
+      let duration = ContinuousClock.now - start
+      checkpointTimes.withLock { $0.note(duration) }
+      if duration > options.slowCheckpointDuration {
+        log.keep(
+          .notice, "a checkpoint was slow",
+          [
+            (.milliseconds, duration.milliseconds), (.volumes, "\(frozen.count)"),
+            (.nodes, "\(writer.allocated.count)"),
+            (.freedBlocks, "\(writer.released.reduce(0) { $0 + $1.count })"),
+          ])
+      }
     } catch {
       try undo(frozen, plan, writer, after: error)
       throw error

@@ -11,6 +11,7 @@ extension Engine {
 
   /// Ends the engine: merges what is left. No other call may follow, nor be running.
   package func close() throws(ExtentFSError) {
+    defer { log.send() }
     checkpointer.stop()
     var failure: ExtentFSError?
     // One that may only be read has nothing to merge.

@@ -1,5 +1,7 @@
+internal import Logging
 internal import Bytes
 internal import Devices
+internal import Atomics
 internal import Extents
 internal import Glibc
 
@@ -31,7 +33,7 @@ extension Engine {
       reclaimingCount.load(ordering: .relaxed) == 0, let run = space.nextTrim(size)
     {
       // A device that cannot discard keeps the space, and nothing else changes.
-      _ = try discard(run)
+      if let refusal = try discard(run) { logRefusal(refusal, of: run) }
       rest = rest.minusOrZero(run.count)
     }
   }
@@ -81,6 +83,14 @@ extension Engine {
       try progress(position, space.blockCount)
     }
     return found
+  }
+
+  /// The first refusal is worth telling, the others only to those who look for a fault.
+  private func logRefusal(_ refusal: DeviceError, of run: PhysicalRun) {
+    let isFirst = !hasRefusedSpace.exchange(true, ordering: .relaxed)
+    log.write(
+      isFirst ? .notice : .debug, "the device does not take free space back",
+      [(.error, "\(refusal)"), (.firstBlock, "\(run.block)"), (.blocks, "\(run.count)")])
   }
 
   private func mark(_ part: Range<UInt64>, _ isKnown: inout Bool) throws(ExtentFSError) {

@@ -2,6 +2,7 @@ internal import Atomics
 package import Bytes
 internal import Devices
 internal import Extents
+package import Logging
 
 /// How an engine behaves; nothing of it is stored.
 package struct EngineOptions: Sendable {
@@ -19,14 +20,11 @@ package struct EngineOptions: Sendable {
   /// Whether to go on from the older superblock where the other one is damaged and may have been newer, also where something of what
   /// the older one leads to is damaged.
   package var acceptsOlderSuperblock = false
-  /// Hears of each part of the store that cannot be read; see ``DamageRegister``.
-  package var reportsDamage: @Sendable (Damage) -> Void = { _ in }
-  /// Hears, in one line each, what is too much for those who did not ask for it: each record that recovery leaves out.
-  package var reportsDetail: @Sendable (String) -> Void = { _ in }
-  /// Hears of the failure after which the store refuses changes; see ``EngineHealth``.
-  package var reportsFailure: @Sendable (EngineFailure) -> Void = { _ in }
-  /// Hears of work in the background that found no room, and with nil when there is some again.
-  package var reportsLackOfRoom: @Sendable (ExtentFSError?) -> Void = { _ in }
+  /// Gets what no caller is told: the result of recovery, damage, the first failure, a lack of room, slow checkpoints, and space that
+  /// the device does not take back; see ``EngineLog``.
+  package var logger = Logger(label: "lacuna.engine", factory: { _ in SwiftLogNoOpLogHandler() })
+  /// A checkpoint that takes longer is logged.
+  package var slowCheckpointDuration: Duration = .seconds(5)
   /// Whether recovery holds data that no sync covered against its checksums. False is for tests of the tests alone: it
   /// trusts what may never have reached the device.
   package var verifiesRecoveredData = true
@@ -55,6 +53,9 @@ package final class Engine: Sendable {
   let checksums: ChecksumTable
   let spaceRoot: Locked<TreeRoot>
   package let health: EngineHealth
+  let log: EngineLog
+  /// Whether the device has refused to take space back since the store was opened.
+  let hasRefusedSpace = ManagedAtomic<Bool>(false)
   let journal: JournalRing
   let commits: GroupCommit
   let checkpoints = Lock()
@@ -118,6 +119,7 @@ package final class Engine: Sendable {
     checksums = parts.checksums
     spaceRoot = parts.spaceRoot
     health = parts.health
+    log = parts.log
     journal = parts.journal
     damage = parts.damage
     strayChanges = parts.strayChanges
@@ -159,6 +161,7 @@ struct EngineParts {
   /// The durable space tree, where the groups' records are looked up.
   var spaceRoot: Locked<TreeRoot>
   var health: EngineHealth
+  var log: EngineLog
   var journal: JournalRing
   var damage: DamageRegister
   var strayChanges: [UInt64: Delta]

@@ -1,3 +1,4 @@
+internal import Logging
 internal import Atomics
 internal import Bytes
 internal import Checksums
@@ -31,11 +32,14 @@ struct Recovery {
   private var dropped = DroppedWrites()
   let damage: DamageRegister
   private let readOnly: Bool
+  private let log: EngineLog
+  /// How many records of the journal were read.
+  private(set) var recordCount = 0
 
   init(
-    _ device: any BlockDevice, _ options: EngineOptions, readOnly: Bool, _ damage: DamageRegister
+    _ device: any BlockDevice, _ options: EngineOptions, readOnly: Bool, _ damage: DamageRegister, _ log: EngineLog
   ) throws(ExtentFSError) {
-    (self.damage, self.readOnly) = (damage, readOnly)
+    (self.damage, self.readOnly, self.log) = (damage, readOnly, log)
     self.device = device
     self.options = options
     search = try device.findSuperblock()
@@ -146,10 +150,16 @@ struct Recovery {
       damage.note("the journal", error, "what was changed after that is missing")
     }
     _ = try journal.forEach { record throws(ExtentFSError) in
+      recordCount += 1
       try apply(record, isDurable: record.sequence <= end.durableSequence)
     }
     if let text = dropped.text(superblock.geometry.blockSize, name: nameForPeople) { warnings.append(text) }
     return (journal, end)
+  }
+
+  /// What recovery did, in numbers.
+  var facts: EngineLog.Facts {
+    [(.records, "\(recordCount)"), (.volumes, "\(volumes.count)"), (.leftOutWrites, "\(dropped.writeCount)")]
   }
 
   /// What an inode is called in messages.
@@ -167,7 +177,8 @@ struct Recovery {
       let isThere = isDurable || !options.verifiesRecoveredData ? true : try holds(run, sums)
       guard isThere else {
         dropped.note(inode, blockCount: run.count)
-        options.reportsDetail(
+        log.write(
+          .debug,
           "record \(record.sequence) is left out: of blocks \(logical..<logical + run.count) of inode \(inode), which did "
             + "not reach the device")
         return
@@ -248,10 +259,14 @@ struct Recovery {
     journalAt start: JournalPosition, epoch: UInt64, carryByteCountMax: UInt64
   ) throws(ExtentFSError) -> EngineParts {
     let identity = JournalIdentity(storeTag: superblock.uuid.tag, epoch: epoch)
-    let health = EngineHealth(reportsFailure: options.reportsFailure)
+    let health = EngineHealth { [log] failure in
+      log.keep(
+        .error, "the store refuses changes until it is opened again: \(failure.step.rawValue) failed: \(failure.cause)",
+        [(.step, "\(failure.step)"), (.error, "\(failure.cause)")])
+    }
     return EngineParts(
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
-      spaceRoot: spaceRoot, health: health,
+      spaceRoot: spaceRoot, health: health, log: log,
       journal: try JournalRing(
         device: device, region: region, identity: identity, start: start, mapping: mapping,
         keptByteCount: superblock.geometry.keptJournalByteCount, health: health),
@@ -299,12 +314,14 @@ extension Engine {
   private static func open(
     _ device: any BlockDevice, _ options: EngineOptions, _ purpose: Purpose
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    let damage = DamageRegister(report: options.reportsDamage)
+    let log = EngineLog(options.logger)
+    defer { log.send() }
+    let damage = DamageRegister { log.keep(.warning, $0.text, [(.part, $0.part)]) }
     do throws(ExtentFSError) {
-      return try open(device, options, purpose, damage, carries: false)
+      return try open(device, options, purpose, damage, log, carries: false)
     } catch {
       guard error.code == .tooMuchToCarry else { throw error }
-      return try open(device, options, purpose, damage, carries: true)
+      return try open(device, options, purpose, damage, log, carries: true)
     }
   }
 
@@ -312,10 +329,12 @@ extension Engine {
   ///
   /// - Parameter carries: whether the journal begins behind what it has, so that what cannot be merged has room in it.
   private static func open(
-    _ device: any BlockDevice, _ options: EngineOptions, _ purpose: Purpose, _ damage: DamageRegister, carries: Bool
+    _ device: any BlockDevice, _ options: EngineOptions, _ purpose: Purpose, _ damage: DamageRegister,
+    _ log: EngineLog, carries: Bool
   ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
     let readOnly = purpose == .reading
-    var recovery = try Recovery(device, options, readOnly: readOnly, damage)
+    let start = ContinuousClock.now
+    var recovery = try Recovery(device, options, readOnly: readOnly, damage, log)
     if !readOnly, let features = recovery.superblock.featuresAgainstWriting {
       throw ExtentFSError(
         .readOnlyFormat, "the store has features unknown to this program, which may therefore only read it: \(features)"
@@ -331,12 +350,12 @@ extension Engine {
         do { try device.sync() } catch { throw ExtentFSError(error) }
       }
     }
-    let (start, room) = carries ? journal.startBehind(end) : (journal.nextStart, 0)
+    let (journalStart, room) = carries ? journal.startBehind(end) : (journal.nextStart, 0)
     // One that carries writes records before its superblock, and others may have died after that: so its epoch is its own.
     let epoch = recovery.superblock.journalEpoch &+ (carries ? .random(in: 2...1 << 32) : 1)
     let carryByteCountMax = recovery.superblock.geometry.keptJournalByteCount / 2
     let engine = Engine(
-      try recovery.parts(journalAt: start, epoch: epoch, carryByteCountMax: min(room, carryByteCountMax)),
+      try recovery.parts(journalAt: journalStart, epoch: epoch, carryByteCountMax: min(room, carryByteCountMax)),
       options: options)
     engine.trustsChanges.store(recovery.volumes.isEmpty, ordering: .relaxed)
     for (inode, recovered) in recovery.volumes {
@@ -365,6 +384,8 @@ extension Engine {
       }
     }
     engine.trustsChanges.store(true, ordering: .relaxed)
+    log.write(
+      .info, "the store is open", recovery.facts + [(.milliseconds, (ContinuousClock.now - start).milliseconds)])
     if purpose != .writing { engine.health.becomeReadOnly() }
     return (engine, recovery.warnings)
   }

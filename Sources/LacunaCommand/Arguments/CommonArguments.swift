@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Logging
 
 // `Lacuna` has a property wrapper of this name too.
 typealias Flag = ArgumentParser.Flag
@@ -19,9 +20,17 @@ struct CommonOptions: ParsableArguments {
     completion: .list(ProgressStyle.allCases.map(\.rawValue)))
   var progress = ProgressStyle.auto
 
+  @Flag(help: "Say on standard error what the store logs while this opens it.")
+  var verbose = false
+
   @Option(
     help: ArgumentHelp("Ask the server of this control socket.", valueName: "socket"), completion: .file())
   var control: String?
+
+  /// Where the log of a store goes that this process opens.
+  var logger: Logger {
+    Logger(label: "lacuna", factory: { _ in verbose ? StandardErrorLog() as any LogHandler : SwiftLogNoOpLogHandler() })
+  }
 }
 
 /// The yes to what destroys data.

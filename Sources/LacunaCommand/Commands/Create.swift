@@ -113,6 +113,7 @@ struct Create: Verb {
     var options = StoreOptions()
     options.path = StoreFile.absolute(target.store)
     options.replacesContents = force
+    options.logger = common.logger
     options.volumeName = volume
     options.byteCount = size.bytes
     options.blockByteCount = blockSize?.bytes

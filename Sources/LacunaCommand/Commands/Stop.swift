@@ -22,7 +22,8 @@ struct Stop: Verb {
   func run() throws {
     // Looked for first: a server that only reads does not keep others from opening the store.
     let store = try StoreAccess(
-      target.store, for: .reading, control: common.control ?? socketOfServer(), progress: common.progress)
+      target.store, for: .reading, control: common.control ?? socketOfServer(), progress: common.progress,
+      logger: common.logger)
     guard !store.isFree else {
       try store.close()
       throw Failure("nobody serves \(target.store)")

@@ -34,16 +34,16 @@ import Testing
       }
       let path = directory + "/lost"
       try Data(bytes).write(to: URL(fileURLWithPath: path))
-      let details = Locked<[String]>([])
+      let log = RecordingLog()
       var options = FileStoreUnderTest.options(limit: 64 << 20)
-      options.reportsDetail = { line in details.withLock { $0.append(line) } }
+      options.logger = log.logger
       let (engine, warnings) = try Engine.open(try FileDevice(opening: FilePath(path)), options)
       for number in counts.indices {
         let found = try #require(try engine.openVolume(named: "vm\(number)")).contents()
         #expect(found == Data([UInt8](repeating: 1, count: 4096) + [UInt8](repeating: 0, count: counts[number] * 4096)))
       }
       try engine.close()
-      return (warnings, details.withLock { $0 })
+      return (warnings, log.lines.filter { $0.level == .debug }.map(\.text))
     }
   }
 

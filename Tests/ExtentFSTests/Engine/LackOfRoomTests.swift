@@ -277,8 +277,9 @@ import Testing
   }
 
   @Test func `is told in the background, and that it is over`() throws {
-    var told: [Bool] = []
-    let reports = Locked<[Bool]>([])
+    var told: [RecordingLog.Line] = []
+    let log = RecordingLog()
+    func report() -> [RecordingLog.Line] { log.lines.filter { [.warning, .notice].contains($0.level) } }
     let base = CrashDevice(MediumImage(byteCount: 0), maximumByteCount: 8 << 20, records: false)
     let device = Device(base)
     var format = FormatOptions()
@@ -287,7 +288,7 @@ import Testing
     try Engine.format(device, format)
     var options = EngineOptions()
     options.checkpointSeconds = 1
-    options.reportsLackOfRoom = { error in reports.withLock { $0.append(error != nil) } }
+    options.logger = log.logger
     let engine = try Engine.open(device, options).engine
     let volume = try engine.createVolume(named: "a", byteCount: 64 << 10, createdSeconds: 0)
     try engine.startCheckpoints()
@@ -295,14 +296,15 @@ import Testing
     try [UInt8](repeating: 1, count: 8192).withUnsafeBytes { try volume.write($0, at: 0) }
     while told.isEmpty {
       usleep(10_000)
-      told = reports.withLock { $0 }
+      told = report()
     }
     device.setHost(nil)
     while told.count < 2 {
       usleep(10_000)
-      told = reports.withLock { $0 }
+      told = report()
     }
-    #expect(told == [true, false])
+    #expect(told.map(\.level) == [.warning, .notice])
+    #expect(told.first?.facts["error"] != nil)
     #expect(engine.lackOfRoom == nil)
     engine.closeVolume(volume)
     try engine.close()
