@@ -7,10 +7,10 @@ internal import Glibc
 ///
 /// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
 package final class Lock: Sendable {
-  private let mutex = POSIXMutex()
+  private let mutex: POSIXMutex
 
   /// Makes an unlocked lock.
-  package init() {}
+  package init(rank: LockRank? = nil) { mutex = POSIXMutex(rank) }
 
   deinit { mutex.destroy() }
 
@@ -37,11 +37,14 @@ package final class Lock: Sendable {
 /// access to a state without bytes for access to the object's header.
 package final class Locked<State>: @unchecked Sendable {
   // Sendable because `state` is touched only between lock and unlock of `mutex`.
-  private let mutex = POSIXMutex()
+  private let mutex: POSIXMutex
   private var state: State
 
   /// Makes an unlocked lock around `state`.
-  package init(_ state: sending State) { self.state = state }
+  package init(rank: LockRank? = nil, _ state: sending State) {
+    mutex = POSIXMutex(rank)
+    self.state = state
+  }
 
   deinit { mutex.destroy() }
 
@@ -62,16 +65,21 @@ extension Locked {
   /// Lets go of the lock that this thread took with `lock`.
   package func unlock() { mutex.unlock() }
 
-  /// Hands out the state. The caller has taken the lock.
-  package func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result { body(&state) }
+  /// Hands out the state. The caller has taken the lock; debug builds trap where it has not.
+  package func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result {
+    mutex.requireHeld()
+    return body(&state)
+  }
 }
 
 /// A POSIX mutex at an address of its own. Its owner ends its life with `destroy()`.
 @safe private struct POSIXMutex: @unchecked Sendable {
   // Sendable because a mutex is for use by many threads, and the pointer never changes.
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  private let rank: LockRank?
 
-  init() {
+  init(_ rank: LockRank?) {
+    self.rank = rank
     unsafe mutex = .allocate(capacity: 1)
     // Adaptive: sections are short, so that a short spin is cheaper than the two context switches of a sleep.
     var attributes = pthread_mutexattr_t()
@@ -82,10 +90,23 @@ extension Locked {
     precondition(status == 0, "pthread_mutex_init failed with errno \(status)")
   }
 
-  // Safe, all four: the mutex is initialised, and its owner destroys it last.
-  func lock() { unsafe pthread_mutex_lock(mutex) }
-  func tryLock() -> Bool { unsafe pthread_mutex_trylock(mutex) == 0 }
-  func unlock() { unsafe pthread_mutex_unlock(mutex) }
+  // Safe, all five: the mutex is initialised, and its owner destroys it last.
+  func lock() {
+    LockOrder.willTake(rank)
+    unsafe pthread_mutex_lock(mutex)
+    LockOrder.didTake(rank, address)
+  }
+  func tryLock() -> Bool {
+    guard unsafe pthread_mutex_trylock(mutex) == 0 else { return false }
+    LockOrder.didTake(rank, address)
+    return true
+  }
+  func unlock() {
+    LockOrder.willLeave(rank, address)
+    unsafe pthread_mutex_unlock(mutex)
+  }
+  func requireHeld() { LockOrder.requireHeld(rank, address) }
+  private var address: UInt { unsafe UInt(bitPattern: mutex) }
   func destroy() {
     unsafe pthread_mutex_destroy(mutex)
     unsafe mutex.deallocate()
@@ -98,9 +119,11 @@ extension Locked {
 @safe package final class ReadWriteLock: @unchecked Sendable {
   // Sendable because a lock is for use by many threads, and the pointer never changes.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
+  private let rank: LockRank?
 
   /// Makes an unlocked lock.
-  package init() {
+  package init(rank: LockRank? = nil) {
+    self.rank = rank
     unsafe rwlock = .allocate(capacity: 1)
     var attributes = pthread_rwlockattr_t()
     unsafe pthread_rwlockattr_init(&attributes)
@@ -120,8 +143,10 @@ extension Locked {
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: the lock is initialised and lives as long as the object.
+    LockOrder.willTake(rank)
     unsafe pthread_rwlock_rdlock(rwlock)
-    defer { unsafe pthread_rwlock_unlock(rwlock) }
+    LockOrder.didTake(rank, address)
+    defer { unlock() }
     return try body()
   }
 
@@ -130,20 +155,32 @@ extension Locked {
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: as above.
+    LockOrder.willTake(rank)
     unsafe pthread_rwlock_wrlock(rwlock)
-    defer { unsafe pthread_rwlock_unlock(rwlock) }
+    LockOrder.didTake(rank, address)
+    defer { unlock() }
     return try body()
+  }
+
+  private var address: UInt { unsafe UInt(bitPattern: rwlock) }
+
+  private func unlock() {
+    LockOrder.willLeave(rank, address)
+    unsafe pthread_rwlock_unlock(rwlock)
   }
 }
 
 /// A ``ReadWriteLock`` with the state it guards.
 package final class ReadWriteLocked<State>: @unchecked Sendable {
   // Sendable because `state` is read only under the read lock and changed only under the write lock.
-  private let lock = ReadWriteLock()
+  private let lock: ReadWriteLock
   private var state: State
 
   /// Makes an unlocked lock around `state`.
-  package init(_ state: sending State) { self.state = state }
+  package init(rank: LockRank? = nil, _ state: sending State) {
+    lock = ReadWriteLock(rank: rank)
+    self.state = state
+  }
 
   /// Runs `body` beside other readers.
   package func withReadLock<Result: ~Copyable, Failure: Error>(

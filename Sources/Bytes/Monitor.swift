@@ -7,11 +7,13 @@ internal import Glibc
   // Sendable because `state` is touched only with `mutex` held.
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let changed: UnsafeMutablePointer<pthread_cond_t>
+  private let rank: LockRank?
   private var state: State
 
   /// Makes an unlocked monitor around `state`.
-  package init(_ state: sending State) {
+  package init(rank: LockRank? = nil, _ state: sending State) {
     self.state = state
+    self.rank = rank
     unsafe mutex = .allocate(capacity: 1)
     unsafe changed = .allocate(capacity: 1)
     let status = unsafe pthread_mutex_init(mutex, nil)
@@ -37,10 +39,10 @@ internal import Glibc
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: mutex and condition are initialised and live as long as the object.
-    unsafe pthread_mutex_lock(mutex)
+    lock()
     defer {
       unsafe pthread_cond_broadcast(changed)
-      unsafe pthread_mutex_unlock(mutex)
+      unlock()
     }
     return try body(&state)
   }
@@ -56,8 +58,8 @@ internal import Glibc
     deadline.tv_sec += Int(milliseconds / 1000) + nanoseconds / 1_000_000_000
     deadline.tv_nsec = nanoseconds % 1_000_000_000
     // Safe: as above.
-    unsafe pthread_mutex_lock(mutex)
-    defer { unsafe pthread_mutex_unlock(mutex) }
+    lock()
+    defer { unlock() }
     while true {
       if let result = try body(&state) { return result }
       if unsafe pthread_cond_timedwait(changed, mutex, &deadline) == ETIMEDOUT { return try body(&state) }
@@ -71,11 +73,24 @@ internal import Glibc
     until body: (inout State) throws(Failure) -> Result?
   ) throws(Failure) -> Result {
     // Safe: as above. The wait lets go of the mutex, and returns with it held.
-    unsafe pthread_mutex_lock(mutex)
-    defer { unsafe pthread_mutex_unlock(mutex) }
+    lock()
+    defer { unlock() }
     while true {
       if let result = try body(&state) { return result }
       unsafe pthread_cond_wait(changed, mutex)
     }
+  }
+
+  private var address: UInt { unsafe UInt(bitPattern: mutex) }
+
+  private func lock() {
+    LockOrder.willTake(rank)
+    unsafe pthread_mutex_lock(mutex)
+    LockOrder.didTake(rank, address)
+  }
+
+  private func unlock() {
+    LockOrder.willLeave(rank, address)
+    unsafe pthread_mutex_unlock(mutex)
   }
 }
