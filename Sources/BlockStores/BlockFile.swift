@@ -24,7 +24,7 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
   /// The file's number within the store.
   public let inode: Inode
   let backing: Backing
-  let writers = Lock()
+  let writers = Lock(rank: .fileWriters)
   let current: ManagedAtomic<View<Backing>>
   let reclaimer: Reclaimer<Backing>
   /// Nil where nothing is overwritten in place.
@@ -45,7 +45,7 @@ public final class BlockFile<Backing: FileBacking>: Sendable {
     self.inode = inode
     self.backing = backing
     self.opened = opened
-    overwriting = overwritesInPlace ? ReadWriteLock() : nil
+    overwriting = overwritesInPlace ? ReadWriteLock(rank: .fileOverwriting) : nil
     reclaimer = Reclaimer(backing)
     current = ManagedAtomic(View(map, reclaimer))
   }

@@ -60,7 +60,7 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
       }
       state.files[inode] = extents
     }
-    self.state = Locked(state)
+    self.state = Locked(rank: .memoryShared, state)
     if inodes == nil { try writeDirectory([]) }
   }
 

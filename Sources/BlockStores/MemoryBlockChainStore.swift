@@ -6,7 +6,7 @@ internal import Extents
 /// Thread safety: the table of chains is guarded by a lock; bytes are read and written without one.
 public final class MemoryBlockChainStore: BlockChainStore {
   private let space: MemorySpace
-  private let files = Locked<[Inode: BlockChain]>([:])
+  private let files = Locked<[Inode: BlockChain]>(rank: .memoryFiles, [:])
   private let openInodes = OpenInodes()
 
   /// A store of `blockCount` blocks, of which the first is never used. Up to `residentLimit` free blocks keep their

@@ -9,7 +9,7 @@ internal import Glibc
 ///
 /// Thread safety: one reader-writer lock guards all files and their bytes.
 public final class MemoryByteStore: ByteStore {
-  private let files = ReadWriteLocked<[Inode: File]>([:])
+  private let files = ReadWriteLocked<[Inode: File]>(rank: .memoryFiles, [:])
 
   private struct File {
     /// Holds zeroes from `byteCount` on.

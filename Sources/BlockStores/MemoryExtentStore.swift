@@ -9,10 +9,10 @@ public import Extents
 /// together with another except that a clone takes `files`, then that of the open inodes or `shared`. Bytes are read and written without a lock.
 public final class MemoryExtentStore: COWStore {
   private let space: MemorySpace
-  private let files = Locked<[Inode: ExtentMap]>([:])
+  private let files = Locked<[Inode: ExtentMap]>(rank: .memoryFiles, [:])
   private let openInodes = OpenInodes()
   /// Runs of blocks with two and more references; an allocated block in no run has one.
-  private let shared = Locked(RunMap<Count>())
+  private let shared = Locked(rank: .memoryShared, RunMap<Count>())
 
   private struct Count: RunValue {
     var references: UInt64

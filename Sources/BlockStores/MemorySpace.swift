@@ -16,7 +16,7 @@ final class MemorySpace: Sendable {
   let blockSize: BlockSize
   private let device: MemoryDevice
   private let state: Locked<State>
-  private let givingBack = Lock()
+  private let givingBack = Lock(rank: .memoryReturn)
   private let residentLimit: UInt64
 
   fileprivate struct State {
@@ -41,7 +41,7 @@ final class MemorySpace: Sendable {
     }
     var initial = State(blocks: 1..<blockCount)
     initial.pristine.insert(initial.blocks)
-    state = Locked(initial)
+    state = Locked(rank: .memorySpace, initial)
   }
 
   /// Takes up to `count` contiguous blocks: at `near` where that is free, else where as many are together, else fewer.

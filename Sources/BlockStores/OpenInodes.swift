@@ -13,7 +13,7 @@ public final class OpenInode: Sendable {
 
 /// Which inodes of a store are open: what a store needs to offer `open`. It may be used from any thread.
 public final class OpenInodes: Sendable {
-  private let inodes = Locked<Set<Inode>>([])
+  private let inodes = Locked<Set<Inode>>(rank: .leaf, [])
 
   /// No inode is open.
   public init() {}

@@ -40,7 +40,7 @@ final class View<Backing: FileBacking>: AtomicReference, @unchecked Sendable {
 /// Frees the blocks of released views, and remembers a failure until a writer hears of it.
 final class Reclaimer<Backing: FileBacking>: Sendable {
   private let backing: Backing
-  private let failure = Locked<StoreError?>(nil)
+  private let failure = Locked<StoreError?>(rank: .leaf, nil)
 
   init(_ backing: Backing) { self.backing = backing }
 

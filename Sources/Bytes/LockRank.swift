@@ -5,6 +5,10 @@
 package enum LockRank: UInt8, CaseIterable, Comparable, Sendable {
   // MARK: Lacuna
 
+  /// `Store`: one thread closes it.
+  case storeClosing
+  /// `CallGate`: a closed gate waits for the calls that are inside.
+  case callGate
   /// `Throwaways.opening`: one ephemeral clone is looked for and made at a time.
   case throwawayOpening
   /// `DiskStore`: when the catalog was last brought up to date.
@@ -57,6 +61,8 @@ package enum LockRank: UInt8, CaseIterable, Comparable, Sendable {
 
   // MARK: Memory stores
 
+  /// `BlockFile.overwriting`: those who write in place, as readers, and those who copy, as writers.
+  case fileOverwriting
   /// `BlockFile`: the writers of one file.
   case fileWriters
   /// The tables of files of the stores in memory.

@@ -51,13 +51,13 @@ package final class FileDevice: BlockDevice {
   /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
   private let failedSync = ManagedAtomic<Int32>(0)
   /// Held during a sync. The input and output under it is the point: see above.
-  private let syncing = Lock()
+  private let syncing = Lock(rank: .fileDevice)
   /// Held while the file grows.
-  private let growing = Lock()
+  private let growing = Lock(rank: .fileDevice)
   /// Held while the device is closed.
-  private let isClosed = Locked(false)
+  private let isClosed = Locked(rank: .fileDevice, false)
   /// What was mapped.
-  private let mappings = Locked<[Mapping]>([])
+  private let mappings = Locked<[Mapping]>(rank: .fileMemory, [])
 
   private struct Mapping {
     weak var range: MappedRange?
@@ -104,7 +104,7 @@ package final class FileDevice: BlockDevice {
     if access == .readWrite { FileSizeLimit.isAnError }
     self.path = path
     self.access = access
-    self.temporaryPath = Locked(temporaryPath)
+    self.temporaryPath = Locked(rank: .fileDevice, temporaryPath)
     isPublished = ManagedAtomic(temporaryPath == nil)
     descriptor = opening.descriptor
     isBlockDevice = opening.isBlockDevice
@@ -158,6 +158,7 @@ package final class FileDevice: BlockDevice {
   /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EIO` where the file turns out shorter than it was
   ///   when it was opened, else what the system reported.
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
@@ -180,6 +181,7 @@ package final class FileDevice: BlockDevice {
   /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EROFS` on one open for reading only, with the
   ///   error number of an earlier failed sync, else what the system reported.
   package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     let byteCount = buffer.count
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
@@ -198,6 +200,7 @@ package final class FileDevice: BlockDevice {
   ///
   /// - Throws: `DeviceError`. The first failure is remembered, and this never succeeds again.
   package func sync() throws(DeviceError) {
+    LockOrder.requireMayWait()
     guard access == .readWrite, isPublished.load(ordering: .acquiring) else { return }
     do throws(Errno) {
       try syncing.withLock { () throws(Errno) in
@@ -223,6 +226,7 @@ package final class FileDevice: BlockDevice {
   ///
   /// - Throws: `DeviceError` as for `write`, and with `EOPNOTSUPP` where the file system or block device cannot.
   package func discard(_ range: Range<UInt64>) throws(DeviceError) {
+    LockOrder.requireMayWait()
     try DeviceError.checkRange(.discard, range, within: byteCount)
     do throws(Errno) {
       try requireChangeable()
@@ -242,6 +246,7 @@ package final class FileDevice: BlockDevice {
   /// Gives the storage of the whole blocks in `range` back, which a block device is asked for by its own means; what they read as
   /// then, nobody knows.
   package func giveBack(_ range: Range<UInt64>) throws(DeviceError) {
+    LockOrder.requireMayWait()
     guard isBlockDevice, scratch == nil else { return try discard(range) }
     try DeviceError.checkRange(.discard, range, within: byteCount)
     do throws(Errno) {
@@ -263,6 +268,7 @@ package final class FileDevice: BlockDevice {
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device, with `EOPNOTSUPP` where there is no answer, else what the system reported.
   package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    LockOrder.requireMayWait()
     try DeviceError.checkRange(.findAllocated, range, within: byteCount)
     do throws(Errno) {
       guard !isBlockDevice, scratch == nil else { throw .notSupported }
@@ -285,6 +291,7 @@ package final class FileDevice: BlockDevice {
   /// - Throws: `DeviceError` with `EOPNOTSUPP` for a block device, with `ENOSPC` or `EFBIG` where there is no room,
   ///   and as for `write`. The length is then what it was.
   package func grow(to byteCount: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     do throws(Errno) {
       try growing.withLock { () throws(Errno) in
         let old = self.byteCount

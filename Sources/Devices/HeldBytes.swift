@@ -2,7 +2,7 @@ import Bytes
 
 /// The first bytes of a device, in memory, while they are held back from it. Any thread may call it.
 final class HeldBytes: Sendable {
-  private let bytes = Locked<[UInt8]>([])
+  private let bytes = Locked<[UInt8]>(rank: .fileMemory, [])
 
   /// Holds the first `count` bytes, all zero, from now on.
   func hold(_ count: Int) { bytes.withLock { $0 = [UInt8](repeating: 0, count: count) } }

@@ -45,7 +45,7 @@ import SystemPackage
     let (offset, byteCount) = (Int64(range.lowerBound), Int64(range.upperBound - range.lowerBound))
     guard byteCount > 0, offset % Int64(MemoryMapping.pageByteCount) == 0 else { throw .invalidArgument }
     guard try SystemCalls.overwritesInPlace(descriptor) else { throw .notSupported }
-    source = Locked(try MemoryFile(byteCount: Self.sourceByteCount))
+    source = Locked(rank: .fileMemory, try MemoryFile(byteCount: Self.sourceByteCount))
     let own = try SystemCalls.openAgain(descriptor)
     do throws(Errno) {
       // Folios may begin before the range and end behind it. Dirty ones stay; whoever wrote them did it in small pieces, or

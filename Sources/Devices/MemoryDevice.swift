@@ -1,4 +1,5 @@
 import Atomics
+import Bytes
 import Glibc
 import SystemPackage
 
@@ -55,6 +56,7 @@ import SystemPackage
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device.
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     guard let destination = buffer.baseAddress else { return }
@@ -66,6 +68,7 @@ import SystemPackage
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device.
   package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     let byteCount = buffer.count
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     guard let source = buffer.baseAddress else { return }
@@ -80,6 +83,7 @@ import SystemPackage
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device.
   package func discard(_ range: Range<UInt64>) throws(DeviceError) {
+    LockOrder.requireMayWait()
     try DeviceError.checkRange(.discard, range, within: byteCount)
     let pages = range.wholeBlocks(of: MemoryMapping.pageByteCount)
     zero(range.lowerBound..<pages.lowerBound)
@@ -95,6 +99,7 @@ import SystemPackage
   ///
   /// - Throws: `DeviceError` with `EINVAL` outside the device, else what the system reported.
   package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
+    LockOrder.requireMayWait()
     try DeviceError.checkRange(.findAllocated, range, within: byteCount)
     let page = MemoryMapping.pageByteCount
     let first = range.lowerBound / page * page
@@ -117,6 +122,7 @@ import SystemPackage
   ///
   /// - Throws: `DeviceError` with `ENOSPC` beyond `maximumByteCount`.
   package func grow(to byteCount: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     guard byteCount <= maximumByteCount else {
       throw DeviceError(operation: .grow, errno: ENOSPC, byteCount: byteCount)
     }

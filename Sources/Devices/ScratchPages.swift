@@ -11,7 +11,7 @@ final class ScratchPages: Sendable {
   /// The length of the device below, in bytes; behind it are zeroes.
   let baseByteCount: UInt64
   /// The pages by their numbers.
-  private let pages = ReadWriteLocked<[UInt64: [UInt8]]>([:])
+  private let pages = ReadWriteLocked<[UInt64: [UInt8]]>(rank: .fileMemory, [:])
   private let isUntouched = ManagedAtomic(true)
 
   init(over baseByteCount: UInt64) { self.baseByteCount = baseByteCount }

@@ -30,7 +30,7 @@ package final class EngineHealth: Sendable {
     case failed(EngineFailure)
   }
 
-  private let state = Locked(Mode.writable)
+  private let state = Locked(rank: .leaf, Mode.writable)
   /// Whether the mode is `writable`, for those who look without the lock.
   private let isOpen = ManagedAtomic(true)
   private let reportsFailure: @Sendable (EngineFailure) -> Void

@@ -22,8 +22,8 @@ package final class EngineLog: Sendable {
   }
 
   private let logger: Logger
-  private let kept = Locked<[Line]>([])
-  private let wakeSender = Locked<@Sendable () -> Void>({})
+  private let kept = Locked<[Line]>(rank: .leaf, [])
+  private let wakeSender = Locked<@Sendable () -> Void>(rank: .leaf, {})
 
   package init(_ logger: Logger) { self.logger = logger }
 

@@ -9,7 +9,7 @@ final class CallGate: Sendable {
   /// Twice how many calls are inside, and one more once the gate is closed.
   private let state = ManagedAtomic<UInt64>(0)
   /// Changed by the last call that leaves a closed gate.
-  private let emptied = Monitor(())
+  private let emptied = Monitor(rank: .callGate, ())
 
   /// Runs `body` as a call.
   ///
@@ -61,7 +61,7 @@ final class CallGate: Sendable {
 final class CallGates: Sendable {
   /// The gate of the calls on the store itself. A volume is opened inside it.
   let store = CallGate()
-  private let volumes = Locked<[ObjectIdentifier: CallGate]>([:])
+  private let volumes = Locked<[ObjectIdentifier: CallGate]>(rank: .storeTable, [:])
 
   /// The gate of a volume that is being opened.
   func makeVolumeGate() -> CallGate {

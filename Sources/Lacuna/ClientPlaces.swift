@@ -33,7 +33,7 @@ package final class ClientPlaces: Sendable {
     countMax: Int, patienceMilliseconds: UInt32 = 5000,
     hangUp: @escaping @Sendable (_ thread: Int32) -> Bool = AcceptedSockets.shutDown(awaitedBy:)
   ) {
-    state = Monitor(State(countMax: countMax))
+    state = Monitor(rank: .clientPlaces, State(countMax: countMax))
     self.patienceMilliseconds = patienceMilliseconds
     self.hangUp = hangUp
   }

@@ -29,14 +29,14 @@ final class DiskStore: Sendable {
   let opening = ContinuousClock.now
   let throwaways = Throwaways()
   /// How many clients each inode has.
-  let clients = Locked<[UInt64: Int]>([:])
+  let clients = Locked<[UInt64: Int]>(rank: .storeTable, [:])
   /// Whether this process answers others about the store.
-  let isServing = Locked(false)
+  let isServing = Locked(rank: .storeTable, false)
   /// Ends this process, where it serves the store.
   let endServing: (@Sendable () throws(LacunaError) -> Int32)?
   let operations = OperationTotals()
   /// When the catalog was last brought up to date.
-  private let upToDate = Locked(ContinuousClock.now - .seconds(1))
+  private let upToDate = Locked(rank: .catalogRefresh, ContinuousClock.now - .seconds(1))
 
   /// Opens the store at `path`; makes it where nothing is there, and the volume as well, as far as `options` say so.
   ///

@@ -96,7 +96,7 @@ final class OperationTotals: Sendable {
     let closed = OperationCounters()
   }
 
-  private let state = Locked(State())
+  private let state = Locked(rank: .storeTable, State())
 
   /// Counters for one client of a volume.
   func makeCounters() -> OperationCounters {

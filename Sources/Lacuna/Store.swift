@@ -24,7 +24,7 @@ public final class Store: Sendable {
   private let contents: Contents
   private let gates = CallGates()
   /// Held while the store is being closed.
-  private let closing = Locked(false)
+  private let closing = Locked(rank: .storeClosing, false)
 
   /// Opens or makes what `options` ask for.
   ///

@@ -29,9 +29,9 @@ struct Throwaways: Sendable {
 
   /// Held while a shared throwaway is looked for and made, or let go of, so that there is one of each name. It is held during
   /// input and output: who waits for it would wait for the engine anyway.
-  let opening = Lock()
+  let opening = Lock(rank: .throwawayOpening)
   /// By inode.
-  let open = Locked<[UInt64: Entry]>([:])
+  let open = Locked<[UInt64: Entry]>(rank: .storeTable, [:])
 
   /// All that are open.
   var all: [Throwaway] { open.withLock { $0.values.map(\.throwaway) } }

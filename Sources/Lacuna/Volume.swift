@@ -60,7 +60,7 @@ public final class Volume: Sendable {
     self.contents = contents
     self.gate = gate
     self.counters = counters
-    onClose = Locked(close)
+    onClose = Locked(rank: .storeTable, close)
   }
 
   deinit { try? close() }

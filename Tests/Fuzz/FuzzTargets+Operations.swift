@@ -48,7 +48,6 @@ extension FuzzTargets {
     _ device: Faulty, _ ledgers: CrashLedgers, _ generator: inout SeededGenerator
   ) throws {
     guard var store = try open(device) else { return }
-    defer { store.abandon() }
     for _ in 0..<64 where !generator.isAtEndOfBytes {
       switch generator.number(below: 16) {
       case 0: device.inject(fault(device, &generator))
@@ -59,7 +58,6 @@ extension FuzzTargets {
         {
           // Only opening anew can end a step like this. Its engine is that of a dead process.
           guard let again = try open(device) else { return }
-          store.abandon()
           store = again
         }
       }

@@ -23,12 +23,14 @@ extension Engine {
     return StorePoints(
       take: {
         // What was held goes outside the lock: blocks may be set free with it.
-        let (superblock, epoch) = self.state.withLock { ($0.superblock, $0.epoch) }
+        let (catalog, epoch) = self.superblocks.catalog
         held = epoch
         didTake()
         withExtendedLifetime(held) {}
-        return superblock
+        return catalog.superblock
       },
-      withoutCheckpoints: { body throws(ExtentFSError) in try self.checkpoints.withLock(body) })
+      withoutCheckpoints: { body throws(ExtentFSError) in
+        try self.checkpoints.withTurn { _ throws(ExtentFSError) in try body() }
+      })
   }
 }

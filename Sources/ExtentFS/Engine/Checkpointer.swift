@@ -18,7 +18,7 @@ final class Checkpointer: Sendable {
     var isDeep: Bool
   }
 
-  private let state = Monitor(State())
+  private let state = Monitor(rank: .leaf, State())
   /// Whether a wake is on its way to the thread, so that no other needs to take the lock for one.
   private let isWakePending = ManagedAtomic(false)
   private let isDeeplyAsleep = ManagedAtomic(true)

@@ -21,7 +21,7 @@ package struct Damage: Sendable, Hashable {
 ///
 /// Thread safety: any thread.
 package final class DamageRegister: Sendable {
-  private let found = Locked<[(key: String, damage: Damage)]>([])
+  private let found = Locked<[(key: String, damage: Damage)]>(rank: .leaf, [])
   private let report: @Sendable (Damage) -> Void
 
   /// - Parameter report: hears of each part once, and where it means something else by now, on the thread that found it, which may hold locks: it must not call back.
@@ -61,4 +61,18 @@ package final class DamageRegister: Sendable {
 
   /// Takes note that what was noted under `key` is gone, or can be read after all.
   func forget(_ key: String) { found.withLock { found in found.removeAll { $0.key == key } } }
+}
+
+extension DamageRegister {
+  func noteUnreadableInodes(_ error: ExtentFSError) {
+    note(
+      "a part of the tree of inodes", error, "the volumes and snapshots that it has cannot be opened", isInCatalog: true
+    )
+  }
+
+  func noteUnreadableNames(_ error: ExtentFSError) {
+    note(
+      "a part of the tree of names", error, "names are looked for in the inodes until one is changed there",
+      isInCatalog: true)
+  }
 }

@@ -24,7 +24,7 @@ extension Engine {
   package func setAttributes(
     of name: String, _ change: VolumeAttributes, force: Bool
   ) throws(ExtentFSError) {
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       var (inode, record) = try plan.catalog.find(existing: name)
       guard record.kind == .volume else {
         throw ExtentFSError(.readOnly, "'\(name)' is a snapshot, which never changes")
@@ -63,7 +63,7 @@ extension Engine {
   ///   of its own.
   package func setAttributes(_ change: StoreAttributes) throws(ExtentFSError) {
     guard change.limitByteCount == nil || device.canGrow else { throw Self.limitOnDevice }
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       if let name = change.defaultVolume {
         plan.catalog.superblock.defaultInode = name.isEmpty ? 0 : try plan.catalog.find(existing: name).inode
       }
@@ -77,20 +77,5 @@ extension EngineOptions {
   func limitBlockCount(of superblock: Superblock) -> UInt64 {
     let own = superblock.limitByteCount == 0 ? UInt64.max : superblock.limitByteCount
     return min(own, limitByteCount ?? .max, UInt64(Int64.max)) >> superblock.geometry.blockSize.shift
-  }
-}
-
-extension InodeRecord {
-  /// Changes what is said in `change`, but for what is not the volume's own.
-  ///
-  /// - Throws: `.invalidArgument` where more would be reserved than the size and the quota allow.
-  mutating func set(_ change: VolumeAttributes, _ blockSize: BlockSize) throws(ExtentFSError) {
-    if let isReadOnly = change.isReadOnly { self.isReadOnly = isReadOnly }
-    if let byteCount = change.quotaByteCount { quotaBlocks = blockSize.blocks(toHold: byteCount) }
-    if let byteCount = change.reservationByteCount { reservationBlocks = blockSize.blocks(toHold: byteCount) }
-    guard quotaBlocks == 0 || reservationBlocks <= quotaBlocks, reservationBlocks <= blockSize.blocks(toHold: byteCount)
-    else {
-      throw ExtentFSError(.invalidArgument, "'\(name)' cannot reserve more than its size and its quota allow")
-    }
   }
 }

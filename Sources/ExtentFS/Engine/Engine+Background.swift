@@ -1,5 +1,5 @@
-internal import Logging
 internal import Bytes
+internal import Logging
 
 /// When the thread in the background has something to do.
 ///
@@ -13,20 +13,11 @@ extension Engine {
   /// What is worth a checkpoint of a quiet store, in bytes.
   private static var quietDeadByteCountMin: UInt64 { 4 << 20 }
 
-  /// How many blocks may wait for a checkpoint that makes them free.
-  var deadBlockCountMax: UInt64 {
-    let room = space.availableBlockCount / 4
-    let shift = blockSize.shift
-    return max(min(space.usedBlockCount / 16 + (64 << 20) >> shift, room), (1 << 20) >> shift)
-  }
-
-  /// Whether writers should soon find more room in the journal: they wait only where it is full.
-  private var isJournalHalfFull: Bool { journal.usedByteCount > journal.byteCount / 2 }
-
   /// Starts the thread that runs checkpoints and gives freed space back to the host, until `close`. Not before a fork.
   package func startCheckpoints() throws(ExtentFSError) {
     // The thread alone takes this lock, which no one else waits for.
-    let rhythm = Locked(Rhythm(seconds: min(max(options.checkpointSeconds, 1), UInt32.max / 1000)))
+    let rhythm = Locked(
+      rank: .background, Rhythm(seconds: min(max(options.checkpointSeconds, 1), UInt32.max / 1000)))
     log.setSender { [checkpointer] in checkpointer.wake() }
     try checkpointer.start(Checkpointer.Sleep(milliseconds: 0, isDeep: true)) {
       self.log.send()
@@ -57,7 +48,7 @@ extension Engine {
     /// The longest time between two checkpoints, short enough to be counted in milliseconds.
     let seconds: UInt32
     /// What had changed at the last look; nil before the first.
-    var activity: Activity?
+    var activity: StoreActivity?
     var lastCheckpoint = ContinuousClock.now
     /// Whether the device tells, as far as one knows, what the host holds.
     var canReclaim = true
@@ -81,20 +72,10 @@ extension Engine {
     return Checkpointer.Sleep(milliseconds: Self.roomPauseMilliseconds, isDeep: false)
   }
 
-  /// What is different where something has changed. Not all changes are in the journal.
-  struct Activity: Equatable {
-    var journalByteCount: UInt64
-    var editCount: UInt64
-  }
-
-  var activity: Activity {
-    Activity(journalByteCount: journal.usedByteCount, editCount: editCount.load(ordering: .relaxed))
-  }
-
   /// How many changes may wait for a checkpoint: what the journal has room for, which changes of throwaways do not fill. Fewer
   /// where blocks are shared: each may then bring about as many changes of counts as a leaf has extents.
   private var pendingEditCountMax: UInt64 {
-    isSharing ? Self.sharingEditCountMax : max(journal.byteCount / 128, Self.sharingEditCountMax)
+    reserve.isSharing ? Self.sharingEditCountMax : max(journal.byteCount / 128, Self.sharingEditCountMax)
   }
   private static var sharingEditCountMax: UInt64 { 32768 }
 
@@ -102,7 +83,7 @@ extension Engine {
   @inline(__always)
   func noteChange(deadBlockCount: UInt64) {
     checkpointer.noteChange(
-      isUrgent: isJournalHalfFull || deadBlockCount > deadBlockLimit.load(ordering: .relaxed))
+      isUrgent: checkpoints.isUrgent(deadBlockCount: deadBlockCount))
   }
 
   /// Does what there is to do, and says when to look again.
@@ -110,11 +91,12 @@ extension Engine {
     if let next = rhythm.nextAttempt, ContinuousClock.now < next {
       return Checkpointer.Sleep(milliseconds: Self.roomPauseMilliseconds, isDeep: false)
     }
-    let activity = self.activity
+    let activity = checkpoints.activity
     let isQuiet = rhythm.activity == activity
-    let dead = deadBlockCount
+    let dead = checkpoints.deadBlockCount
     let isDue = ContinuousClock.now - rhythm.lastCheckpoint >= .seconds(Int64(rhythm.seconds))
-    if isDue || isJournalHalfFull || dead > deadBlockCountMax || pendingEditCount > pendingEditCountMax
+    if isDue || checkpoints.isJournalHalfFull || dead > checkpoints.deadBlockCountMax
+      || reserve.pendingEditCount > pendingEditCountMax
       || isQuiet && dead << blockSize.shift >= Self.quietDeadByteCountMin || rhythm.nextAttempt != nil
     {
       try checkpoint()
@@ -123,7 +105,7 @@ extension Engine {
     // For the record of a flush that no other follows; where the ring is full, a checkpoint says it.
     if isQuiet, journal.hasUnrecordedCommit { _ = try journal.appendCommitMarker() }
     // What one checkpoint frees is taken again until the next one; the half more is for what changes meanwhile.
-    try trim(leaving: isQuiet ? 0 : deadBlockCountMax / 2 * 3)
+    try trim(leaving: isQuiet ? 0 : checkpoints.deadBlockCountMax / 2 * 3)
     let hasDropped = try dropDeleted()
     if rhythm.nextAttempt != nil {
       log.write(.notice, "there is room again to merge what was written")
@@ -134,7 +116,7 @@ extension Engine {
       return Checkpointer.Sleep(milliseconds: 1, isDeep: false)
     }
     let isSearching = isQuiet && reclaim(&rhythm)
-    rhythm.activity = self.activity
+    rhythm.activity = checkpoints.activity
     let isAsleep = isQuiet && !isSearching && rhythm.activity == activity
     return Checkpointer.Sleep(
       milliseconds: isAsleep ? rhythm.seconds * 1000 : Self.quietMilliseconds, isDeep: isAsleep)
@@ -144,19 +126,11 @@ extension Engine {
   private func reclaim(_ rhythm: inout Rhythm) -> Bool {
     guard rhythm.canReclaim else { return false }
     do throws(ExtentFSError) {
-      return try reclaimSome()
+      return try hostSpace.reclaimSome()
     } catch {
       // Nothing depends on it, and whoever runs `lacuna trim` is told why.
       rhythm.canReclaim = false
       return false
     }
-  }
-
-  /// How many blocks the next checkpoint may free, at most.
-  private var deadBlockCount: UInt64 {
-    let (volumes, orphans) = state.withLock { ($0.volumes.values.map(\.volume), $0.orphans) }
-    // What a damaged store counts may be too much for a sum, of which nothing depends but when checkpoints run.
-    let orphanCount = orphans.reduce(0) { $0 &+ $1.count }
-    return volumes.reduce(orphanCount) { $0 &+ $1.writers.withLock { $0.deadBlockCountMax } }
   }
 }

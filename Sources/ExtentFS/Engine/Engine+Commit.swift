@@ -6,8 +6,24 @@ extension Engine {
 
   /// Waits until the journal has room: runs a checkpoint, unless one that another thread ran has made room meanwhile.
   func waitForJournalRoom() throws(ExtentFSError) {
-    try checkpoint { self.journal.usedByteCount > self.journal.byteCount / 2 }
+    try checkpoints.run(if: { checkpoints.isJournalHalfFull })
   }
+
+  /// Makes room for more changes: raises the reserve, or where there is too little free for that, runs a checkpoint. To be
+  /// called where the reserve is used up, without any lock.
+  func extendReserve() throws(ExtentFSError) {
+    try health.requireWritable()
+    if try !reserve.extend() { try checkpoints.run(if: { reserve.isUsedUp }) }
+  }
+
+  /// Merges what changed since the last checkpoint into the trees, and makes it durable; see ``CheckpointRunner``.
+  ///
+  /// - Throws: what went wrong; then the store refuses writes until it is opened again (invariant 4), unless what was lacking is
+  ///   room: then the checkpoint has not been, and is tried again later.
+  package func checkpoint() throws(ExtentFSError) { try checkpoints.run() }
+
+  /// Why what was to be merged waits for room; nil where nothing does.
+  package var lackOfRoom: ExtentFSError? { checkpoints.lackOfRoom }
 
   /// Ends the engine: merges what is left. No other call may follow, nor be running.
   package func close() throws(ExtentFSError) {
@@ -19,16 +35,7 @@ extension Engine {
     } else {
       do throws(ExtentFSError) { try checkpoint() } catch { failure = error }
     }
-    for volume in letGoOfVolumes() { try volume.openRun.returnRest() }
+    for volume in volumes.removeAll() { try volume.openRun.returnRest() }
     if let failure { throw failure }
-  }
-
-  /// Volumes and engine refer to each other; this ends that.
-  @discardableResult
-  package func letGoOfVolumes() -> [DiskVolume] {
-    state.withLock { state in
-      defer { state.volumes = [:] }
-      return state.volumes.values.map(\.volume)
-    }
   }
 }

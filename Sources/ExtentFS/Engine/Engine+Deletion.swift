@@ -1,30 +1,6 @@
 internal import Bytes
 internal import Extents
 
-/// An inode without a name, whose tree is to be given up.
-package struct Deletion: Sendable {
-  package var inode: UInt64
-  /// What it is: `the deleted volume 'vm1'`; nil where it was deleted before the store was opened, since no name is stored of it.
-  package var name: String?
-  /// How many blocks it still maps, those included that others share, as far as is known: 0 for a throwaway before its turn.
-  package var mappedBlockCount: UInt64
-  /// Why what it has is not given back; nil where nothing is known against it.
-  package var damage: ExtentFSError?
-
-  /// What it is, in words.
-  package var text: String { name ?? "a volume that was deleted earlier (inode \(inode))" }
-}
-
-/// The inodes whose trees are to be given up.
-struct Deletions {
-  /// Those whose turn comes, in that order.
-  var waiting: [Deletion] = []
-  /// Those whose trees cannot be read: they stay as they are while the store is open.
-  var damaged: [Deletion] = []
-  /// Whether all of them are known: those that the catalog had when the store was opened were looked for.
-  var isComplete = false
-}
-
 extension Engine {
   /// What is deleted and has not been given back yet. It is kept in memory: only the first look, where the store had some when it was
   /// opened, goes through the catalog.
@@ -32,17 +8,17 @@ extension Engine {
   /// - Returns: those that are damaged behind the others.
   package func deletionBacklog() throws(ExtentFSError) -> [Deletion] {
     try completeDeletions()
-    return state.withLock { $0.deletions.waiting + $0.deletions.damaged }
+    return deletions.all
   }
 
   /// Looks for the deleted inodes where there may be some that are not known: deleted ones, and throwaways of an earlier opening.
   private func completeDeletions() throws(ExtentFSError) {
-    guard state.withLock({ !$0.deletions.isComplete }) else { return }
-    try checkpoints.withLock { () throws(ExtentFSError) in
-      let (superblock, open) = state.withLock { ($0.superblock, Set($0.volumes.keys)) }
+    guard !deletions.isComplete else { return }
+    try checkpoints.withTurn { _ throws(ExtentFSError) in
+      let (superblock, open) = (superblocks.newest, volumes.inodes)
       var found: [Deletion] = []
       if superblock.transientCount > 0 {
-        try Catalog(nodes: nodes, superblock: superblock).forEachReadable({ self.noteUnreadableInodes($0) }) {
+        try Catalog(nodes: nodes, superblock: superblock).forEachReadable({ damage.noteUnreadableInodes($0) }) {
           inode, record in
           if record.isTransient, !open.contains(inode) {
             found.append(Deletion(inode: inode, mappedBlockCount: record.mappedBlocks))
@@ -50,26 +26,8 @@ extension Engine {
           return true
         }
       }
-      state.withLock { state in
-        guard !state.deletions.isComplete else { return }
-        // Those that were deleted since have names.
-        let known = Set(state.deletions.waiting.map(\.inode))
-        state.deletions.waiting = found.filter { !known.contains($0.inode) } + state.deletions.waiting
-        state.deletions.isComplete = true
-      }
+      deletions.complete(with: found)
     }
-  }
-
-  /// Gives `inode`, of which `record` is left, up: at once, or in steps in the background, where it has a tree. Within a checkpoint.
-  ///
-  /// - Parameter name: what it is, in words.
-  func giveUp(
-    _ record: InodeRecord, _ inode: UInt64, _ name: String, _ catalog: CatalogEditor,
-    _ writer: CheckpointWriter
-  ) throws(ExtentFSError) {
-    try catalog.giveUp(record, inode, writer)
-    guard let left = try catalog.record(of: inode) else { return }
-    writer.deletions.append(Deletion(inode: inode, name: name, mappedBlockCount: left.mappedBlocks))
   }
 
   /// Gives up a bounded part of what is deleted: one checkpoint. False where nothing was left to do.
@@ -77,17 +35,17 @@ extension Engine {
   /// A crash at any point leaves a tree of which the rest is given up later.
   package func dropDeleted() throws(ExtentFSError) -> Bool {
     try completeDeletions()
-    guard state.withLock({ !$0.deletions.waiting.isEmpty }) else { return false }
-    return try checkpoints.withLock { () throws(ExtentFSError) in
+    guard !deletions.isEmpty else { return false }
+    return try checkpoints.withTurn { turn throws(ExtentFSError) in
       try health.requireWritable()
-      var plan = CheckpointPlan(makeCatalogEditor())
-      try requireCheckpointRoom()
-      let turn = try nextDeletions(plan.catalog)
-      guard !turn.isEmpty else { return false }
+      var plan = CheckpointPlan(turn.makeCatalogEditor())
+      try reserve.requireCheckpointRoom()
+      let next = try nextDeletions(plan.catalog)
+      guard !next.isEmpty else { return false }
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
         var work = DropWork(nodesLeft: self.options.deletionStepNodeCount)
-        for (inode, record) in turn {
+        for (inode, record) in next {
           var rest = record
           let before = work
           rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, &work)
@@ -96,15 +54,10 @@ extension Engine {
           try catalog.giveUp(rest, inode, writer)
         }
       }
-      try write(plan)
-      let left = Dictionary(
-        uniqueKeysWithValues: turn.map { ($0.inode, (catalog.inodes[$0.inode] ?? nil)?.mappedBlocks) })
-      state.withLock { state in
-        state.deletions.waiting = state.deletions.waiting.compactMap { deletion in
-          guard let left = left[deletion.inode] else { return deletion }
-          return left.map { Deletion(inode: deletion.inode, name: deletion.name, mappedBlockCount: $0) }
-        }
-      }
+      try turn.write(plan)
+      deletions.didDrop(
+        Dictionary(
+          uniqueKeysWithValues: next.map { ($0.inode, (catalog.inodes[$0.inode] ?? nil)?.mappedBlocks) }))
       return true
     }
   }
@@ -115,9 +68,9 @@ extension Engine {
   /// much is looked at as the first step of each would, of so many of them as there is time for.
   package func findDamagedDeletions() throws(ExtentFSError) {
     try completeDeletions()
-    try checkpoints.withLock { () throws(ExtentFSError) in
-      let catalog = makeCatalogEditor()
-      for deletion in state.withLock({ $0.deletions.waiting }).prefix(Self.soughtDeletionCountMax) {
+    try checkpoints.withTurn { turn throws(ExtentFSError) in
+      let catalog = turn.makeCatalogEditor()
+      for deletion in deletions.waiting.prefix(Self.soughtDeletionCountMax) {
         var work = DropWork(nodesLeft: options.deletionStepNodeCount)
         let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: catalog.superblock.shared))
         do throws(ExtentFSError) {
@@ -142,11 +95,11 @@ extension Engine {
       var work = DropWork(nodesLeft: options.deletionStepNodeCount)
       let rehearsal = DropRehearsal(ReferenceCounts(nodes, root: catalog.superblock.shared))
       var damaged = false
-      for deletion in state.withLock({ $0.deletions.waiting }) where work.nodesLeft > 0 && !damaged {
+      for deletion in deletions.waiting where work.nodesLeft > 0 && !damaged {
         var deletion = deletion
         do throws(ExtentFSError) {
           guard let record = try catalog.record(of: deletion.inode), record.isTransient else {
-            forget(deletion)
+            deletions.remove(deletion.inode)
             continue
           }
           deletion.mappedBlockCount = record.mappedBlocks
@@ -162,16 +115,9 @@ extension Engine {
     }
   }
 
-  private func forget(_ deletion: Deletion) {
-    state.withLock { state in state.deletions.waiting.removeAll { $0.inode == deletion.inode } }
-  }
-
   /// Takes note that `deletion` is damaged, so that the others go on without it.
   private func setAside(_ deletion: Deletion, _ error: ExtentFSError) {
-    var deletion = deletion
-    deletion.damage = error
-    forget(deletion)
-    state.withLock { $0.deletions.damaged.append(deletion) }
+    deletions.setAside(deletion, error)
     // Fits as far as the device has so many blocks; what a damaged record counts may be more.
     let byteCount = min(deletion.mappedBlockCount, space.blockCount) << blockSize.shift
     damage.note(

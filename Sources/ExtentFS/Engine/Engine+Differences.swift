@@ -1,4 +1,3 @@
-internal import Atomics
 internal import Bytes
 
 extension Engine {
@@ -15,26 +14,29 @@ extension Engine {
     from old: DiskVolume, to new: DiskVolume, in range: Range<UInt64>,
     _ body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
-    // The views keep the nodes from being used for anything else.
-    let (before, after) = (old.current.load(ordering: .acquiring), new.current.load(ordering: .acquiring))
-    defer { withExtendedLifetime((before, after)) {} }
-    if before.access == .deleted { throw old.gone }
-    if after.access == .deleted { throw new.gone }
-    // What cannot be merged would look as if it had not changed.
-    for volume in [old, new] where volume.isDamaged { throw volume.incomplete }
-    if !mergesJournal {
-      for (volume, view) in [(old, before), (new, after)] where !view.active.isEmpty {
-        throw ExtentFSError(
-          .damaged,
-          "volume '\(volume.name)' has changes in the journal, which this store is too damaged to merge; so it is not compared"
-        ).naming(volume: volume.name)
+    try old.state.withView { before throws(ExtentFSError) in
+      try new.state.withView { after throws(ExtentFSError) in
+        try requireComparable(old.state, before)
+        try requireComparable(new.state, after)
+        let range = range.clamped(to: 0..<after.byteCount)
+        try TreeDiff.forEachDifference(
+          from: before.base, to: after.base, in: blockSize.blocks(touching: range), nodes
+        ) { blocks, kind throws(ExtentFSError) in
+          try body(blockSize.bytes(of: blocks, within: range), kind)
+        }
       }
     }
-    let range = range.clamped(to: 0..<after.byteCount)
-    try TreeDiff.forEachDifference(
-      from: before.base, to: after.base, in: blockSize.blocks(touching: range), nodes
-    ) { blocks, kind throws(ExtentFSError) in
-      try body(blockSize.bytes(of: blocks, within: range), kind)
+  }
+
+  private func requireComparable(_ volume: OpenVolume, _ view: View) throws(ExtentFSError) {
+    if view.access == .deleted { throw volume.gone }
+    // What cannot be merged would look as if it had not changed.
+    if volume.isDamaged { throw volume.incomplete }
+    guard mergesJournal || view.active.isEmpty else {
+      throw ExtentFSError(
+        .damaged,
+        "volume '\(volume.name)' has changes in the journal, which this store is too damaged to merge; so it is not compared"
+      ).naming(volume: volume.name)
     }
   }
 }

@@ -62,7 +62,7 @@ extension Engine {
   /// Where the marks of the superblocks are on the device, in bytes, that of the newest first. A store whose newest superblock has its
   /// mark is whole: one that lacks nothing but the mark is known for what it was.
   package var superblockMarks: [Range<UInt64>] {
-    let slot = state.withLock { $0.slot }
+    let slot = superblocks.slot
     return [slot, 1 - slot].map { slot in
       let start = StoreGeometry.superblockOffset(ofSlot: slot)
       return start..<start + 8
@@ -74,7 +74,7 @@ extension Engine {
     let counts = nodes.counts
     let journalByteCounts = journal.writtenByteCounts
     return EngineStatistics(
-      flushCount: commits.requestCount, syncCount: commits.syncCount, checkpoints: checkpointTimes.withLock { $0 },
+      flushCount: commits.requestCount, syncCount: commits.syncCount, checkpoints: checkpoints.checkpointTimes,
       nodes: CacheFigures(
         hitCount: counts.hits, missCount: counts.misses,
         byteCount: UInt64(nodes.nodeCount) << blockSize.shift),

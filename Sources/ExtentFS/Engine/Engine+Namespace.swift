@@ -20,21 +20,21 @@ extension Engine {
     var record = InodeRecord(kind: .volume, name: name, byteCount: byteCount, createdSeconds: createdSeconds)
     try record.set(attributes, blockSize)
     try requireRoom()
-    return try checkpoints.withLock { () throws(ExtentFSError) in
+    return try checkpoints.withTurn { turn throws(ExtentFSError) in
       try health.requireWritable()
-      try requireCheckpointRoom()
+      try reserve.requireCheckpointRoom()
       try keepRoom()
-      let plan = CheckpointPlan(makeCatalogEditor())
+      let plan = CheckpointPlan(turn.makeCatalogEditor())
       let inode = try plan.catalog.enter(record)
       if plan.catalog.superblock.defaultInode == 0 { plan.catalog.superblock.defaultInode = inode }
       try promise(record.promisedBlocks, to: name)
-      try write(plan)
+      try turn.write(plan)
       // It is there, so that nothing may fail any more: its record is not read, but the one that was written. Before the next
       // checkpoint begins, nothing can have changed it.
       guard let record = try plan.catalog.record(of: inode),
-        case .open(let volume) = adopt(inode, record, asOf: superblock.generation, userCount: 1)
+        case .open(let volume) = volumes.open(inode, record, asOf: superblocks.newest.generation, userCount: 1)
       else { throw ExtentFSError.internalInconsistency("the created volume '\(name)' was not found") }
-      return volume
+      return DiskVolume(self, volume)
     }
   }
 
@@ -50,7 +50,7 @@ extension Engine {
     _ pairs: [(volume: String, snapshot: String)], createdSeconds: UInt64
   ) throws(ExtentFSError) {
     try requireRoom()
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       try keepRoom()
       var copies: [Copy] = []
       for (volume, snapshot) in pairs {
@@ -72,7 +72,7 @@ extension Engine {
     _ source: String, as name: String, createdSeconds: UInt64
   ) throws(ExtentFSError) {
     try requireRoom()
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       try keepRoom()
       let found = try plan.catalog.find(existing: source)
       var record = InodeRecord(
@@ -89,7 +89,7 @@ extension Engine {
   ///
   /// - Parameter force: also where clients use the volume. What they write meanwhile waits, and comes after.
   package func rollback(_ volume: String, to snapshot: String, force: Bool) throws(ExtentFSError) {
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       let target = try plan.catalog.find(existing: volume)
       let source = try plan.catalog.find(existing: snapshot)
       try requireWritable(target.record)
@@ -104,7 +104,8 @@ extension Engine {
       }
       let open = try hold(target, in: &plan, force: force)
       let isAligned = source.record.byteCount & UInt64(blockSize.byteCount - 1) == 0
-      guard source.record.byteCount >= target.record.byteCount || isAligned || userCount(of: open.inode) == 0 else {
+      guard source.record.byteCount >= target.record.byteCount || isAligned || volumes.userCount(of: open.inode) == 0
+      else {
         throw ExtentFSError(
           .busy, "'\(snapshot)' ends within a block, before the end of '\(volume)': its clients must disconnect first")
       }
@@ -119,7 +120,7 @@ extension Engine {
         try writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
         (old.base, old.mappedBlocks, old.reservedBlocks) = (record.base, record.mappedBlocks, record.reservedBlocks)
-        try self.giveUp(old, inode, "what '\(volume)' had before it was rolled back", catalog, writer)
+        try writer.giveUp(old, inode, "what '\(volume)' had before it was rolled back", catalog)
         record.base = source.base
         (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
         record.setSize(source.byteCount, self.blockSize)
@@ -131,7 +132,7 @@ extension Engine {
 
   /// Renames a volume, with the snapshots that belong to it, or a snapshot.
   package func rename(_ name: String, to new: String) throws(ExtentFSError) {
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       let found = try plan.catalog.find(existing: name)
       try VolumeName.check(new, found.record.kind)
       var renamed = [(inode: found.inode, name: new)]
@@ -160,7 +161,7 @@ extension Engine {
     _ name: String, to byteCount: UInt64, from old: UInt64? = nil, allowsSmaller: Bool, force: Bool
   ) throws(ExtentFSError) {
     try Self.checkSize(byteCount)
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       var (inode, record) = try plan.catalog.find(existing: name)
       try requireWritable(record)
       guard old == nil || old == record.byteCount else {
@@ -210,7 +211,7 @@ extension Engine {
   package func delete(
     _ names: [String], withSnapshots: Bool = false, force: Bool
   ) throws(ExtentFSError) -> [CatalogEntry] {
-    let gone = try checkpoint { plan throws(ExtentFSError) in
+    let gone = try checkpoints.run { plan throws(ExtentFSError) in
       let gone = try plan.catalog.catalog.find(names, withSnapshots: withSnapshots)
       for found in gone {
         _ = try hold(found, in: &plan, force: force)
@@ -223,7 +224,7 @@ extension Engine {
         for (inode, old) in gone {
           guard let record = try catalog.record(of: inode) else { throw Catalog.missing(inode) }
           let name = "the deleted \(old.kind == .snapshot ? "snapshot" : "volume") '\(old.name)'"
-          try self.giveUp(record, inode, name, catalog, writer)
+          try writer.giveUp(record, inode, name, catalog)
         }
       }
       return gone
@@ -234,7 +235,7 @@ extension Engine {
 
   /// What `delete` would delete, as of the last checkpoint.
   package func findDoomed(_ names: [String], withSnapshots: Bool) throws(ExtentFSError) -> [String] {
-    let (catalog, epoch) = currentCatalog()
+    let (catalog, epoch) = superblocks.catalog
     defer { withExtendedLifetime(epoch) {} }
     return try catalog.find(names, withSnapshots: withSnapshots).map(\.record.name)
   }
@@ -247,28 +248,29 @@ extension Engine {
   /// - Throws: `.busy` where clients use it, unless forced.
   func hold(
     _ found: CatalogEntry, in plan: inout CheckpointPlan, force: Bool
-  ) throws(ExtentFSError) -> DiskVolume {
+  ) throws(ExtentFSError) -> OpenVolume {
     let (inode, record) = found
     try plan.catalog.requireComplete(inode, record)
-    let volume = try state.withLock { state throws(ExtentFSError) in
-      var open = state.volumes[inode] ?? OpenVolume(volume: makeVolume(inode, record, in: state.epoch))
-      guard force || open.userCount <= 0 else {
-        throw ExtentFSError(
-          .busy, "'\(record.name)' is in use by \(open.userCount) \(open.userCount == 1 ? "client" : "clients")")
-      }
-      open.isHeld = true
-      state.volumes[inode] = open
-      return open.volume
-    }
+    let volume = try volumes.hold(inode, record, force: force)
     plan.held.append(volume)
     return volume
   }
 
-  /// Ends what `hold` began: the checkpoint has ended, or was refused.
-  func letGo(of held: [DiskVolume]) {
-    guard !held.isEmpty else { return }
-    state.withLock { state in
-      for volume in held { state.volumes[volume.inode]?.isHeld = false }
+  /// Makes sure that there is room for an operation that begins to share blocks, or enters inodes in the catalog, and for the
+  /// checkpoints that follow.
+  ///
+  /// - Throws: `.outOfSpace` where there is not, also after a checkpoint.
+  func requireRoom() throws(ExtentFSError) {
+    try health.requireWritable()
+    if try reserve.hasRoomForSharing() { return }
+    try checkpoint()
+    try keepRoom()
+  }
+
+  /// As `requireRoom`, but without a checkpoint: to be called during a turn, by those who called that before.
+  func keepRoom() throws(ExtentFSError) {
+    guard try reserve.hasRoomForSharing() else {
+      throw ExtentFSError(.outOfSpace, "the store is too full: what is deleted or trimmed makes room")
     }
   }
 
@@ -283,131 +285,5 @@ extension Engine {
     guard space.promise(count) else {
       throw ExtentFSError(.outOfSpace, "the store has no room to promise \(count) blocks to '\(name)'")
     }
-  }
-}
-
-/// Which inode's blocks another one gets.
-struct Copy {
-  var from: UInt64
-  var to: UInt64
-}
-
-extension CheckpointPlan {
-  /// Gives each inode of `copies` what the other one has when all that changed is merged.
-  mutating func share(_ copies: [Copy]) {
-    self.copies = copies
-    let catalog = self.catalog
-    finish = { writer throws(ExtentFSError) in
-      for copy in copies {
-        guard let source = try catalog.record(of: copy.from), var record = try catalog.record(of: copy.to) else {
-          throw Catalog.missing(copy.from)
-        }
-        try writer.retain(source.base)
-        record.base = source.base
-        (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
-        record.byteCount = source.byteCount
-        try catalog.setRecord(record, of: copy.to)
-      }
-    }
-  }
-}
-
-extension Catalog {
-  /// The snapshots that belong to `volume`, in the order of their inodes.
-  func snapshots(of volume: CatalogEntry) throws(ExtentFSError) -> [CatalogEntry] {
-    var found: [CatalogEntry] = []
-    try forEach { inode, record in
-      if record.isSnapshot(of: volume) { found.append((inode, record)) }
-      return true
-    }
-    return found
-  }
-
-  /// What has these names, each once, and behind each its snapshots, where they are wanted.
-  fileprivate func find(_ names: [String], withSnapshots: Bool) throws(ExtentFSError) -> [CatalogEntry] {
-    var all: [CatalogEntry] = []
-    var seen: Set<UInt64> = []
-    for name in names {
-      guard let found = try find(name) else { throw VolumeName.missing(name) }
-      let snapshots = withSnapshots && found.record.kind == .volume ? try snapshots(of: found) : []
-      for entry in [found] + snapshots where seen.insert(entry.inode).inserted { all.append(entry) }
-    }
-    return all
-  }
-}
-
-extension CatalogEditor {
-  /// The inode that has the name `name`.
-  func find(existing name: String) throws(ExtentFSError) -> CatalogEntry {
-    guard let found = try find(name).found else { throw VolumeName.missing(name) }
-    try requireComplete(found.inode, found.record)
-    return found
-  }
-
-  /// Adds an inode with the record `record`, under its name. Returns its number.
-  func enter(_ record: InodeRecord) throws(ExtentFSError) -> UInt64 {
-    try VolumeName.check(record.name, record.kind)
-    try requireFree(record.name, for: record)
-    let inode = try makeInode()
-    try setRecord(record, of: inode)
-    try enter(record.name, for: inode)
-    return inode
-  }
-
-  /// Refuses `name` for `record` where something has it.
-  private func requireFree(_ name: String, for record: InodeRecord) throws(ExtentFSError) {
-    guard let (_, other) = try find(name).found else { return }
-    guard record.kind == .snapshot, other.kind == .snapshot, record.origin != other.origin else {
-      throw VolumeName.taken(name)
-    }
-    throw ExtentFSError(
-      .nameTaken,
-      "there is a snapshot '\(name)' already, of another volume that is or was called '\(VolumeName.volume(of: name))'; rename or delete that snapshot, or choose another name"
-    )
-  }
-
-  /// Gives `inode` another name.
-  func rename(_ inode: UInt64, to name: String) throws(ExtentFSError) {
-    guard var record = try record(of: inode) else { throw Catalog.missing(inode) }
-    try requireFree(name, for: record)
-    try remove(nameOf: record)
-    record.name = name
-    try setRecord(record, of: inode)
-    try enter(name, for: inode)
-  }
-
-  /// Makes `inode`, which has no name, one whose tree is given up in the background; or at once, where it has none.
-  func giveUp(
-    _ record: InodeRecord, _ inode: UInt64, _ writer: CheckpointWriter
-  ) throws(ExtentFSError) {
-    for extent in record.inlineExtents {
-      guard let block = extent.target.physicalBlock else { continue }
-      try writer.replaced(PhysicalRun(block: block, count: UInt64(extent.length)))
-    }
-    guard !record.extents.isEmpty else { return try setRecord(nil, of: inode) }
-    var left = record.withoutName
-    (left.kind, left.isThrowaway) = (.deleted, false)
-    (left.quotaBlocks, left.reservationBlocks) = (0, 0)
-    try setRecord(left, of: inode)
-  }
-}
-
-extension InodeRecord {
-  /// Changes the size. No more can be reserved than that.
-  fileprivate mutating func setSize(_ byteCount: UInt64, _ blockSize: BlockSize) {
-    self.byteCount = byteCount
-    reservationBlocks = min(reservationBlocks, blockSize.blocks(toHold: byteCount))
-  }
-
-  /// Whether it is a snapshot that belongs to `volume`: it was taken of that one, and not of an earlier one that had its name.
-  func isSnapshot(of volume: CatalogEntry) -> Bool {
-    kind == .snapshot && volume.record.kind == .volume && origin == volume.inode
-      && name.hasPrefix(volume.record.name + "@")
-  }
-
-  fileprivate var withoutName: InodeRecord {
-    var record = self
-    record.name = ""
-    return record
   }
 }

@@ -12,59 +12,47 @@ extension Engine {
   /// - Throws: `.noSuchVolume`, and what a checkpoint throws.
   package func makeThrowaway(of name: String) throws(ExtentFSError) -> DiskVolume {
     try requireRoom()
-    return try checkpoints.withLock { () throws(ExtentFSError) in
+    return try checkpoints.withTurn { turn throws(ExtentFSError) in
       try health.requireWritable()
       try keepRoom()
-      let (inode, _) = try makeCatalogEditor().find(existing: name)
-      if state.withLock({ $0.volumes[inode]?.volume.current.load(ordering: .acquiring).active.isEmpty == false }) {
-        try requireCheckpointRoom()
-        try write(CheckpointPlan(makeCatalogEditor()))
+      let (inode, _) = try turn.makeCatalogEditor().find(existing: name)
+      if volumes[inode]?.hasActiveChanges == true {
+        try reserve.requireCheckpointRoom()
+        try turn.write(CheckpointPlan(turn.makeCatalogEditor()))
       }
-      if let volume = state.withLock({ $0.volumes[inode]?.volume }), volume.isDamaged { throw volume.incomplete }
-      let catalog = makeCatalogEditor()
+      if let volume = volumes[inode], volume.isDamaged { throw volume.incomplete }
+      let catalog = turn.makeCatalogEditor()
       let (_, source) = try catalog.find(existing: name)
       var record = source
       (record.kind, record.isReadOnly, record.isThrowaway) = (.volume, false, true)
       (record.name, record.origin) = ("", inode)
       (record.quotaBlocks, record.reservationBlocks) = (0, 0)
       let clone = try catalog.makeInode()
-      let volume = state.withLock { state in
-        state.superblock.nextInode = catalog.superblock.nextInode
-        state.newThrowaways[clone] = record
-        let volume = DiskVolume(
-          inode: clone, record, engine: self, view: View(inode: clone, record, epoch: state.epoch))
-        state.volumes[clone] = OpenVolume(volume: volume, userCount: 1)
-        return volume
+      superblocks.setNextInode(catalog.superblock.nextInode)
+      ephemerals.add(record, of: clone)
+      let generation = catalog.catalog.superblock.generation
+      guard case .open(let volume) = volumes.open(clone, record, asOf: generation, userCount: 1) else {
+        throw ExtentFSError.internalInconsistency(
+          "the new inode \(clone) is open, or the catalog changed during a turn")
       }
-      volume.names.withLock { $0 = "\(name)+" }
-      return volume
+      volume.name = "\(name)+"
+      return DiskVolume(self, volume)
     }
   }
 
   /// Lets go of a throwaway, which nobody uses any more. Its space comes back in the background.
   package func discardThrowaway(_ volume: DiskVolume) throws(ExtentFSError) {
-    try checkpoints.withLock { () throws(ExtentFSError) in
+    try checkpoints.withTurn { _ throws(ExtentFSError) in
       // One that was promoted meanwhile is a volume like any other.
-      guard !volume.current.load(ordering: .acquiring).isJournaled else { return closeVolume(volume) }
-      let view = volume.writers.withLock { writer in
-        let view = volume.current.load(ordering: .relaxed)
-        volume.publish(.deleted(inode: volume.inode))
-        view.active.forEachRun(in: 0..<UInt64.max) { writer.supersede($0) }
-        let gone = writer.superseded
-        writer.startAgain()
-        state.withLock { state in
-          state.orphans += gone
-          state.volumes[volume.inode] = nil
-          // What no checkpoint has written is gone with that.
-          if state.newThrowaways.removeValue(forKey: volume.inode) == nil {
-            let name = "the throwaway '\(volume.name)'"
-            state.deletions.waiting.append(Deletion(inode: volume.inode, name: name, mappedBlockCount: 0))
-          }
-        }
-        return view
+      guard !volume.state.isJournaled else { return closeVolume(volume) }
+      let runs = volume.state.discard()
+      volumes.remove(volume.state)
+      // What no checkpoint has written is gone with that.
+      if !ephemerals.remove(volume.inode, freeing: runs) {
+        let name = "the throwaway '\(volume.name)'"
+        deletions.append([Deletion(inode: volume.inode, name: name, mappedBlockCount: 0)])
       }
-      withExtendedLifetime(view) {}
-      try volume.openRun.returnRest()
+      try volume.state.openRun.returnRest()
     }
     checkpointer.wake()
   }
@@ -73,14 +61,14 @@ extension Engine {
   /// was written to it before.
   package func promote(_ volume: DiskVolume, as name: String) throws(ExtentFSError) {
     try requireRoom()
-    try checkpoint { plan throws(ExtentFSError) in
+    try checkpoints.run { plan throws(ExtentFSError) in
       try VolumeName.check(name, .volume)
       guard try plan.catalog.find(name).found == nil else { throw VolumeName.taken(name) }
       let written = try plan.catalog.record(of: volume.inode)
-      guard var record = written ?? state.withLock({ $0.newThrowaways[volume.inode] }), record.isThrowaway,
-        volume.current.load(ordering: .acquiring).access != .deleted
+      guard var record = written ?? ephemerals.record(of: volume.inode), record.isThrowaway,
+        volume.access != .deleted
       else { throw ExtentFSError(.noSuchVolume, "'\(volume.name)' is no throwaway, or is gone") }
-      plan.held.append(volume)
+      plan.held.append(volume.state)
       let catalog = plan.catalog
       try catalog.enter(name, for: volume.inode)
       try promise(record.reservedBlocks, to: name)

@@ -1,58 +1,13 @@
-internal import Logging
-internal import Bytes
-internal import Devices
-internal import Atomics
-internal import Extents
-internal import Glibc
-
-/// What `Engine.reclaimAll` gave back.
-package struct ReclaimedSpace: Sendable, Hashable {
-  /// How many bytes of storage the host had for free blocks; all that was free, where it does not tell.
-  package var byteCount: UInt64 = 0
-  /// Whether the host tells.
-  package var isKnown = true
-}
-
-/// Giving free space back to the host. A free run is in use while the host has not answered.
-///
-/// What becomes free is marked in memory. The marks are gone when the process is, and what it freed last may have become
-/// free only when it ended: so the host is asked what it holds of free blocks, once after each opening and where the device
-/// grew. What is free after an opening is safe to give back at any time, as what is freed later: its checkpoint made the
-/// superblock durable that does not lead there, and what the journal or a view leads to is in use.
 extension Engine {
-  /// How many parts of the store a quiet one is searched for at once: 2 GiB.
-  private static var partsAtOnce: Int { 16 }
-
   /// Gives the host back what is free, as far as the device can, but for `blockCount` blocks; all of it only as long as
   /// nobody changes anything.
-  package func trim(leaving blockCount: UInt64) throws(ExtentFSError) {
-    let before = activity
-    let size: TrimSize = blockCount == 0 ? .small : .large
-    var rest = blockCount == 0 ? .max : space.trimmableBlockCount(size)
-    while rest > blockCount, blockCount > 0 || activity == before, !checkpointer.isStopping,
-      reclaimingCount.load(ordering: .relaxed) == 0, let run = space.nextTrim(size)
-    {
-      // A device that cannot discard keeps the space, and nothing else changes.
-      if let refusal = try discard(run) { logRefusal(refusal, of: run) }
-      rest = rest.minusOrZero(run.count)
-    }
-  }
+  package func trim(leaving blockCount: UInt64) throws(ExtentFSError) { try hostSpace.trim(leaving: blockCount) }
 
   /// Looks in the next parts of the store for what the host holds of free blocks, and gives it back, as long as nobody changes anything.
   /// False where all parts have been looked at since the store was opened.
   ///
   /// - Throws: also where the device cannot tell.
-  package func reclaimSome() throws(ExtentFSError) -> Bool {
-    let before = activity
-    for _ in 0..<Self.partsAtOnce {
-      guard activity == before, !checkpointer.isStopping, reclaimingCount.load(ordering: .relaxed) == 0 else { break }
-      guard let part = space.nextReclaimPart() else { return false }
-      try space.markAllocated(in: part, isUnknown: false)
-      try trim(leaving: 0)
-      space.didReclaim(part)
-    }
-    return true
-  }
+  package func reclaimSome() throws(ExtentFSError) -> Bool { try hostSpace.reclaimSome() }
 
   /// Gives the host back all that it holds of free blocks, what is deleted included, whether the store is quiet or not. On a device that
   /// cannot tell what it holds: all that is free.
@@ -62,71 +17,11 @@ extension Engine {
   package func reclaimAll(
     _ progress: (_ done: UInt64, _ total: UInt64) throws(ExtentFSError) -> Void
   ) throws(ExtentFSError) -> ReclaimedSpace {
-    var found = ReclaimedSpace()
-    // What the thread in the background gave back meanwhile would not be counted.
-    reclaimingCount.wrappingIncrement(ordering: .relaxed)
-    defer { reclaimingCount.wrappingDecrement(ordering: .relaxed) }
-    try checkpoint()
-    try progress(0, space.blockCount)
-    while try dropDeleted() { try progress(0, space.blockCount) }
-    space.endMetadataRun()
-    var position: UInt64 = 0
-    while let part = space.reclaimPart(from: position) {
-      try mark(part, &found.isKnown)
-      position = part.lowerBound
-      while let run = space.nextTrim(.small, in: position..<part.upperBound) {
-        found.byteCount += try giveBack(run, isKnown: found.isKnown)
-        position = run.block + run.count
-      }
-      space.didReclaim(part)
-      position = part.upperBound
-      try progress(position, space.blockCount)
+    try hostSpace.withoutBackground { () throws(ExtentFSError) in
+      try checkpoint()
+      try progress(0, space.blockCount)
+      while try dropDeleted() { try progress(0, space.blockCount) }
+      return try hostSpace.reclaimAll(progress)
     }
-    return found
-  }
-
-  /// The first refusal is worth telling, the others only to those who look for a fault.
-  private func logRefusal(_ refusal: DeviceError, of run: PhysicalRun) {
-    let isFirst = !hasRefusedSpace.exchange(true, ordering: .relaxed)
-    log.write(
-      isFirst ? .notice : .debug, "the device does not take free space back",
-      [(.error, "\(refusal)"), (.firstBlock, "\(run.block)"), (.blocks, "\(run.count)")])
-  }
-
-  private func mark(_ part: Range<UInt64>, _ isKnown: inout Bool) throws(ExtentFSError) {
-    do throws(ExtentFSError) {
-      return try space.markAllocated(in: part, isUnknown: !isKnown)
-    } catch {
-      guard case .device(let cause) = error.code, cause.operation == .findAllocated, cause.errno == EOPNOTSUPP else {
-        throw error
-      }
-    }
-    isKnown = false
-    try space.markAllocated(in: part, isUnknown: true)
-  }
-
-  /// Gives the run back, which `nextTrim` gave, and returns how many bytes of storage the host held for it.
-  private func giveBack(_ run: PhysicalRun, isKnown: Bool) throws(ExtentFSError) -> UInt64 {
-    let byteCount: UInt64
-    do throws(ExtentFSError) {
-      byteCount = try isKnown ? space.allocatedByteCount(run) : blockSize.offset(of: run.count)
-    } catch {
-      try space.didTrim(run)
-      throw error
-    }
-    if let refusal = try discard(run) { throw ExtentFSError(refusal) }
-    return byteCount
-  }
-
-  /// Gives the run back, which `nextTrim` gave, and lets it be used again; returns why the device would not have it.
-  private func discard(_ run: PhysicalRun) throws(ExtentFSError) -> DeviceError? {
-    var refusal: DeviceError?
-    do throws(DeviceError) {
-      try device.giveBack(blockSize.offset(of: run.block)..<blockSize.offset(of: run.block + run.count))
-    } catch {
-      refusal = error
-    }
-    try space.didTrim(run)
-    return refusal
   }
 }

@@ -1,9 +1,9 @@
-internal import Logging
 internal import Atomics
 internal import Bytes
 internal import Checksums
-package import Devices
+internal import Devices
 internal import Extents
+internal import Logging
 
 /// What a journal says has changed since the superblock, of one volume.
 struct RecoveredVolume {
@@ -22,7 +22,7 @@ struct Recovery {
   let slot: Int
   let search: SuperblockSearch
   let nodes: NodeCache
-  let spaceRoot: Locked<TreeRoot>
+  let spaceTree: SpaceTree
   let space: SpaceMap
   let checksums: ChecksumTable
   private let mapping: MappedRange?
@@ -57,42 +57,13 @@ struct Recovery {
     }
     let half = Int(clamping: options.cacheByteCount / 2)
     let nodes = NodeCache(device: device, blockSize: geometry.blockSize, byteLimit: half)
-    let root = Locked(superblock.space)
+    let spaceTree = SpaceTree(superblock.space, nodes)
     self.nodes = nodes
-    spaceRoot = root
+    self.spaceTree = spaceTree
     let records = GroupRecords(
-      source: { group throws(ExtentFSError) in
-        while true {
-          let tree = root.withLock { $0 }
-          do throws(ExtentFSError) {
-            return try TreeReader(cache: nodes, root: tree, kind: .space).find(group)?.withValue {
-              value throws(ExtentFSError) in
-              try GroupRecord(decoding: value, at: 0)
-            }
-          } catch {
-            // Nobody holds the tree's epoch: a checkpoint that ended meanwhile may have given its nodes to others.
-            guard root.withLock({ $0 }) != tree else { throw error }
-          }
-        }
-      },
+      source: { group throws(ExtentFSError) in try spaceTree.record(of: group) },
       survey: { body, unreadable throws(ExtentFSError) in
-        let tree = TreeReader(cache: nodes, root: root.withLock { $0 }, kind: .space)
-        try tree.forEachPart { part, keys throws(ExtentFSError) in
-          if case .unreadable(let error) = part { unreadable(keys, error) }
-          guard case .leaf(let leaf) = part else { return true }
-          for index in 0..<leaf.count {
-            let group = leaf.key(at: index)
-            do throws(ExtentFSError) {
-              let record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
-                try GroupRecord(decoding: value, at: 0)
-              }
-              body(group, record)
-            } catch {
-              if group < .max { unreadable(group..<group + 1, error) }
-            }
-          }
-          return true
-        }
+        try spaceTree.forEachRecord(body, unreadable: unreadable)
       })
     space = try SpaceMap(
       device: device, geometry: geometry, blockCount: deviceBlockCount, usedBlockCount: superblock.usedBlockCount,
@@ -266,127 +237,11 @@ struct Recovery {
     }
     return EngineParts(
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
-      spaceRoot: spaceRoot, health: health, log: log,
+      spaceTree: spaceTree, health: health, log: log,
       journal: try JournalRing(
         device: device, region: region, identity: identity, start: start, mapping: mapping,
         keptByteCount: superblock.geometry.keptJournalByteCount, health: health),
       damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.delta),
       mergesJournal: !readOnly, carryByteCountMax: carryByteCountMax)
-  }
-}
-
-extension Engine {
-  /// Opens the store on `device`: the newest superblock, and what the journal says has changed since.
-  ///
-  /// For writing, one checkpoint then merges that and begins a new epoch of the journal. Nothing is written before all has
-  /// been read, and a crash at any point leaves a store that opens the same way again.
-  ///
-  /// - Parameter readOnly: nothing is written at all, now or later.
-  /// - Returns: the engine, and what the user should be told.
-  /// - Throws: `.notAStore`, `.newerFormat`, `.damaged`, `.device`; `.readOnlyFormat` for a store that this program may only read, unless `readOnly`;
-  ///   `.outOfSpace` where there is no room for the checkpoint.
-  package static func open(
-    _ device: any BlockDevice, _ options: EngineOptions, readOnly: Bool = false
-  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    try open(device, options, readOnly ? .reading : .writing)
-  }
-
-  /// Opens the store on `device` to be looked at, as it would be if it were opened for writing: what the journal says is in its
-  /// trees, so that whoever compares them, or counts what is in them, misses nothing. Afterwards nothing more can be changed.
-  ///
-  /// - Parameter device: one that keeps to itself what is written to it, such as a `FileDevice` with the access `scratch`.
-  /// - Throws: as `open` for writing. The store may still be one that can be opened with `readOnly`.
-  package static func openScratch(
-    _ device: any BlockDevice, _ options: EngineOptions
-  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    try open(device, options, .scratch)
-  }
-
-  /// What a store is opened for.
-  private enum Purpose {
-    case writing
-    /// To be read, without a write to the device.
-    case reading
-    /// To be read, after what is written to the device has gone into memory.
-    case scratch
-  }
-
-  private static func open(
-    _ device: any BlockDevice, _ options: EngineOptions, _ purpose: Purpose
-  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    let log = EngineLog(options.logger)
-    defer { log.send() }
-    let damage = DamageRegister { log.keep(.warning, $0.text, [(.part, $0.part)]) }
-    do throws(ExtentFSError) {
-      return try open(device, options, purpose, damage, log, carries: false)
-    } catch {
-      guard error.code == .tooMuchToCarry else { throw error }
-      return try open(device, options, purpose, damage, log, carries: true)
-    }
-  }
-
-  /// Opens the store.
-  ///
-  /// - Parameter carries: whether the journal begins behind what it has, so that what cannot be merged has room in it.
-  private static func open(
-    _ device: any BlockDevice, _ options: EngineOptions, _ purpose: Purpose, _ damage: DamageRegister,
-    _ log: EngineLog, carries: Bool
-  ) throws(ExtentFSError) -> (engine: Engine, warnings: [String]) {
-    let readOnly = purpose == .reading
-    let start = ContinuousClock.now
-    var recovery = try Recovery(device, options, readOnly: readOnly, damage, log)
-    if !readOnly, let features = recovery.superblock.featuresAgainstWriting {
-      throw ExtentFSError(
-        .readOnlyFormat, "the store has features unknown to this program, which may therefore only read it: \(features)"
-      )
-    }
-    try recovery.tellOfBrokenSuperblock(mayWrite: purpose != .writing || options.acceptsOlderSuperblock)
-    let (journal, end) = try recovery.replay()
-    if !readOnly {
-      // What was read may be in the kernel alone, such as a superblock that a process wrote and died. It has to be durable
-      // before anything is written to blocks that are free by it, and in use by the superblock before it (R1).
-      do { try device.sync() } catch { throw ExtentFSError(error) }
-      if try device.replaceBrokenSuperblock(recovery.search) {
-        do { try device.sync() } catch { throw ExtentFSError(error) }
-      }
-    }
-    let (journalStart, room) = carries ? journal.startBehind(end) : (journal.nextStart, 0)
-    // One that carries writes records before its superblock, and others may have died after that: so its epoch is its own.
-    let epoch = recovery.superblock.journalEpoch &+ (carries ? .random(in: 2...1 << 32) : 1)
-    let carryByteCountMax = recovery.superblock.geometry.keptJournalByteCount / 2
-    let engine = Engine(
-      try recovery.parts(journalAt: journalStart, epoch: epoch, carryByteCountMax: min(room, carryByteCountMax)),
-      options: options)
-    engine.trustsChanges.store(recovery.volumes.isEmpty, ordering: .relaxed)
-    for (inode, recovered) in recovery.volumes {
-      guard let record = recovered.record else { continue }
-      // Open without a user: the checkpoint closes it.
-      let adoption = engine.adopt(
-        inode, record, delta: recovered.delta, asOf: recovery.superblock.generation, userCount: 0)
-      if case .open(let volume) = adoption { volume.writers.withLock { $0.superseded = recovered.superseded } }
-    }
-    if !readOnly {
-      do throws(ExtentFSError) {
-        try engine.space.requireReadableGroup()
-        try engine.countBlocks()
-        // Without changes there is nothing to merge, and the new epoch is for records alone.
-        if purpose == .writing || !recovery.volumes.isEmpty {
-          let plan = CheckpointPlan(engine.makeCatalogEditor())
-          plan.catalog.superblock.journalEpoch = epoch
-          try engine.write(plan)
-        } else {
-          engine.updateReserve()
-        }
-        engine.carryByteCountMax.store(carryByteCountMax, ordering: .relaxed)
-      } catch {
-        engine.letGoOfVolumes()
-        throw error
-      }
-    }
-    engine.trustsChanges.store(true, ordering: .relaxed)
-    log.write(
-      .info, "the store is open", recovery.facts + [(.milliseconds, (ContinuousClock.now - start).milliseconds)])
-    if purpose != .writing { engine.health.becomeReadOnly() }
-    return (engine, recovery.warnings)
   }
 }

@@ -23,7 +23,7 @@ extension Engine {
   ///
   /// - Throws: `.noSuchVolume`, `.damaged`, `.device`.
   package func spaceAccount(of name: String) throws(ExtentFSError) -> SpaceAccount {
-    let (catalog, epoch) = currentCatalog()
+    let (catalog, epoch) = superblocks.catalog
     // Nobody writes over the nodes meanwhile.
     defer { withExtendedLifetime(epoch) {} }
     guard let record = try catalog.find(name)?.record else { throw VolumeName.missing(name) }
@@ -32,7 +32,7 @@ extension Engine {
 
   /// The same of the inode `inode`, such as that of a throwaway.
   package func spaceAccount(of inode: UInt64) throws(ExtentFSError) -> SpaceAccount {
-    let (catalog, epoch) = currentCatalog()
+    let (catalog, epoch) = superblocks.catalog
     defer { withExtendedLifetime(epoch) {} }
     // What has no record yet has nothing.
     guard let record = try catalog.record(of: inode) else { return SpaceAccount() }

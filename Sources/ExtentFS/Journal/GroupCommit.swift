@@ -31,7 +31,7 @@ package final class GroupCommit: Sendable {
     self.device = device
     self.ring = ring
     health = ring.health
-    monitor = Monitor(State())
+    monitor = Monitor(rank: .groupCommit, State())
   }
 
   /// Returns when every change appended before the call is durable, with its data: a flush. Costs nothing where they are.

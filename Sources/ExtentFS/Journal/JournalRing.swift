@@ -47,6 +47,9 @@ package import Devices
     var mappedByteCount: UInt64 = 0
   }
 
+  /// The most blocks of data that one record maps.
+  static var recordBlocksMax: UInt64 { 1024 }
+
   /// Blocks that only a commit marker may take, besides the one that nothing takes.
   private static var markerBlockCount: UInt64 { 1 }
 
@@ -72,6 +75,7 @@ package import Devices
     self.health = health
     unsafe image = .allocate(byteCount: Self.imageByteCount, alignment: Int(JournalFormat.blockByteCount))
     state = Locked(
+      rank: .journalRing,
       State(
         space: JournalSpace(byteCount: region.upperBound - region.lowerBound, start: start.offset),
         nextSequence: start.sequence, durableSequence: start.sequence - 1,
@@ -204,7 +208,9 @@ extension JournalRing {
     }
     state.usesMapping = false
     do throws(DeviceError) {
-      try unsafe device.write(bytes, at: region.lowerBound + place.offset)
+      try LockOrder.allowingInputAndOutput { () throws(DeviceError) in
+        try unsafe device.write(bytes, at: region.lowerBound + place.offset)
+      }
     } catch {
       // Safe: as above.
       let isNothing =
@@ -221,7 +227,9 @@ extension JournalRing {
     let found = UnsafeMutableRawBufferPointer.allocate(byteCount: record.count, alignment: 8)
     defer { unsafe found.deallocate() }
     do throws(DeviceError) {
-      try unsafe device.read(into: found, at: region.lowerBound + offset)
+      try LockOrder.allowingInputAndOutput { () throws(DeviceError) in
+        try unsafe device.read(into: found, at: region.lowerBound + offset)
+      }
     } catch {
       return false
     }

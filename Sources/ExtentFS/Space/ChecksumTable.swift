@@ -33,7 +33,7 @@ package final class ChecksumTable: Sendable {
     endBlock = (UInt64(Int64.max) >> geometry.blockSize.shift) - geometry.blocksPerGroup
     let pages = max(byteBudget / Self.stripeCount / geometry.blockSize.byteCount, 1)
     stripes = (0..<Self.stripeCount).map { _ in
-      Locked(ChecksumStripe(valueCount: Int(geometry.checksumsPerBlock), pageLimit: pages))
+      Locked(rank: .checksumStripe, ChecksumStripe(valueCount: Int(geometry.checksumsPerBlock), pageLimit: pages))
     }
   }
 

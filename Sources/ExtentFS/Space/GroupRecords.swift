@@ -27,7 +27,7 @@ package final class GroupRecords: Sendable {
 
   private let source: Source
   private let survey: Survey
-  private let state = Locked(State())
+  private let state = Locked(rank: .groupRecords, State())
 
   /// Records that `source` finds; `survey` finds all of them.
   package init(source: @escaping Source, survey: @escaping Survey = { _, _ in }) {

@@ -43,7 +43,7 @@ package final class OpenRun: Sendable {
     self.syncCount = syncCount
     let shift = map.geometry.blockSize.shift
     longest = max((1 << 22) >> shift, 1)
-    fetching = Locked(Fetching(nextLength: max((1 << 18) >> shift, 1)))
+    fetching = Locked(rank: .allocationWindow, Fetching(nextLength: max((1 << 18) >> shift, 1)))
   }
 
   /// Takes up to `count` blocks together, at least one.

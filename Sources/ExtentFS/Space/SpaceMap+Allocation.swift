@@ -15,7 +15,7 @@ extension SpaceMap {
   ) throws(ExtentFSError) -> PhysicalRun {
     guard count > 0 else { throw ExtentFSError(.invalidArgument, "no blocks were asked for") }
     if let run = state.withLock({ $0.take(upTo: count, near: near, purpose, .whereMany) }) { return run }
-    return try slowPath.withLock { _ throws(ExtentFSError) in
+    return try slowPath.withLock { () throws(ExtentFSError) in
       var readCount = 0
       while true {
         let use = readCount < Self.groupsReadForRun ? FragmentUse.whereMany : .always
@@ -83,7 +83,7 @@ extension SpaceMap {
   /// Reads groups until those in memory have `blockCount` free blocks, or all are in memory: for a thread in the
   /// background, so that allocation finds large runs.
   package func readAhead(_ blockCount: UInt64) throws(ExtentFSError) {
-    try slowPath.withLock { _ throws(ExtentFSError) in
+    try slowPath.withLock { () throws(ExtentFSError) in
       while state.withLock({ $0.ordered.reduce(0) { $0 + UInt64($1.freeCount) } < blockCount }) {
         guard try readNextGroup() else { return }
       }

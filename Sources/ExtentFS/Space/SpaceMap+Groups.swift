@@ -26,7 +26,7 @@ extension SpaceMap {
     // A group that was read may have left memory again meanwhile.
     while true {
       if try change(number, positions, body) { return true }
-      guard try slowPath.withLock({ _ throws(ExtentFSError) in try read(number) }) else { return false }
+      guard try slowPath.withLock({ () throws(ExtentFSError) in try read(number) }) else { return false }
     }
   }
 
@@ -119,7 +119,7 @@ extension SpaceMap {
         guard error.isUnreadable else { throw error }
       }
     }
-    try slowPath.withLock { _ throws(ExtentFSError) in
+    try slowPath.withLock { () throws(ExtentFSError) in
       while state.withLock({ $0.groups.isEmpty }) {
         if try readNextGroup() { return }
         if try grow() { continue }
@@ -152,7 +152,7 @@ extension SpaceMap {
       let first = geometry.firstBlock(ofGroup: group)
       let blocks = (first..<first + geometry.blocksPerGroup).clamped(to: range)
       guard !blocks.isEmpty else { continue }
-      let bitmap = try slowPath.withLock { _ throws(ExtentFSError) -> Bitmap? in
+      let bitmap = try slowPath.withLock { () throws(ExtentFSError) -> Bitmap? in
         guard try read(group) else { return nil }
         return state.withLock { $0.groups[group].map { $0.durable ?? $0.committed } }
       }

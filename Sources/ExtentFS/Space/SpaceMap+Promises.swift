@@ -90,7 +90,7 @@ extension SpaceMap {
   /// Makes the device longer, unless `blockCount` blocks are free already; false where it cannot be. To be called without any lock that
   /// writers need.
   func grow(unlessFree blockCount: UInt64) throws(ExtentFSError) -> Bool {
-    try slowPath.withLock { _ throws(ExtentFSError) in
+    try slowPath.withLock { () throws(ExtentFSError) in
       // Another thread may have been here first.
       if state.withLock({ $0.freeCount >= blockCount }) { return true }
       return try grow()

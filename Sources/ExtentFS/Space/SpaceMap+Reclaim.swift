@@ -33,7 +33,7 @@ extension SpaceMap {
     let bytes = geometry.bytes(of: part)
     let runs = isUnknown ? [bytes] : try device.allAllocatedRuns(in: bytes)
     guard !runs.isEmpty, let number = geometry.group(of: part.lowerBound) else { return }
-    try slowPath.withLock { _ throws(ExtentFSError) in
+    try slowPath.withLock { () throws(ExtentFSError) in
       let isNew = state.withLock { $0.groups[number] == nil }
       if isNew, let record = try? records.record(of: number), record.freeCount == 0 { return }
       guard try read(number) else { return }
@@ -53,7 +53,7 @@ extension SpaceMap {
   /// To be called when what was marked in `part` is trimmed: its group leaves memory, where nobody else needs it.
   func didReclaim(_ part: Range<UInt64>) {
     // Who reads a group and then looks at it does both under this lock.
-    slowPath.withLock { _ in
+    slowPath.withLock {
       state.withLock { state in
         guard let number = geometry.group(of: part.lowerBound), let group = state.groups[number] else { return }
         let blocks = group.firstBlock..<group.firstBlock + geometry.blocksPerGroup

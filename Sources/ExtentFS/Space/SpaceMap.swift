@@ -40,7 +40,7 @@ package final class SpaceMap: Sendable {
   let device: any BlockDevice
   let records: GroupRecords
   let state: Locked<SpaceState>
-  let slowPath = Locked(())
+  let slowPath = Lock(rank: .spaceSlowPath)
   let damage: DamageRegister
 
   /// The space of a store on `device`.
@@ -68,13 +68,14 @@ package final class SpaceMap: Sendable {
     self.records = records
     self.damage = damage
     state = Locked(
+      rank: .spaceMap,
       SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount, limit: limit))
   }
 
   /// Sets the length in blocks up to which the device is grown. When this returns, nothing grows it beyond.
   package func setLimit(_ blockCount: UInt64) {
     guard state.withLock({ $0.limit.map { $0 != blockCount } ?? false }) else { return }
-    slowPath.withLock { _ in state.withLock { $0.setLimit(blockCount) } }
+    slowPath.withLock { state.withLock { $0.setLimit(blockCount) } }
   }
 
   /// Whether the device grows for as long as its host lets it.

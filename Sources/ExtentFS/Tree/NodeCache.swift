@@ -17,7 +17,7 @@ package final class NodeCache: Sendable {
   private let stripes: [Locked<Stripe>]
   private let setCount: Int
   /// The nodes that cannot be read. They stay so, whatever the device gives later: who acts on that acts on it once.
-  private let unreadable = Locked<[Wanted: ExtentFSError]>([:])
+  private let unreadable = Locked<[Wanted: ExtentFSError]>(rank: .leaf, [:])
   private static var unreadableCountMax: Int { 4096 }
 
   /// A node that is asked for.
@@ -91,7 +91,7 @@ package final class NodeCache: Sendable {
     let stripeCount = min(16, nodeCount / ways)
     let setsPerStripe = nodeCount / ways / stripeCount
     setCount = stripeCount * setsPerStripe
-    stripes = (0..<stripeCount).map { _ in Locked(Stripe(setCount: setsPerStripe, ways: ways)) }
+    stripes = (0..<stripeCount).map { _ in Locked(rank: .nodeCache, Stripe(setCount: setsPerStripe, ways: ways)) }
   }
 
   private func place(of block: UInt64) -> (stripe: Int, set: Int) {

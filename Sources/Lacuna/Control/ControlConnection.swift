@@ -6,12 +6,12 @@ final class ControlConnection: Sendable {
   private let socket: Descriptor
   private let store: Store
   private let limits: ControlLimits
-  private let idleSince = Locked<Instant?>(.now)
-  private let isEnding = Locked(false)
+  private let idleSince = Locked<Instant?>(rank: .leaf, .now)
+  private let isEnding = Locked(rank: .leaf, false)
   /// Held while a message is sent, so that no other comes between its bytes. The output under it is the point.
-  private let sending = Lock()
+  private let sending = Lock(rank: .controlSending)
   /// When the client was last sent something, while a call is done for it; nil at other times, and in a batch, whose answer is one line.
-  private let silentSince = Locked<Instant?>(nil)
+  private let silentSince = Locked<Instant?>(rank: .leaf, nil)
 
   init(_ socket: Descriptor, _ store: Store, _ limits: ControlLimits) {
     self.socket = socket

@@ -24,7 +24,7 @@ package final class ControlServer: Sendable {
   private let listener: SocketListener
   private let reports: @Sendable (String) -> Void
   private let refusals = RefusalLog()
-  private let state = Monitor(State())
+  private let state = Monitor(rank: .controlServer, State())
 
   /// Listens at `path`, and answers nobody yet. A socket that a dead server left there is replaced.
   ///

@@ -12,7 +12,7 @@ final class RefusalLog: Sendable {
     var silentCount = 0
   }
 
-  private let state = Locked(State())
+  private let state = Locked(rank: .storeTable, State())
   private let intervalMilliseconds: UInt32
   private let lineCountMax: Int
 

@@ -3,7 +3,7 @@ internal import SystemPackage
 
 /// A thread that is there for something that must be possible later, when there may be no other thread to have.
 package final class WaitingThread: Sendable {
-  private let body = Monitor<(@Sendable () -> Void)?>(nil)
+  private let body = Monitor<(@Sendable () -> Void)?>(rank: .storeTable, nil)
 
   /// Starts it. Not before a fork.
   package init() throws(LacunaError) {

@@ -114,7 +114,7 @@ import Testing
       }
     }
     // Block 300 of the volume, on the device.
-    let view = fixture.volume.current.load(ordering: .acquiring)
+    let view = try fixture.volume.state.withView { $0 }
     guard case .physical(let block) = try view.place(of: 300, fixture.engine.nodes) else {
       Issue.record("the block is not mapped")
       return

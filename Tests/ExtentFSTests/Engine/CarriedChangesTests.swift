@@ -22,7 +22,6 @@ import Testing
       made = try Store.make(isLive: true)
       for block in made.seals.blocks where block.kind == "extents 0" {
         let engine = try Engine.open(try Store.damaged(block, of: made, records: false), Store.options()).engine
-        defer { engine.letGoOfVolumes() }
         for index in 2..<Store.volumeCount {
           guard let volume = try engine.openVolume(named: Store.name(index)), volume.isDamaged else { continue }
           (self.block, self.index, other) = (block, index, index == 2 ? 3 : 2)
@@ -65,7 +64,6 @@ import Testing
   private static func leaf(of made: OneBadBlockTests.Made) throws -> Seals.Block {
     for block in made.seals.blocks where block.kind == "extents 0" {
       let engine = try Engine.open(try Store.damaged(block, of: made, records: false), Store.options()).engine
-      defer { engine.letGoOfVolumes() }
       var outcome = Store.Outcome()
       try Store.read(try open(3, engine), 3, made.contents, &outcome)
       if !outcome.unreadable.isEmpty { return block }
@@ -90,17 +88,15 @@ import Testing
     try engine.commit()
     let before = device.callCount
     try engine.checkpoint()
-    engine.letGoOfVolumes()
     for point in before...device.callCount {
       var contents = contents
       var (engine, crashed) = try Self.open(Self.image(device.log, at: point))
       if isMended {
-        engine.letGoOfVolumes()
         crashed = CrashDevice(Self.image(device.log, at: point), maximumByteCount: Store.limit, records: false)
         try carrier.mend(crashed)
         engine = try Engine.open(crashed, Store.options()).engine
       }
-      let carried = try Self.open(carrier.index, engine).current.load(ordering: .relaxed).active.physicalRuns
+      let carried = try Self.open(carrier.index, engine).state.withView { $0.active.physicalRuns }
       try check(carried.isEmpty == isMended, "point \(point): \(carried) are carried")
       for run in carried {
         let group = try #require(engine.geometry.group(of: run.block))
@@ -121,17 +117,15 @@ import Testing
       try check(outcome.unreadable.isDisjoint(with: carrier.made.journaled), "point \(point): \(outcome)")
       try check(isMended == outcome.unreadable.isEmpty, "point \(point): \(outcome)")
       try engine.health.requireWritable()
-      engine.letGoOfVolumes()
       let (again, _) = try Self.open(crashed.image)
       try Store.read(try Self.open(carrier.index, again), carrier.index, contents, &outcome)
-      again.letGoOfVolumes()
     }
   }
 
   @Test func `what an opening carried that died is not taken for lost records by later ones`() throws {
     let carrier = try Carrier()
     let device = try carrier.device(records: true)
-    try Engine.open(device, Store.options()).engine.letGoOfVolumes()
+    _ = try Engine.open(device, Store.options())
     let log = device.log
     for point in 0..<log.crashPointCount {
       let crashed = CrashDevice(Self.image(log, at: point), maximumByteCount: Store.limit, records: false)
@@ -142,14 +136,12 @@ import Testing
       for block in 0..<10 { try Store.write(engine, volume, carrier.other, block, 0xD1, &contents) }
       try volume.flush()
       try Store.write(engine, volume, carrier.other, 11, 0xD1, &contents)
-      engine.letGoOfVolumes()
       let (again, _) = try Self.open(crashed.image)
       for index in [carrier.index, carrier.other] {
         var outcome = Store.Outcome()
         try Store.read(try Self.open(index, again), index, contents, &outcome)
         try check(outcome.unreadable.isEmpty, "point \(point): \(outcome)")
       }
-      again.letGoOfVolumes()
     }
   }
 
@@ -167,12 +159,10 @@ import Testing
       if engine.journal.usedByteCount > most { (most, full) = (engine.journal.usedByteCount, device.image) }
     }
     try engine.health.requireWritable()
-    engine.letGoOfVolumes()
     let (again, _) = try Self.open(try #require(full))
     var outcome = Store.Outcome()
     try Store.read(try Self.open(carrier.index, again), carrier.index, contents, &outcome)
     #expect(outcome.unreadable.isDisjoint(with: carrier.made.journaled))
-    again.letGoOfVolumes()
   }
 
   // MARK: Copies
@@ -180,7 +170,6 @@ import Testing
   @Test func `a volume with changes that cannot be merged is neither copied nor compared`() throws {
     let carrier = try Carrier()
     let engine = try Engine.open(try carrier.device(), Store.options()).engine
-    defer { engine.letGoOfVolumes() }
     let name = Store.name(carrier.index)
     let volume = try Self.open(carrier.index, engine)
     let other = try Self.open(carrier.other, engine)
@@ -205,7 +194,6 @@ import Testing
     let made = try Store.make(isLive: false)
     let block = try Self.leaf(of: made)
     let engine = try Engine.open(try Store.damaged(block, of: made, records: false), Store.options()).engine
-    defer { engine.letGoOfVolumes() }
     var contents = made.contents
     for index in 0..<Store.volumeCount {
       let volume = try Self.open(index, engine)
@@ -229,7 +217,6 @@ import Testing
     let made = try Store.make(isLive: true)
     for block in made.seals.blocks where block.kind == "extents 0" {
       let engine = try Engine.open(try Store.damaged(block, of: made, records: false), Store.options()).engine
-      defer { engine.letGoOfVolumes() }
       let volume = try Self.open(0, engine)
       guard volume.isDamaged else { continue }
       try engine.rollback("v0", to: "v0@s", force: true)
@@ -251,7 +238,7 @@ import Testing
     for block in made.seals.blocks where block.kind == "inodes 0" {
       let device = try Store.damaged(block, of: made, records: false)
       let engine = try Engine.open(device, Store.options()).engine
-      let stray = engine.strayChanges.keys.sorted()
+      let stray = engine.checkpoints.strayChanges.keys.sorted()
       guard let inode = stray.first else { continue }
       try device.write(made.image.bytes(block.block << 10..<(block.block + 1) << 10), at: block.block << 10)
       let index = Int(inode) - 1
@@ -268,14 +255,12 @@ import Testing
       let other = index == 0 ? 1 : 0
       try Store.write(engine, try Self.open(other, engine), other, 7, 9, &contents)
       try engine.checkpoint()
-      engine.letGoOfVolumes()
       let (again, _) = try Self.open(device.image)
       for index in 0..<Store.volumeCount {
         var outcome = Store.Outcome()
         try Store.read(try Self.open(index, again), index, contents, &outcome)
         #expect(outcome.unreadable.isEmpty)
       }
-      again.letGoOfVolumes()
       return
     }
     throw CheckFailure("no inode had changes")
@@ -331,13 +316,11 @@ import Testing
       try Store.read(volume, index, made.contents, &outcome)
       #expect(outcome.unreadable.isEmpty)
     }
-    engine.letGoOfVolumes()
     // Among them: nobody may write, for something acknowledged is missing.
     let middle = tail + used / 2
     #expect(Self.code { _ = try open(middle..<middle + 8) } == .damaged)
     let (reader, warnings) = try open(middle..<middle + 8, readOnly: true)
     #expect(!warnings.isEmpty && !reader.damage.all.isEmpty)
-    reader.letGoOfVolumes()
   }
 
   @Test func `a node in a bad sector is damage, and a device that gives nothing is not`() throws {
@@ -365,7 +348,6 @@ import Testing
     }
     #expect(damagedCount == 1)
     try engine.health.requireWritable()
-    engine.letGoOfVolumes()
     device.failAll()
     let error = #expect(throws: ExtentFSError.self) { _ = try Engine.open(device, Store.options()) }
     #expect(error.map { if case .device = $0.code { true } else { false } } == true)

@@ -52,7 +52,7 @@ import Testing
               "round \(round), step \(step): n\(number) is \(String(describing: found?.inode))")
           }
         }
-        try engine.checkpoints.withLock { () throws(ExtentFSError) in try engine.write(CheckpointPlan(editor)) }
+        try engine.checkpoints.withTurn { turn throws(ExtentFSError) in try turn.write(CheckpointPlan(editor)) }
         catalog = Catalog(nodes: engine.nodes, superblock: engine.superblock)
         catalog.nameKey = Self.hashes[index].key
         for number in 0..<48 {

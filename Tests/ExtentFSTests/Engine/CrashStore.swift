@@ -71,15 +71,11 @@ struct FaultStore<Device: BlockDevice>: Sendable {
         volumes.append(volume)
       }
     } catch {
-      engine.letGoOfVolumes()
       throw error
     }
   }
 
   func close() { try? engine.close() }
-
-  /// Frees the memory of the engine, as the end of a process does, and leaves the device as it is.
-  func abandon() { engine.letGoOfVolumes() }
 
   /// Does a random thing, which may be to open the store anew as after the death of the process.
   mutating func step(_ ledgers: CrashLedgers, _ generator: inout SeededGenerator) throws {
@@ -170,10 +166,7 @@ struct FaultStore<Device: BlockDevice>: Sendable {
 
   /// The process dies, and another one opens the store on what is now the device.
   mutating func reopen(on device: Device) throws {
-    let dead = engine
     self = try FaultStore(opening: device, shape, reborn: reborn)
-    // Else the dead process would never leave this one's memory.
-    dead.letGoOfVolumes()
   }
 
   /// The step `kind`, 0 to 18, on one volume.

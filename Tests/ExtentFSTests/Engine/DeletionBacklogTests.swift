@@ -75,7 +75,6 @@ import Testing
     try format(base)
     let device = FaultyDevice(base, faults: fault.map { [$0] } ?? [])
     let engine = try Engine.open(device, Self.options).engine
-    defer { engine.letGoOfVolumes() }
     try create("a", engine)
     try engine.delete(["a"], force: false)
     let counts = device.counts

@@ -67,7 +67,6 @@ import Testing
         guard let again = try open(device, shape) else {
           return Outcome(counts: device.counts, base: base, ledgers: ledgers)
         }
-        store.abandon()
         store = again
       }
       // The ledger takes no note of what such a sync lost.

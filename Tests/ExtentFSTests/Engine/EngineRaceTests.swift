@@ -75,12 +75,12 @@ import Testing
     let volume = try store.create("v", 64 << 10)
     try store.write(volume, 1, 0..<8192)
     // Much more must be kept free than there is.
-    store.engine.editCount.wrappingIncrement(by: 20_000, ordering: .relaxed)
+    for _ in 0..<20_000 { store.engine.reserve.edits.count(1) }
     let stop = store.device.stop(.before, next: .grow)
     let isDone = Locked(false)
     try inThreads([
       {
-        if reason == "for changes" { return try store.engine.extendEditBudget() }
+        if reason == "for changes" { return try store.engine.extendReserve() }
         try store.engine.snapshot([("v", "v@1")], createdSeconds: 0)
       },
       {
@@ -93,7 +93,7 @@ import Testing
       {
         stop.waitUntilHit()
         try store.engine.checkpoint()
-        store.engine.freezeEditBudget()
+        store.engine.reserve.freeze()
         isDone.withLock { $0 = true }
       },
     ])

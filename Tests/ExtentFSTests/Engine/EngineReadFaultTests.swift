@@ -95,7 +95,6 @@ import Testing
           device.corruptReads(of: block.block * 1024..<block.block * 1024 + 1024, kind)
           do {
             let opened = try FaultStore(opening: device, HostileStore.shape)
-            defer { opened.abandon() }
             try opened.checkVolumes(expectation)
           } catch is ExtentFSError {} catch { throw CheckFailure("\(block.kind) \(block.block), \(kind): \(error)") }
           // On the medium all is well.

@@ -43,14 +43,12 @@ import Testing
     let change = ledgers.disks[0].willWrite(3..<9)
     try ledgers.disks[0].bytes(of: change).withUnsafeBytes { try store.volumes[0].write($0, at: 3 * 512) }
     ledgers.disks[0].didFinish(change)
-    store.abandon()
     return (base.image, ledgers.expectation())
   }
 
   private static func counts(_ image: MediumImage) throws -> DeviceCallCounts {
     let device = FaultyDevice(CrashDevice(image, maximumByteCount: shape.limitByteCount))
-    let store = try FaultStore(opening: device, shape)
-    store.abandon()
+    _ = try FaultStore(opening: device, shape)
     return device.counts
   }
 
@@ -60,7 +58,6 @@ import Testing
     let device = FaultyDevice(CrashDevice(image, maximumByteCount: shape.limitByteCount), faults: [fault])
     do {
       let store = try FaultStore(opening: device, shape)
-      defer { store.abandon() }
       try store.checkVolumes(expectation)
     } catch let error as ExtentFSError {
       guard case .device(let cause) = error.code, cause.errno == fault.errno else { throw error }

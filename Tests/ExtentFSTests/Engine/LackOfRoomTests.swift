@@ -70,7 +70,6 @@ import Testing
       let copy = CrashDevice(base.image, maximumByteCount: 8 << 20, records: false)
       let reader = try Engine.open(copy, EngineOptions(), readOnly: true).engine
       try Self.check(reader, contents, "\(what), opened for reading")
-      reader.letGoOfVolumes()
       let other = try Engine.open(copy, EngineOptions()).engine
       try Self.check(other, contents, "\(what), opened anew")
       try other.close()
@@ -209,7 +208,6 @@ import Testing
         // Half of a superblock is there, which must not become a whole one later. Nothing else is final.
         guard "\(error)".contains("writing the superblock") else { throw CheckFailure("\(what): \(error)") }
         try store.checkOpenedAnew(what)
-        store.engine.letGoOfVolumes()
         continue
       }
       try store.check(what)
@@ -269,7 +267,6 @@ import Testing
     #expect(try Self.lacksRoom { _ = try Engine.open(full, EngineOptions()) })
     let engine = try Engine.open(full, EngineOptions(), readOnly: true).engine
     #expect(try engine.volumeRecords().filter { $0.record.kind != .deleted }.count == 3)
-    engine.letGoOfVolumes()
     full.setHost(nil)
     try Engine.open(full, EngineOptions()).engine.close()
     try store.check("as it was")

@@ -13,7 +13,7 @@ import Testing
       name: "namespace", byteCount: 0, maximumByteCount: 8 << 20, stepCount: stepCount,
       format: { try NamespaceStore.format($0) },
       open: { try NamespaceStore(opening: $0) },
-      close: { $0.abandon() },
+      close: { _ in },
       oracle: { NamespaceLedger(clock: $0) },
       step: { store, ledger, _, generator in try store.step(ledger, &generator) },
       expectation: { ledger, point in ledger.expectation(at: point) },
@@ -51,14 +51,12 @@ import Testing
     var generator = SeededGenerator(seed: seed)
     do {
       var store = try NamespaceStore(opening: device)
-      defer { store.abandon() }
       for _ in 0..<120 { try store.step(ledger, &generator) }
       try ledger.expectation().check(try store.state())
     } catch let error as ExtentFSError where fault != nil && (error.isOfDevice || error.code == .outOfSpace) {}
     let counts = device.counts
     base.forgetCache()
     let store = try NamespaceStore(opening: base)
-    defer { store.abandon() }
     if case .dropsUnsynced? = fault?.effect {
       try store.check(ledger.expectation(at: .max))
     } else {

@@ -73,30 +73,34 @@ private struct Fixture: Sendable {
     store.engine.closeVolume(try store.create("b"))
     try store.write(a, 1, 0)
     try store.engine.checkpoint()
-    try #require(store.engine.state.withLock { $0.volumes.count } == 1)
+    try #require(store.engine.volumes.count == 1)
     try store.write(a, 2, 0)
-    let isHeld = ManagedAtomic(false)
+    let (isHeld, isWritten) = (ManagedAtomic(false), ManagedAtomic(false))
+    @Sendable func wait(for flag: ManagedAtomic<Bool>) { while !flag.load(ordering: .acquiring) { usleep(100) } }
     try inThreads([
       {
-        while !isHeld.load(ordering: .acquiring) { usleep(100) }
+        a.state.lockWriters()
+        isHeld.store(true, ordering: .releasing)
+        wait(for: isWritten)
+        a.state.unlockWriters()
+      },
+      {
+        wait(for: isHeld)
         try store.engine.checkpoint()
       },
       {
-        a.writers.lock()
-        isHeld.store(true, ordering: .releasing)
-        // The checkpoint has looked which volumes there are, and waits for this one.
+        defer { isWritten.store(true, ordering: .releasing) }
+        wait(for: isHeld)
+        // The checkpoint has looked which volumes there are, and waits for the one.
         usleep(300_000)
-        defer { a.writers.unlock() }
         guard let b = try store.engine.openVolume(named: "b") else { throw CheckFailure("b is not there") }
         try store.write(b, 7, 0)
         try b.flush()
       },
     ])
-    let dead = store.engine
     let engine = try Engine.open(store.device, store.options).engine
     let b = try #require(try engine.openVolume(named: "b"))
     #expect(try store.firstByte(b) == 7)
-    dead.letGoOfVolumes()
   }
 
   @Test func `a write that waits for the journal counts once against a quota`() throws {
@@ -158,7 +162,6 @@ private struct Fixture: Sendable {
     try engine.health.requireWritable()
     let again = try #require(try engine.openVolume(named: "other"))
     try store.write(again, 2, 0)
-    engine.letGoOfVolumes()
   }
 
   @Test func `a clone gives an older store the feature that says that blocks are shared`() throws {
@@ -199,7 +202,7 @@ private struct Fixture: Sendable {
     let volume = try store.create("vm", kibibytes: 4000)
     try store.fillUp(volume)
     try store.engine.checkpoint()
-    let reader = store.engine.currentCatalog()
+    let reader = store.engine.superblocks.catalog
     for block in stride(from: 0, to: 800, by: 2) {
       do throws(ExtentFSError) {
         try volume.discard(in: UInt64(block) << 10..<UInt64(block + 1) << 10)
@@ -238,7 +241,7 @@ private struct Fixture: Sendable {
     store.engine.closeVolume(try store.create("vm"))
     let engine = store.engine
     let height = 4
-    try engine.checkpoint { (plan: inout CheckpointPlan) throws(ExtentFSError) in
+    try engine.checkpoints.run { (plan: inout CheckpointPlan) throws(ExtentFSError) in
       var (inode, record) = try plan.catalog.find(existing: "vm")
       let run = try engine.space.allocate(upTo: UInt64(height), near: nil, purpose: .metadata)
       var below = BlockPointer.null
@@ -278,7 +281,9 @@ private struct Fixture: Sendable {
       record = try encoded(InodeRecord.encodedByteCount, record.encode).withUnsafeBytes {
         try InodeRecord(decoding: RawSpan(_unsafeBytes: $0), at: 0)
       }
-      try store.engine.makeCatalogEditor().setRecord(record, of: 1)
+      try store.engine.checkpoints.withTurn { turn throws(ExtentFSError) in
+        try turn.makeCatalogEditor().setRecord(record, of: 1)
+      }
     }
   }
 
@@ -286,7 +291,7 @@ private struct Fixture: Sendable {
     await #expect(processExitsWith: .success) {
       let store = try Fixture()
       store.engine.closeVolume(try store.create("vm"))
-      try store.engine.checkpoint { (plan: inout CheckpointPlan) throws(ExtentFSError) in
+      try store.engine.checkpoints.run { (plan: inout CheckpointPlan) throws(ExtentFSError) in
         var (inode, record) = try plan.catalog.find(existing: "vm")
         record.extents = TreeRoot(pointer: BlockPointer(block: .max, generation: 1, checksum: 0), height: 1)
         try plan.catalog.setRecord(record, of: inode)
@@ -298,12 +303,15 @@ private struct Fixture: Sendable {
   @Test func `a superblock that counts the most transient inodes there are is no reason to crash`() async {
     await #expect(processExitsWith: .success) {
       let store = try Fixture()
-      store.engine.state.withLock {
-        ($0.superblock.nextInode, $0.superblock.transientCount) = (1 << 63, 1 << 63)
-      }
+      let superblocks = store.engine.superblocks
+      var superblock = superblocks.newest
+      (superblock.nextInode, superblock.transientCount) = (1 << 63, 1 << 63)
+      _ = superblocks.commit(superblock, slot: superblocks.slot, retiring: [])
       var record = InodeRecord(kind: .deleted, name: "", byteCount: 1024, createdSeconds: 0)
       record.mappedBlocks = 1
-      try store.engine.makeCatalogEditor().setRecord(record, of: 1)
+      try store.engine.checkpoints.withTurn { turn throws(ExtentFSError) in
+        try turn.makeCatalogEditor().setRecord(record, of: 1)
+      }
     }
   }
 }

@@ -50,7 +50,7 @@ import Testing
     }
     let first = try median(100) { try create($0) }
     // Most of them in one checkpoint: what many would leave is the same.
-    try engine.checkpoint { plan throws(ExtentFSError) in
+    try engine.checkpoints.run { plan throws(ExtentFSError) in
       for number in 100..<count - 100 {
         _ = try plan.catalog.enter(
           InodeRecord(kind: .volume, name: name(number), byteCount: 1 << 30, createdSeconds: 0))

@@ -35,9 +35,6 @@ struct NamespaceStore<Device: BlockDevice> {
     engine = try Engine.open(device, Self.options).engine
   }
 
-  /// Frees the memory of the engine, as the end of a process does.
-  func abandon() { engine.letGoOfVolumes() }
-
   /// Does a random thing.
   mutating func step(_ ledger: NamespaceLedger, _ generator: inout SeededGenerator) throws {
     let state = ledger.state
@@ -179,9 +176,7 @@ struct NamespaceStore<Device: BlockDevice> {
   }
 
   private mutating func reopen() throws {
-    let dead = engine
     self = try NamespaceStore(opening: device)
-    dead.letGoOfVolumes()
   }
 
   /// The store has what the ledger allows, is sound, gives back what is deleted, and is sound then.

@@ -90,7 +90,6 @@ import Testing
       try engine.close()
     }
     let image = device.image
-    engine.letGoOfVolumes()
     return Made(image: image, contents: contents, journaled: journaled, seals: try Seals(image))
   }
 
@@ -221,7 +220,6 @@ import Testing
       }
       try engine.checkpoint()
     }
-    engine.letGoOfVolumes()
 
     let log = device.log
     let step = max(1, log.crashPointCount / 24)
@@ -231,7 +229,6 @@ import Testing
       for number in 0..<moment.pictureCount(pictures) {
         let image = moment.picture(number, pictures, seed: generator.next())
         let engine = try Engine.open(CrashDevice(image, maximumByteCount: limit, records: false), options()).engine
-        defer { engine.letGoOfVolumes() }
         for index in 0..<volumeCount {
           guard let volume = try? engine.openVolume(named: name(index)) else { continue }
           defer { engine.closeVolume(volume) }
@@ -274,10 +271,8 @@ import Testing
         guard block.kind.hasPrefix("space") else { throw CheckFailure("it does not open: \(error)") }
         let reader = try Engine.open(device, options(), readOnly: true).engine
         _ = try reader.volumeRecords()
-        reader.letGoOfVolumes()
         return
       }
-      defer { engine.letGoOfVolumes() }
       outcomes = try use(engine, round, &contents)
       // The journal says where these are and what their checksums are, however often the store is opened.
       if round < 2, block.kind != "space 0",

@@ -49,7 +49,6 @@ import Testing
     }
     // What is in the journal alone must stay.
     try [UInt8](repeating: 3, count: 4096).withUnsafeBytes { try kept.write($0, at: 8192) }
-    engine.letGoOfVolumes()
   }
 
   private func checkKept(_ engine: Engine) throws {
@@ -101,7 +100,6 @@ import Testing
     try engine.checkpoint()
     try big.discard(in: 0..<big.byteCount)
     try engine.checkpoint()
-    engine.letGoOfVolumes()
   }
 
   @Test(arguments: [false, true])

@@ -23,7 +23,6 @@ import Testing
           for _ in 0..<generator.number(below: 80) { try store.step(ledger, &generator) }
           let killed = "\(directory)/killed"
           try FileManager.default.copyItem(atPath: path.string, toPath: killed)
-          store.abandon()
           differing += try Self.compare(killed) ? 1 : 0
           try FileManager.default.removeItem(atPath: killed)
           try LacunaTestSupport.check(round < 24 || differing > 0, "no store had anything in its journal")
@@ -41,7 +40,6 @@ import Testing
       let (engine, warnings) = try Engine.openScratch(device, options)
       looked = try describe(engine) + warnings
       #expect(throws: ExtentFSError.self) { try engine.checkpoint() }
-      engine.letGoOfVolumes()
     }
     try LacunaTestSupport.check(
       try Data(contentsOf: URL(fileURLWithPath: path)) == before, "a store that was looked at has changed")
@@ -50,12 +48,10 @@ import Testing
       let device = try FileDevice(opening: FilePath(path), access: .readOnly)
       let engine = try Engine.open(device, options, readOnly: true).engine
       unmerged = try describe(engine) != looked
-      engine.letGoOfVolumes()
     }
     let device = try FileDevice(opening: FilePath(path))
     let (engine, warnings) = try Engine.open(device, options)
     let opened = try describe(engine) + warnings
-    engine.letGoOfVolumes()
     for (one, other) in zip(looked, opened) where one != other { throw CheckFailure("\(one)\nand\n\(other)") }
     try LacunaTestSupport.check(looked.count == opened.count, "\(looked)\nand\n\(opened)")
     return unmerged

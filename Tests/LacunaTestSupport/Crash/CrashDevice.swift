@@ -138,6 +138,7 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
   package var byteCount: UInt64 { state.withLock { $0.medium.byteCount } }
 
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     try state.withLock { state throws(DeviceError) in
       let error = DeviceError(operation: .read, errno: EINVAL, offset: offset, byteCount: UInt64(buffer.count))
       try Self.requireRange(offset, buffer.count, in: state, error)
@@ -147,6 +148,7 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
   }
 
   package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     // Outside of the lock: the copy may be long.
     let call = Call.write(offset: offset, bytes: records ? buffer.copied() : [])
     try state.withLock { state throws(DeviceError) in
@@ -158,6 +160,7 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
   }
 
   package func sync() throws(DeviceError) {
+    LockOrder.requireMayWait()
     let error = DeviceError(operation: .sync, errno: Self.powerCutErrno)
     let covers = try state.withLock { state throws(DeviceError) in
       try Self.requirePower(&state, error)
@@ -171,6 +174,7 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
   }
 
   package func discard(_ range: Range<UInt64>) throws(DeviceError) {
+    LockOrder.requireMayWait()
     try state.withLock { state throws(DeviceError) in
       let error = DeviceError(
         operation: .discard, errno: EINVAL, offset: range.lowerBound, byteCount: range.length)
@@ -182,7 +186,8 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
 
   /// Pages of 4 KiB that were written since they were last discarded.
   package func allocatedRuns(in range: Range<UInt64>) throws(DeviceError) -> [Range<UInt64>] {
-    try state.withLock { state throws(DeviceError) in
+    LockOrder.requireMayWait()
+    return try state.withLock { state throws(DeviceError) in
       let error = DeviceError(
         operation: .findAllocated, errno: EINVAL, offset: range.lowerBound, byteCount: range.length)
       if range.upperBound > state.medium.byteCount { throw error }
@@ -192,6 +197,7 @@ package final class CrashDevice: BlockDevice, VolatileDevice {
   }
 
   package func grow(to byteCount: UInt64) throws(DeviceError) {
+    LockOrder.requireMayWait()
     try state.withLock { state throws(DeviceError) in
       let error = DeviceError(operation: .grow, errno: ENOSPC, byteCount: byteCount)
       if byteCount > state.maximumByteCount { throw error }

@@ -4,7 +4,7 @@ internal import Extents
 
 /// Changes of a volume that a checkpoint could not merge: they belong to a node that cannot be read.
 struct LeftOut {
-  var volume: DiskVolume
+  var volume: OpenVolume
   var changes: Delta
   var damage: ExtentFSError
 }
@@ -14,12 +14,12 @@ struct LeftOut {
 /// node had, where the changes say nothing, reads as an error; everything else of the volume, and all others, go on.
 ///
 /// It may take an eighth of the journal. What is more ends the engine, whose journal keeps all of it.
-extension Engine {
+extension CheckpointRunner {
   /// Appends what `left` says to the journal, where somebody will want it. Called when the checkpoint has said what becomes of the
   /// volumes, and before its first sync.
   ///
-  /// The locks of the writers of volumes that are not `held` stay taken: what they appended from now on could come before what is
-  /// older. `publish` lets go of them.
+  /// The volumes are exclusive until the checkpoint has ended: what their writers appended from now on could come before what is
+  /// older.
   func carry(_ left: [LeftOut], _ plan: CheckpointPlan) throws(ExtentFSError) -> Carried {
     var carried = Carried()
     var byteCount: UInt64 = 0
@@ -33,14 +33,12 @@ extension Engine {
           item.volume.noteDamage(nil)
           continue
         }
-        if !plan.held.contains(where: { $0 === item.volume }) {
-          item.volume.writers.lock()
-          carried.locked.append(item.volume)
-        }
-        let view = item.volume.current.load(ordering: .relaxed)
+        let isHeld = plan.held.contains { $0 === item.volume }
+        if !isHeld { carried.exclusive.append(item.volume) }
+        let newer = isHeld ? item.volume.activeChanges : item.volume.beginExclusive()
         var changes = item.changes
         // What came behind the cut stands in the journal already, and counts.
-        view.active.forEachRun(in: 0..<UInt64.max) { run in
+        newer.forEachRun(in: 0..<UInt64.max) { run in
           item.changes.forEachRun(in: run.positions) { old in
             if let block = old.value.physicalBlock {
               carried.retired.append(PhysicalRun(block: block, count: old.positions.length))
@@ -50,14 +48,14 @@ extension Engine {
           changes.replace(run.positions, with: nil)
           return true
         }
-        let isJournaled = record.map { $0?.isThrowaway == false } ?? view.isJournaled
+        let isJournaled = record.map { $0?.isThrowaway == false } ?? item.volume.isJournaled
         if isJournaled { try append(changes, of: inode, &byteCount) }
         carried.changes[inode] = changes
         item.volume.noteDamage(item.damage)
       }
       for (inode, changes) in strayChanges { try append(changes, of: inode, &byteCount) }
     } catch {
-      for volume in carried.locked { volume.writers.unlock() }
+      for volume in carried.exclusive { volume.endExclusive() }
       throw error
     }
     return carried
@@ -70,7 +68,7 @@ extension Engine {
         var part = next
         let isAppended: Bool
         if let block = run.value.physicalBlock {
-          part = next.lowerBound..<min(next.upperBound, next.lowerBound + Self.recordBlocksMax)
+          part = next.lowerBound..<min(next.upperBound, next.lowerBound + JournalRing.recordBlocksMax)
           byteCount += UInt64(JournalFormat.mapByteCount(blockCount: Int(part.length)))
           try requireCarryRoom(byteCount)
           let first = block + (part.lowerBound - run.positions.lowerBound)
@@ -114,7 +112,7 @@ struct Carried {
   /// By inode.
   var changes: [UInt64: Delta] = [:]
   /// The volumes whose writers wait for the checkpoint.
-  var locked: [DiskVolume] = []
+  var exclusive: [OpenVolume] = []
   /// Blocks of changes that nobody wants any more.
   var retired: [PhysicalRun] = []
 }

@@ -13,8 +13,9 @@ extension DiskVolume {
   /// - Throws: `.outOfRange` where the range passes the volume's end, `.deleted`; `.damaged`, `.device` where the mapping cannot be
   ///   read. That the data can be read is not found out.
   package func readAhead(in range: Range<UInt64>) throws(ExtentFSError) {
-    let view = current.load(ordering: .acquiring)
-    guard range.upperBound <= view.byteCount else { throw pastEnd(range, in: view) }
+    try state.withView { view throws(ExtentFSError) in
+      guard range.upperBound <= view.byteCount else { throw state.pastEnd(range, in: view) }
+    }
     var left = Self.readAheadByteCountMax
     do throws(ExtentFSError) {
       try forEachMapping(in: range) { bytes, _, offset in
@@ -26,7 +27,7 @@ extension DiskVolume {
         return left > 0
       }
     } catch {
-      noteUnreadable(error)
+      state.noteUnreadable(error)
       throw error
     }
   }
@@ -36,31 +37,32 @@ extension DiskVolume {
   package func forEachMapping(
     in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind, UInt64?) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
-    let view = current.load(ordering: .acquiring)
-    defer { withExtendedLifetime(view) {} }
-    let range = range.clamped(to: 0..<view.byteCount)
-    guard !range.isEmpty else { return }
-    var pending: (bytes: Range<UInt64>, kind: ExtentKind, offset: UInt64?)?
-    var stopped = false
-    try view.forEachPiece(in: blockSize.blocks(touching: range), engine.nodes) { blocks, place throws(ExtentFSError) in
-      let bytes = blockSize.bytes(of: blocks, within: range)
-      var (kind, offset): (ExtentKind, UInt64?) = (.hole, nil)
-      switch place {
-      case .physical(let block):
-        (kind, offset) = (
-          .data, blockSize.offset(of: block) + (bytes.lowerBound - blockSize.offset(of: blocks.lowerBound))
-        )
-      case .reservedZeroes: kind = .reservedZeroes
-      case .hole: break
+    try state.withView { view throws(ExtentFSError) in
+      let range = range.clamped(to: 0..<view.byteCount)
+      guard !range.isEmpty else { return }
+      var pending: (bytes: Range<UInt64>, kind: ExtentKind, offset: UInt64?)?
+      var stopped = false
+      try view.forEachPiece(in: blockSize.blocks(touching: range), engine.nodes) {
+        blocks, place throws(ExtentFSError) in
+        let bytes = blockSize.bytes(of: blocks, within: range)
+        var (kind, offset): (ExtentKind, UInt64?) = (.hole, nil)
+        switch place {
+        case .physical(let block):
+          (kind, offset) = (
+            .data, blockSize.offset(of: block) + (bytes.lowerBound - blockSize.offset(of: blocks.lowerBound))
+          )
+        case .reservedZeroes: kind = .reservedZeroes
+        case .hole: break
+        }
+        if let before = pending, before.kind == kind, before.offset.map({ $0 + before.bytes.length }) == offset {
+          pending = (before.bytes.lowerBound..<bytes.upperBound, kind, before.offset)
+          return true
+        }
+        if let before = pending { stopped = try !body(before.bytes, before.kind, before.offset) }
+        pending = (bytes, kind, offset)
+        return !stopped
       }
-      if let before = pending, before.kind == kind, before.offset.map({ $0 + before.bytes.length }) == offset {
-        pending = (before.bytes.lowerBound..<bytes.upperBound, kind, before.offset)
-        return true
-      }
-      if let before = pending { stopped = try !body(before.bytes, before.kind, before.offset) }
-      pending = (bytes, kind, offset)
-      return !stopped
+      if !stopped, let last = pending { _ = try body(last.bytes, last.kind, last.offset) }
     }
-    if !stopped, let last = pending { _ = try body(last.bytes, last.kind, last.offset) }
   }
 }

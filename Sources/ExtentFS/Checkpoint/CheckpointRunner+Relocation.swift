@@ -4,7 +4,7 @@ internal import Extents
 /// Data may lie where nobody can say any more that it does: in a group whose bitmap cannot be read, or in blocks whose checksums stand
 /// beside others that cannot be read. Blocks are no longer taken there, but some were before it was found out, or are named by
 /// the journal of a process that died. A checkpoint moves what they hold, whose checksums are known, before trees lead to it.
-extension Engine {
+extension CheckpointRunner {
   /// Moves the data of what is about to be merged away from places that cannot be written down.
   func relocate(
     _ frozen: inout [FrozenVolume], _ writer: CheckpointWriter
@@ -54,16 +54,16 @@ extension Engine {
 
   /// Moves the first of the logical `blocks`, which lie from `block` on, and returns how many.
   private func move(
-    _ blocks: Range<UInt64>, from block: UInt64, of volume: DiskVolume, _ delta: inout Delta,
+    _ blocks: Range<UInt64>, from block: UInt64, of volume: OpenVolume, _ delta: inout Delta,
     _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> UInt64 {
-    let run = try writer.allocate(upTo: min(blocks.length, Self.recordBlocksMax))
+    let run = try writer.allocate(upTo: min(blocks.length, JournalRing.recordBlocksMax))
     let buffer = UnsafeMutableRawBufferPointer.allocate(
       byteCount: Int(run.count) * blockSize.byteCount, alignment: 4096)
     defer { unsafe buffer.deallocate() }
-    try unsafe readChecked(buffer, from: block, for: volume, at: blocks.lowerBound)
-    try unsafe withChecksums(of: UnsafeRawBufferPointer(buffer)) { sums throws(ExtentFSError) in
-      try unsafe store(UnsafeRawBufferPointer(buffer), sums, in: run)
+    try unsafe self.blocks.read(buffer, from: block, for: volume, at: blocks.lowerBound)
+    try unsafe self.blocks.withChecksums(of: UnsafeRawBufferPointer(buffer)) { sums throws(ExtentFSError) in
+      try unsafe self.blocks.write(UnsafeRawBufferPointer(buffer), sums, in: run)
     }
     delta.replace(blocks.lowerBound..<blocks.lowerBound + run.count, with: .physical(run.block))
     return run.count

@@ -109,3 +109,27 @@ struct Catalog {
     }
   }
 }
+
+extension Catalog {
+  /// The snapshots that belong to `volume`, in the order of their inodes.
+  func snapshots(of volume: CatalogEntry) throws(ExtentFSError) -> [CatalogEntry] {
+    var found: [CatalogEntry] = []
+    try forEach { inode, record in
+      if record.isSnapshot(of: volume) { found.append((inode, record)) }
+      return true
+    }
+    return found
+  }
+
+  /// What has these names, each once, and behind each its snapshots, where they are wanted.
+  func find(_ names: [String], withSnapshots: Bool) throws(ExtentFSError) -> [CatalogEntry] {
+    var all: [CatalogEntry] = []
+    var seen: Set<UInt64> = []
+    for name in names {
+      guard let found = try find(name) else { throw VolumeName.missing(name) }
+      let snapshots = withSnapshots && found.record.kind == .volume ? try snapshots(of: found) : []
+      for entry in [found] + snapshots where seen.insert(entry.inode).inserted { all.append(entry) }
+    }
+    return all
+  }
+}

@@ -160,29 +160,6 @@ final class CatalogEditor {
   }
 }
 
-extension InodeRecord {
-  /// Whether a name leads to it.
-  fileprivate var hasName: Bool { !isTransient && !name.isEmpty }
-
-  /// Whether programs without snapshots could not read the record.
-  fileprivate var needsSnapshots: Bool { kind != .volume || isThrowaway || quotaBlocks > 0 || reservationBlocks > 0 }
-
-  /// Where the inode's blocks are.
-  var base: ExtentBase {
-    get { ExtentBase(inline: inlineExtents, root: extents) }
-    set { (inlineExtents, extents) = (newValue.inline, newValue.root) }
-  }
-
-  /// Counts blocks that became mapped or reserved; a damaged store's numbers stay possible.
-  mutating func count(mapped: Int64, reserved: Int64) {
-    mappedBlocks = UInt64(clamping: Int64(mappedBlocks) + mapped)
-    reservedBlocks = UInt64(clamping: Int64(reservedBlocks) + reserved)
-  }
-
-  /// What may be done with the inode.
-  var access: VolumeAccess { kind == .deleted ? .deleted : isReadOnly || kind == .snapshot ? .readOnly : .writable }
-}
-
 extension UInt64 {
   /// The sum, 0 where it would be negative, and the greatest number where it would be above that.
   func saturatingSum(_ change: Int64) -> UInt64 {

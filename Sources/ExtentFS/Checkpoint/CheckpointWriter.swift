@@ -18,18 +18,18 @@ final class CheckpointWriter: TreeWriter {
   private(set) var nodeCountChange: Int64 = 0
   /// How many references nodes of extents, and data, have.
   let references: ReferenceCounts
-  private let engine: Engine
+  private let runner: CheckpointRunner
   /// Blocks that a plan has taken for the nodes of the space tree.
   private var planned: [UInt64] = []
   private var isMergingPlanned = false
 
   /// The writer of a checkpoint that begins with the trees of `superblock`.
-  init(_ engine: Engine, after superblock: Superblock) {
-    self.engine = engine
+  init(_ runner: CheckpointRunner, after superblock: Superblock) {
+    self.runner = runner
     // None, 0, where it was the last that there is.
     generation = superblock.generation &+ 1
-    let space = engine.space
-    references = ReferenceCounts(engine.nodes, root: superblock.shared) { range, body throws(ExtentFSError) in
+    let space = runner.space
+    references = ReferenceCounts(runner.nodes, root: superblock.shared) { range, body throws(ExtentFSError) in
       try space.forEachUsed(in: range, body)
     }
   }
@@ -42,14 +42,14 @@ final class CheckpointWriter: TreeWriter {
       return block
     }
     let run = try allocate(upTo: 1)
-    try engine.space.commit(run)
+    try runner.space.commit(run)
     nodeCountChange += 1
     return run.block
   }
 
   /// Takes up to `count` blocks together, which are given back where the checkpoint comes to nothing.
   func allocate(upTo count: UInt64) throws(ExtentFSError) -> PhysicalRun {
-    let run = try engine.space.allocate(upTo: count, near: nil, purpose: .metadata)
+    let run = try runner.space.allocate(upTo: count, near: nil, purpose: .metadata)
     allocated.append(run)
     return run
   }
@@ -57,12 +57,12 @@ final class CheckpointWriter: TreeWriter {
   func write(_ node: Node) throws(ExtentFSError) {
     do throws(DeviceError) {
       try unsafe node.withBytes { bytes throws(DeviceError) in
-        try unsafe engine.device.write(bytes, at: engine.blockSize.offset(of: node.pointer.block))
+        try unsafe runner.device.write(bytes, at: runner.blockSize.offset(of: node.pointer.block))
       }
     } catch {
       throw ExtentFSError(error)
     }
-    engine.nodes.insert(node)
+    runner.nodes.insert(node)
   }
 
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try references.isShared(block) }
@@ -93,7 +93,7 @@ final class CheckpointWriter: TreeWriter {
   func finishReferences() throws(ExtentFSError) -> [KeyedEdit] {
     let edits = try references.finish { run throws(ExtentFSError) in try giveUp(run) }
     if let error = references.damage {
-      engine.damage.note("the shared runs", error, "blocks whose references they counted are never free again")
+      runner.damage.note("the shared runs", error, "blocks whose references they counted are never free again")
     }
     return edits
   }
@@ -104,15 +104,35 @@ final class CheckpointWriter: TreeWriter {
   }
 
   private func giveUp(_ run: PhysicalRun) throws(ExtentFSError) {
-    try engine.space.release(run)
+    try runner.space.release(run)
     released.append(run)
+  }
+
+  /// What `base` leads to gets one more reference: another inode leads to it too.
+  func retain(_ base: ExtentBase) throws(ExtentFSError) {
+    if !base.root.isEmpty { return try references.retain(node: base.root.pointer.block) }
+    for extent in base.inline {
+      guard let block = extent.target.physicalBlock else { continue }
+      references.retain(PhysicalRun(block: block, count: UInt64(extent.length)))
+    }
+  }
+
+  /// Gives `inode`, of which `record` is left, up: at once, or in steps in the background, where it has a tree.
+  ///
+  /// - Parameter name: what it is, in words.
+  func giveUp(
+    _ record: InodeRecord, _ inode: UInt64, _ name: String, _ catalog: CatalogEditor
+  ) throws(ExtentFSError) {
+    try catalog.giveUp(record, inode, self)
+    guard let left = try catalog.record(of: inode) else { return }
+    deletions.append(Deletion(inode: inode, name: name, mappedBlockCount: left.mappedBlocks))
   }
 
   /// Takes the blocks and gives up the nodes that a merge of records of `groups` into the space tree will need and replace.
   func plan(_ root: TreeRoot, _ groups: [UInt64]) throws(ExtentFSError) {
     let plan = SpacePlan(generation: generation)
     let edits = groups.map { KeyedEdit(key: $0, value: [UInt8](repeating: 0, count: NodeKind.space.valueByteCount)) }
-    _ = try TreeMerge(cache: engine.nodes, writer: plan).mergeKeyed(root: root, kind: .space, edits: edits)
+    _ = try TreeMerge(cache: runner.nodes, writer: plan).mergeKeyed(root: root, kind: .space, edits: edits)
     // A plan for more groups needs no fewer nodes, and gives up no fewer.
     let known = Set(released.map(\.block))
     for block in plan.released where !known.contains(block) { try giveUpNode(PhysicalRun(block: block, count: 1)) }
@@ -123,7 +143,7 @@ final class CheckpointWriter: TreeWriter {
   func mergePlanned(_ root: TreeRoot, _ records: [KeyedEdit]) throws(ExtentFSError) -> TreeRoot {
     isMergingPlanned = true
     defer { isMergingPlanned = false }
-    let root = try TreeMerge(cache: engine.nodes, writer: self).mergeKeyed(root: root, kind: .space, edits: records)
+    let root = try TreeMerge(cache: runner.nodes, writer: self).mergeKeyed(root: root, kind: .space, edits: records)
     guard planned.isEmpty else {
       throw ExtentFSError.internalInconsistency("the space tree needs fewer nodes than were planned")
     }
