@@ -23,7 +23,7 @@ public struct BlockChain: BlockMap {
   /// The chain of an empty file.
   public init() { byteCount = 0 }
 
-  public static var holdsReservedZeroes: Bool { false }
+  public static var holdsUnwritten: Bool { false }
 
   /// The block at `place`; 0 for a hole.
   public subscript(place: UInt64) -> UInt64 {
@@ -31,7 +31,7 @@ public struct BlockChain: BlockMap {
   }
 
   public func forEachPiece<Failure: Error>(
-    in places: Range<UInt64>, _ body: (_ blocks: Range<UInt64>, _ target: BlockTarget?) throws(Failure) -> Bool
+    in places: Range<UInt64>, _ body: (_ blocks: Range<UInt64>, _ target: BlockLocation?) throws(Failure) -> Bool
   ) throws(Failure) {
     var pending = PendingPiece(at: places.lowerBound)
     guard try visit(root, at: 0, depth, places, &pending, body),
@@ -40,7 +40,7 @@ public struct BlockChain: BlockMap {
     _ = try pending.pass(to: body)
   }
 
-  public mutating func replace(_ places: Range<UInt64>, with target: BlockTarget?) {
+  public mutating func replace(_ places: Range<UInt64>, with target: BlockLocation?) {
     guard !places.isEmpty else { return }
     if target != nil {
       while !covers(places.upperBound) {
@@ -68,13 +68,13 @@ public struct BlockChain: BlockMap {
   /// The piece that is growing while a walk goes on.
   private struct PendingPiece {
     var places: Range<UInt64>
-    var target: BlockTarget?
+    var target: BlockLocation?
 
     init(at place: UInt64) { places = place..<place }
 
     /// Adds `count` places at `target`, or as a hole; passes the piece on first where they do not continue it.
     mutating func add<Failure: Error>(
-      _ target: BlockTarget?, _ count: UInt64, _ body: (Range<UInt64>, BlockTarget?) throws(Failure) -> Bool
+      _ target: BlockLocation?, _ count: UInt64, _ body: (Range<UInt64>, BlockLocation?) throws(Failure) -> Bool
     ) throws(Failure) -> Bool {
       if target != self.target?.advanced(by: places.length) {
         guard try pass(to: body) else { return false }
@@ -87,7 +87,7 @@ public struct BlockChain: BlockMap {
 
     /// Passes the piece to `body`, where there is one.
     func pass<Failure: Error>(
-      to body: (Range<UInt64>, BlockTarget?) throws(Failure) -> Bool
+      to body: (Range<UInt64>, BlockLocation?) throws(Failure) -> Bool
     ) throws(Failure) -> Bool {
       places.isEmpty ? true : try body(places, target)
     }
@@ -96,7 +96,7 @@ public struct BlockChain: BlockMap {
   /// Adds the part of `places` below `node`, whose first place is `base`; false once `body` was.
   private func visit<Failure: Error>(
     _ node: Node?, at base: UInt64, _ depth: UInt64, _ places: Range<UInt64>, _ pending: inout PendingPiece,
-    _ body: (Range<UInt64>, BlockTarget?) throws(Failure) -> Bool
+    _ body: (Range<UInt64>, BlockLocation?) throws(Failure) -> Bool
   ) throws(Failure) -> Bool {
     let shift = (depth - 1) * Self.bits
     let part = places.clamped(to: Self.places(from: base, depth))
@@ -120,7 +120,7 @@ public struct BlockChain: BlockMap {
   }
 
   private func replace(
-    _ places: Range<UInt64>, with target: BlockTarget?, in node: inout Node?, at base: UInt64, _ depth: UInt64
+    _ places: Range<UInt64>, with target: BlockLocation?, in node: inout Node?, at base: UInt64, _ depth: UInt64
   ) {
     let shift = (depth - 1) * Self.bits
     let all = Self.places(from: base, depth)

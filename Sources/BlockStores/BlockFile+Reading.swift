@@ -1,17 +1,6 @@
 internal import Atomics
 internal import Bytes
 internal import Extents
-
-/// What lies in a range of a file.
-public enum FileExtentKind: Sendable, Hashable {
-  /// Blocks with bytes in them.
-  case data
-  /// Zeroes for which space is promised.
-  case reservedZeroes
-  /// Nothing; reads as zeroes.
-  case hole
-}
-
 extension BlockFile {
   /// Reads into `buffer` from `offset` on and returns how many bytes there were: fewer than `buffer` holds only where the
   /// file ends, 0 at its end and behind. The rest of `buffer` keeps what it held. Takes no lock and allocates nothing.
@@ -44,28 +33,15 @@ extension BlockFile {
   /// Calls `body` with maximal ranges of one kind that cover the part of `range` inside the file, in order, until it
   /// returns false. Takes no lock. O(log n + extents in the range).
   public func forEachExtent<Failure: Error>(
-    in range: Range<UInt64>, _ body: (Range<UInt64>, FileExtentKind) throws(Failure) -> Bool
+    in range: Range<UInt64>, _ body: (Range<UInt64>, RangeContent) throws(Failure) -> Bool
   ) throws(Failure) {
     let map = current.load(ordering: .acquiring).map
     let range = range.clamped(to: 0..<map.byteCount)
     guard !range.isEmpty else { return }
-    var pending: (bytes: Range<UInt64>, kind: FileExtentKind)?
-    var stopped = false
+    var joiner = RunJoiner<RangeContent>()
     try map.forEachPiece(in: blockSize.blocks(touching: range)) { blocks, target throws(Failure) in
-      let bytes = blockSize.bytes(of: blocks, within: range)
-      let kind: FileExtentKind =
-        switch target {
-        case nil: .hole
-        case let target?: target.physicalBlock == nil ? .reservedZeroes : .data
-        }
-      if let before = pending, before.kind == kind {
-        pending = (before.bytes.lowerBound..<bytes.upperBound, kind)
-        return true
-      }
-      if let before = pending { stopped = try !body(before.bytes, before.kind) }
-      pending = (bytes, kind)
-      return !stopped
+      try joiner.append(blockSize.bytes(of: blocks, within: range), (target ?? .hole).content, body)
     }
-    if !stopped, let last = pending { _ = try body(last.bytes, last.kind) }
+    try joiner.end(body)
   }
 }

@@ -23,14 +23,14 @@ extension BlockFile {
   ///   those, they are written.
   /// - Throws: `.outOfSpace`, `.deviceFailed`; some of the range may then read as zeroes.
   public func zero(in range: Range<UInt64>, keepsSpace: Bool) throws(StoreError) {
-    if keepsSpace, !Backing.Map.holdsReservedZeroes { return try writeZeroes(range, evenInHoles: true) }
+    if keepsSpace, !Backing.Map.holdsUnwritten { return try writeZeroes(range, evenInHoles: true) }
     var inFile = range
     var whole: Range<UInt64> = 0..<0
     try change { map throws(StoreError) in
       inFile = range.clamped(to: 0..<map.byteCount)
       whole = wholeBlocks(in: inFile, fileSize: map.byteCount)
       guard !whole.isEmpty else { return nil }
-      map.replace(whole, with: keepsSpace ? .reservedZeroes : nil)
+      map.replace(whole, with: keepsSpace ? .unwritten : nil)
       return whole
     }
     for edge in BlockEdges(of: inFile, blockSize) where !whole.contains(edge) {

@@ -189,7 +189,7 @@ extension ByteBackedExtentStore {
         target == .max || target <= limit - length
       else { throw record.malformed }
       end = start + length
-      extents.replace(start..<end, with: target == .max ? .reservedZeroes : .physical(target))
+      extents.replace(start..<end, with: target == .max ? .unwritten : .physical(target))
     }
     try record.finish()
     return extents

@@ -6,7 +6,7 @@ public import Extents
 public struct ExtentMap: BlockMap {
   public var byteCount: UInt64
   /// The extents: logical blocks to physical ones.
-  package private(set) var runs: RunMap<BlockTarget>
+  package private(set) var runs: RunMap<BlockLocation>
 
   /// The map of an empty file.
   public init() {
@@ -14,15 +14,15 @@ public struct ExtentMap: BlockMap {
     runs = RunMap()
   }
 
-  public static var holdsReservedZeroes: Bool { true }
+  public static var holdsUnwritten: Bool { true }
 
   public func forEachPiece<Failure: Error>(
-    in blocks: Range<UInt64>, _ body: (_ blocks: Range<UInt64>, _ target: BlockTarget?) throws(Failure) -> Bool
+    in blocks: Range<UInt64>, _ body: (_ blocks: Range<UInt64>, _ target: BlockLocation?) throws(Failure) -> Bool
   ) throws(Failure) {
     try runs.forEachPiece(in: blocks, body)
   }
 
-  public mutating func replace(_ blocks: Range<UInt64>, with target: BlockTarget?) {
+  public mutating func replace(_ blocks: Range<UInt64>, with target: BlockLocation?) {
     runs.replace(blocks, with: target)
   }
 }

@@ -3,7 +3,7 @@ internal import Bytes
 /// A stretch of a volume that is of one kind.
 public struct VolumeExtent: Sendable, Hashable {
   /// What lies there.
-  public enum Kind: Sendable, Hashable {
+  public enum Kind: String, Codable, Sendable, Hashable {
     /// Bytes.
     case data
     /// Zeroes that have their space.

@@ -150,20 +150,11 @@ private func inMemory<Result>(_ body: () throws(StoreError) -> Result) throws(La
 }
 
 extension VolumeExtent.Kind {
-  fileprivate init(_ kind: FileExtentKind) {
+  init(_ content: RangeContent) {
     self =
-      switch kind {
+      switch content {
       case .data: .data
-      case .reservedZeroes: .zero
-      case .hole: .hole
-      }
-  }
-
-  fileprivate init(_ kind: ExtentKind) {
-    self =
-      switch kind {
-      case .data: .data
-      case .reservedZeroes: .zero
+      case .unwritten: .zero
       case .hole: .hole
       }
   }

@@ -19,7 +19,7 @@ import Testing
     }
 
     mutating func replace(_ stretch: Int, _ places: Range<UInt64>, with block: UInt64) {
-      let target: BlockTarget? = block == 0 ? nil : .physical(block)
+      let target: BlockLocation? = block == 0 ? nil : .physical(block)
       chain.replace(bases[stretch] + places.lowerBound..<bases[stretch] + places.upperBound, with: target)
       for place in places {
         blocks[stretch][Int(place)] = block == 0 ? 0 : block + place - places.lowerBound

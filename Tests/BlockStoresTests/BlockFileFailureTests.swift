@@ -76,7 +76,7 @@ import Testing
       try check(faults.failed == ["extents"] || faults.failed == ["chain"], "\(faults.failed) failed")
       return nil
     }
-    var model = ReferenceFile(blockByteCount: 512, reservesZeroes: Store.Backing.Map.holdsReservedZeroes)
+    var model = ReferenceFile(blockByteCount: 512, reservesZeroes: Store.Backing.Map.holdsUnwritten)
     var hasFailed = false
     for operation in Self.script {
       do throws(StoreError) {

@@ -39,9 +39,9 @@ import Testing
     try file.zero(in: 0..<2048, keepsSpace: false)
     #expect(try store.freeBlockCount() == 16)
     try file.zero(in: 0..<4096, keepsSpace: true)
-    let reserves = Store.Backing.Map.holdsReservedZeroes
+    let reserves = Store.Backing.Map.holdsUnwritten
     #expect(try store.freeBlockCount() == (reserves ? 20 : 12))
-    #expect(file.extents() == [FileExtent(0..<4096, reserves ? .reservedZeroes : .data)])
+    #expect(file.extents() == [FileExtent(0..<4096, reserves ? .unwritten : .data)])
     try file.discard(in: 0..<4096)
     #expect(file.extents() == [FileExtent(0..<4096, .hole)])
     #expect(try file.bytes(at: 0, count: 4096) == [UInt8](repeating: 0, count: 4096))

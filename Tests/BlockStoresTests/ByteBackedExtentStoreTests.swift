@@ -32,7 +32,7 @@ import Testing
     let first = try ExtentFile(store, inode: .one)
     #expect(first.byteCount == 5100)
     #expect(try first.bytes(at: 1500, count: 600) == pattern(600, seed: 1))
-    #expect(first.extents(in: 0..<1500).map(\.kind) == [.reservedZeroes, .data])
+    #expect(first.extents(in: 0..<1500).map(\.kind) == [.unwritten, .data])
     let second = try ExtentFile(store, inode: Inode(rawValue: 40))
     #expect(try second.bytes(at: 4096, count: 512) == pattern(512, seed: 2))
     #expect(try ExtentFile(store, inode: .two).byteCount == 0)
@@ -196,7 +196,7 @@ import Testing
     let base = try makeBase()
     try base.write(Self.mappings[0], record([700, 2, 0, 55, 1, 1, .max, 1], like: base, Self.mappings[0]), at: 0)
     let file = try ExtentFile(open(base), inode: .one)
-    #expect(file.extents() == [FileExtent(0..<512, .data), FileExtent(512..<700, .reservedZeroes)])
+    #expect(file.extents() == [FileExtent(0..<512, .data), FileExtent(512..<700, .unwritten)])
   }
 
   private func bytes(of word: UInt64) -> [UInt8] { (0..<8).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) } }

@@ -10,15 +10,15 @@ import Testing
 
   private struct Difference: Equatable, CustomStringConvertible {
     var blocks: Range<UInt64>
-    var kind: DifferenceKind
+    var kind: RangeContent
     var description: String { "\(blocks) \(kind)" }
   }
 
   /// Each block's physical one; nil for zeroes.
   private func cells(_ base: ExtentBase, _ nodes: NodeCache) throws -> [UInt64?] {
     var cells: [UInt64?] = Array(repeating: nil, count: Int(Self.blockCount))
-    _ = try base.forEachPiece(in: 0..<Self.blockCount, nodes) { blocks, place in
-      guard case .physical(let first) = place else { return true }
+    _ = try base.forEachPiece(in: 0..<Self.blockCount, nodes) { blocks, location in
+      guard let first = location.physicalBlock else { return true }
       for (index, block) in blocks.enumerated() { cells[Int(block)] = first + UInt64(index) }
       return true
     }
@@ -28,7 +28,7 @@ import Testing
   private func expected(_ old: [UInt64?], _ new: [UInt64?], in blocks: Range<UInt64>) -> [Difference] {
     var found: [Difference] = []
     for block in blocks where old[Int(block)] != new[Int(block)] {
-      let kind: DifferenceKind = new[Int(block)] == nil ? .zero : .data
+      let kind: RangeContent = new[Int(block)] == nil ? .hole : .data
       if let last = found.last, last.kind == kind, last.blocks.upperBound == block {
         found[found.count - 1].blocks = last.blocks.lowerBound..<block + 1
       } else {
@@ -93,7 +93,7 @@ import Testing
       let end = min(Self.blockCount, start + 1 + generator.number(below: longest))
       switch generator.number(below: 6) {
       case 0: edits.append(ExtentEdit(start..<end, nil))
-      case 1: edits.append(ExtentEdit(start..<end, .reservedZeroes))
+      case 1: edits.append(ExtentEdit(start..<end, .unwritten))
       default: edits.append(try forge.data(start..<end))
       }
       start = end + generator.number(below: gap)
@@ -186,13 +186,13 @@ import Testing
       }
       return found
     }
-    func difference(_ range: Range<UInt64>, _ kind: DifferenceKind) -> Difference {
+    func difference(_ range: Range<UInt64>, _ kind: RangeContent) -> Difference {
       Difference(blocks: range, kind: kind)
     }
     #expect(
       try differences(0..<(.max)) == [
         difference(0..<1024, .data), difference(100 * 1024..<102 * 1024, .data),
-        difference(102 * 1024..<104 * 1024, .zero), difference(104 * 1024..<105 * 1024, .data),
+        difference(102 * 1024..<104 * 1024, .hole), difference(104 * 1024..<105 * 1024, .data),
         difference(300 * 1024..<302 * 1024, .data), difference(304 * 1024..<306 * 1024, .data),
         difference(308 * 1024..<310 * 1024, .data), difference(900 * 1024..<949 * 1024 + 5, .data),
       ])

@@ -7,7 +7,7 @@ import LacunaTestSupport
 struct TreeExtentModel {
   let store: TreeTestStore
   private(set) var root = TreeRoot.empty
-  private(set) var cells: [BlockTarget?]
+  private(set) var cells: [BlockLocation?]
   private(set) var mapped: Int64 = 0
   private(set) var reserved: Int64 = 0
   static let owner: UInt64 = 7
@@ -39,7 +39,7 @@ struct TreeExtentModel {
   func check(throughCache: Bool = true) throws {
     let (leaves, blocks) = try store.walk(root, .extents, owner: Self.owner, throughCache: throughCache)
     try LacunaTestSupport.check(blocks == store.used, "the tree has \(blocks), in use are \(store.used)")
-    var found: [BlockTarget?] = Array(repeating: nil, count: cells.count)
+    var found: [BlockLocation?] = Array(repeating: nil, count: cells.count)
     for leaf in leaves {
       for index in 0..<leaf.count {
         let extent = leaf.extent(at: index)
@@ -53,7 +53,7 @@ struct TreeExtentModel {
     }
     try LacunaTestSupport.check(found == cells, "the extents differ from the array")
     let isMapped = cells.count { $0?.physicalBlock != nil }
-    let isReserved = cells.count { $0 == .reservedZeroes }
+    let isReserved = cells.count { $0 == .unwritten }
     try LacunaTestSupport.check(mapped == Int64(isMapped), "\(mapped) mapped blocks, should be \(isMapped)")
     try LacunaTestSupport.check(reserved == Int64(isReserved), "\(reserved) reserved, should be \(isReserved)")
   }
@@ -61,7 +61,7 @@ struct TreeExtentModel {
   /// Compares what look-ups in `range` find with the array.
   func checkLookUps(in range: Range<Int>) throws {
     let reader = store.cache.reader(root, .extents, owner: Self.owner)
-    var found: [BlockTarget?] = Array(repeating: nil, count: cells.count)
+    var found: [BlockLocation?] = Array(repeating: nil, count: cells.count)
     var last = range.lowerBound
     try reader.forEachExtent(in: UInt64(range.lowerBound)..<UInt64(range.upperBound)) { extent in
       if extent.logical < last { found = [] }
@@ -88,10 +88,10 @@ struct TreeExtentModel {
       start += generator.number(below: 2 * longest)
       let end = min(window.upperBound, start + 1 + generator.number(below: longest))
       guard start < end else { break }
-      let target: BlockTarget? =
+      let target: BlockLocation? =
         switch generator.number(below: 8) {
         case 0, 1: nil
-        case 2: .reservedZeroes
+        case 2: .unwritten
         // Often what continues a neighbour.
         case 3: .physical(1_000_000 + start)
         default: .physical(1 + generator.next() >> 20)

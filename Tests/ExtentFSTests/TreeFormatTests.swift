@@ -34,7 +34,7 @@ import Testing
     let extent = ExtentRecord(logical: 0x0A, length: 0x0B, target: .physical(0x0C))
     #expect(
       hex(encoded(24) { extent.encode(into: &$0, at: 0) }) == "0a00000000000000 0c00000000000000 0b00000000000000")
-    let zeroes = ExtentRecord(logical: 1, length: .max, target: .reservedZeroes)
+    let zeroes = ExtentRecord(logical: 1, length: .max, target: .unwritten)
     #expect(
       hex(encoded(24) { zeroes.encode(into: &$0, at: 0) }) == "0100000000000000 0000000000000000 ffffffff01000000")
     for each in [extent, zeroes] {
@@ -63,7 +63,7 @@ import Testing
     (inode.origin, inode.mappedBlocks, inode.reservedBlocks) = (12, 13, 14)
     inode.inlineExtents = [
       ExtentRecord(logical: 3, length: 4, target: .physical(5)),
-      ExtentRecord(logical: 7, length: 9, target: .reservedZeroes),
+      ExtentRecord(logical: 7, length: 9, target: .unwritten),
     ]
     return inode
   }

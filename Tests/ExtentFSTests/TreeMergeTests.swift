@@ -31,7 +31,7 @@ import Testing
     var model = TreeExtentModel(cellCount: 10, try TreeTestStore())
     try model.merge([])
     #expect(model.root == .empty)
-    try model.merge([ExtentEdit(1..<2, .reservedZeroes)])
+    try model.merge([ExtentEdit(1..<2, .unwritten)])
     let root = model.root
     try model.merge([ExtentEdit(3..<3, .physical(9))])
     #expect(model.root == root)
@@ -74,7 +74,7 @@ import Testing
     let store = try TreeTestStore()
     let end = ExtentRecord.blockLimit >> 24
     var root = try store.merge {
-      try $0.mergeExtents(root: .empty, owner: 1, edits: [ExtentEdit(5..<end, .reservedZeroes)])
+      try $0.mergeExtents(root: .empty, owner: 1, edits: [ExtentEdit(5..<end, .unwritten)])
     }.root
     let reader = store.cache.reader(root, .extents, owner: 1)
     var next: UInt64 = 5

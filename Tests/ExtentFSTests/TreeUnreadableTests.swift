@@ -45,12 +45,12 @@ import Testing
       edits.append(
         ExtentEdit(
           start..<end,
-          kind == 0 ? nil : kind == 1 ? .reservedZeroes : .physical(100_000 + generator.number(below: 1 << 30))))
+          kind == 0 ? nil : kind == 1 ? .unwritten : .physical(100_000 + generator.number(below: 1 << 30))))
       next = end + 1
     }
   }
 
-  private static func apply(_ edits: [ExtentEdit], to cells: inout [BlockTarget?]) {
+  private static func apply(_ edits: [ExtentEdit], to cells: inout [BlockLocation?]) {
     for edit in edits {
       for (index, cell) in edit.blocks.enumerated() { cells[Int(cell)] = edit.target?.advanced(by: UInt64(index)) }
     }
@@ -61,7 +61,7 @@ import Testing
       for round in 0..<60 {
         // Nothing stays in memory but one node.
         let store = try TreeTestStore(cacheByteLimit: 0)
-        var cells = [BlockTarget?](repeating: nil, count: Self.cellCount)
+        var cells = [BlockLocation?](repeating: nil, count: Self.cellCount)
         let first = (0..<UInt64(Self.cellCount) / 3).map { ExtentEdit(3 * $0..<3 * $0 + 1, .physical(1000 + 5 * $0)) }
         Self.apply(first, to: &cells)
         let root = try store.merge { try $0.mergeExtents(root: .empty, owner: 7, edits: first) }.root

@@ -122,8 +122,8 @@ extension Colour: RandomRunValue {
   }
 }
 
-extension BlockTarget: RandomRunValue {
-  static func random(from start: UInt64, _ generator: inout SeededGenerator) -> BlockTarget {
-    generator.oneIn(3) ? .reservedZeroes : .physical(start + 1000 * UInt64(generator.number(below: 3)))
+extension BlockLocation: RandomRunValue {
+  static func random(from start: UInt64, _ generator: inout SeededGenerator) -> BlockLocation {
+    generator.oneIn(3) ? .unwritten : .physical(start + 1000 * UInt64(generator.number(below: 3)))
   }
 }

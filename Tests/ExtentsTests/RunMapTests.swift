@@ -31,11 +31,11 @@ import Testing
   }
 
   @Test func `reserved zeroes join each other and never a physical run`() {
-    var map = RunMap<BlockTarget>()
-    map.replace(0..<10, with: .reservedZeroes)
-    map.replace(10..<20, with: .reservedZeroes)
+    var map = RunMap<BlockLocation>()
+    map.replace(0..<10, with: .unwritten)
+    map.replace(10..<20, with: .unwritten)
     map.replace(20..<30, with: .physical(7))
-    map.replace(30..<40, with: .reservedZeroes)
+    map.replace(30..<40, with: .unwritten)
     #expect(map.runs.map(\.positions) == [0..<20, 20..<30, 30..<40])
     #expect(map.runs.map(\.value.physicalBlock) == [nil, 7, nil])
   }
@@ -58,7 +58,7 @@ import Testing
   @Test func `random changes of constants agree with an array`() throws { try randomChanges(Colour.self, 40_000) }
 
   @Test func `random changes of block targets agree with an array`() throws {
-    try randomChanges(BlockTarget.self, 40_000)
+    try randomChanges(BlockLocation.self, 40_000)
   }
 
   private func randomChanges<Value: RandomRunValue>(_ type: Value.Type, _ changeCount: Int) throws {

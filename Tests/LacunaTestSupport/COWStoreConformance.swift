@@ -92,10 +92,10 @@ package enum COWStoreConformance {
       let store = try kind.make(50)
       var extents = ExtentMap()
       extents.byteCount = 5120
-      extents.replace(0..<10, with: .reservedZeroes)
+      extents.replace(0..<10, with: .unwritten)
       try store.setExtents(extents, of: .one, changed: 0..<10)
       try store.clone(.one, to: .two)
-      #expect(try store.extents(of: .two).runs.runs == [Run(0..<10, .reservedZeroes)])
+      #expect(try store.extents(of: .two).runs.runs == [Run(0..<10, .unwritten)])
       #expect(try ExtentStoreConformance.countFree(store) == 50)
     },
 
@@ -282,7 +282,7 @@ package enum COWStoreConformance {
   }
 }
 
-extension Run<BlockTarget> {
+extension Run<BlockLocation> {
   /// What one of the run's positions maps to.
-  fileprivate func value(at position: UInt64) -> BlockTarget { value.advanced(by: position - positions.lowerBound) }
+  fileprivate func value(at position: UInt64) -> BlockLocation { value.advanced(by: position - positions.lowerBound) }
 }

@@ -131,7 +131,7 @@ package enum ExtentStoreConformance {
       var extents = ExtentMap()
       extents.byteCount = 512 * 100 - 1
       extents.replace(7..<8, with: .physical(run.block))
-      extents.replace(20..<100, with: .reservedZeroes)
+      extents.replace(20..<100, with: .unwritten)
       try store.setExtents(extents, of: .one, changed: 7..<100)
       let kept = extents.runs.runs
       // The store's mapping does not follow this one.
@@ -143,7 +143,7 @@ package enum ExtentStoreConformance {
       try store.removeExtents(of: .one)
       #expect(try store.extents(of: .one).byteCount == 0)
       #expect(try store.extents(of: .one).runs.isEmpty)
-      #expect(try store.extents(of: .two).runs.runs == [Run(30..<100, .reservedZeroes)])
+      #expect(try store.extents(of: .two).runs.runs == [Run(30..<100, .unwritten)])
       try store.removeExtents(of: .one)
       try store.sync()
     },

@@ -140,7 +140,7 @@ package struct FileWorkload<Store: FileStore> {
     let inode = Inode(rawValue: nextInode)
     nextInode += 1
     let model = ReferenceFile(
-      blockByteCount: store.backing.blockSize.byteCount, reservesZeroes: Store.Backing.Map.holdsReservedZeroes)
+      blockByteCount: store.backing.blockSize.byteCount, reservesZeroes: Store.Backing.Map.holdsUnwritten)
     files.append(
       File(
         inode: inode, file: try BlockFile(store.backing, inode: inode, overwritesInPlace: overwritesInPlace),

@@ -4,7 +4,7 @@ import Bytes
 /// What a `BlockFile` must hold and say of itself: its bytes in a flat array, and for each block what kind it is.
 package struct ReferenceFile: Sendable {
   package private(set) var disk = ReferenceDisk()
-  private var kinds: [FileExtentKind] = []
+  private var kinds: [RangeContent] = []
   private let blockByteCount: Int
   /// Whether the file's mapping can hold reserved zeroes.
   private let reservesZeroes: Bool
@@ -28,9 +28,9 @@ package struct ReferenceFile: Sendable {
     for block in blocks(touching: range) { kinds[block] = zeroed(block, range, keepsSpace) }
   }
 
-  private func zeroed(_ block: Int, _ range: Range<Int>, _ keepsSpace: Bool) -> FileExtentKind {
+  private func zeroed(_ block: Int, _ range: Range<Int>, _ keepsSpace: Bool) -> RangeContent {
     if keepsSpace, !reservesZeroes { return .data }
-    if isWhole(block, in: range) { return keepsSpace ? .reservedZeroes : .hole }
+    if isWhole(block, in: range) { return keepsSpace ? .unwritten : .hole }
     // A part of a hole keeps its space once it has some.
     return kinds[block] == .hole && keepsSpace ? .data : kinds[block]
   }

@@ -260,9 +260,9 @@ extension BlockFile {
 /// One answer of `BlockFile.forEachExtent`.
 package struct FileExtent: Hashable, CustomStringConvertible {
   package var bytes: Range<UInt64>
-  package var kind: FileExtentKind
+  package var kind: RangeContent
 
-  package init(_ bytes: Range<UInt64>, _ kind: FileExtentKind) { (self.bytes, self.kind) = (bytes, kind) }
+  package init(_ bytes: Range<UInt64>, _ kind: RangeContent) { (self.bytes, self.kind) = (bytes, kind) }
 
   package var description: String { "\(kind) \(bytes)" }
 }

@@ -12,8 +12,8 @@ extension StoreCheck {
     do throws(ExtentFSError) {
       var block: UInt64?
       let base = ExtentBase(inline: record.inlineExtents, root: record.extents)
-      _ = try base.forEachPiece(in: last..<last + 1, nodes) { _, place in
-        if case .physical(let physical) = place { block = physical }
+      _ = try base.forEachPiece(in: last..<last + 1, nodes) { _, location in
+        block = location.physicalBlock
         return true
       }
       guard let block, block < device.byteCount >> blockSize.shift else { return }

@@ -1,4 +1,5 @@
 internal import Bytes
+package import Extents
 
 extension Engine {
   /// Calls `body` with maximal ranges of bytes in which `new` differs from `old`, in order and inside `range`, until it returns
@@ -12,7 +13,7 @@ extension Engine {
   ///   store which is too damaged to merge them; and what `body` throws.
   package func forEachDifference(
     from old: DiskVolume, to new: DiskVolume, in range: Range<UInt64>,
-    _ body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
+    _ body: (Range<UInt64>, RangeContent) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     try old.state.withView { before throws(ExtentFSError) in
       try new.state.withView { after throws(ExtentFSError) in

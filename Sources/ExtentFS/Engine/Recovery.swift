@@ -160,14 +160,14 @@ struct Recovery {
     case .unmap(let inode, let blocks):
       try change(inode, blocks, to: .hole)
     case .reserve(let inode, let blocks):
-      try change(inode, blocks, to: .reservedZeroes)
+      try change(inode, blocks, to: .unwritten)
     case .commitMarker:
       break
     }
   }
 
   private mutating func change(
-    _ inode: UInt64, _ blocks: Range<UInt64>, to target: DeltaTarget
+    _ inode: UInt64, _ blocks: Range<UInt64>, to target: BlockLocation
   ) throws(ExtentFSError) {
     if volumes[inode] == nil {
       let catalog = Catalog(nodes: nodes, superblock: superblock)

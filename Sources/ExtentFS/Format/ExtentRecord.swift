@@ -14,7 +14,7 @@ package struct ExtentRecord: Sendable, Hashable {
   /// How many blocks; at least 1.
   package var length: UInt32
   /// Where the first block is: a physical block other than 0, or reserved zeroes.
-  package var target: BlockTarget
+  package var target: BlockLocation
 
   /// The size of an encoded extent with its key, in bytes.
   package static let encodedByteCount = 24
@@ -24,10 +24,10 @@ package struct ExtentRecord: Sendable, Hashable {
   /// 64 bits; no device and no volume comes near.
   package static let blockLimit: UInt64 = 1 << 62
 
-  private static let reservedZeroesFlag: UInt32 = 1
+  private static let unwrittenFlag: UInt32 = 1
 
   /// Makes an extent.
-  package init(logical: UInt64, length: UInt32, target: BlockTarget) {
+  package init(logical: UInt64, length: UInt32, target: BlockLocation) {
     self.logical = logical
     self.length = length
     self.target = target
@@ -44,9 +44,9 @@ package struct ExtentRecord: Sendable, Hashable {
     length = bytes.uint32(at: offset + 16)
     let flags = bytes.uint32(at: offset + 20)
     guard length > 0, logical <= Self.blockLimit - UInt64(length), physical <= Self.blockLimit - UInt64(length),
-      flags == 0 && physical > 0 || flags == Self.reservedZeroesFlag && physical == 0
+      flags == 0 && physical > 0 || flags == Self.unwrittenFlag && physical == 0
     else { return nil }
-    target = flags == 0 ? .physical(physical) : .reservedZeroes
+    target = flags == 0 ? .physical(physical) : .unwritten
   }
 
   /// Encodes the extent at `offset`, key first.
@@ -54,6 +54,6 @@ package struct ExtentRecord: Sendable, Hashable {
     bytes.store(logical, at: offset)
     bytes.store(target.physicalBlock ?? 0, at: offset + 8)
     bytes.store(length, at: offset + 16)
-    bytes.store(target.physicalBlock == nil ? Self.reservedZeroesFlag : 0, at: offset + 20)
+    bytes.store(target.physicalBlock == nil ? Self.unwrittenFlag : 0, at: offset + 20)
   }
 }

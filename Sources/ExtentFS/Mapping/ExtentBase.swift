@@ -21,7 +21,7 @@ struct ExtentBase: Sendable, Hashable {
   /// Calls `body` with pieces that cover `blocks`, in order, until it returns false; false then.
   func forEachPiece(
     in blocks: Range<UInt64>, _ nodes: NodeCache,
-    _ body: (Range<UInt64>, Place) throws(ExtentFSError) -> Bool
+    _ body: (Range<UInt64>, BlockLocation) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
     var next = blocks.lowerBound
     var goesOn = true
@@ -29,7 +29,7 @@ struct ExtentBase: Sendable, Hashable {
       if extent.logical > next { goesOn = try body(next..<extent.logical, .hole) }
       next = extent.blocks.upperBound
       if goesOn {
-        goesOn = try body(extent.blocks, extent.target.physicalBlock.map { .physical($0) } ?? .reservedZeroes)
+        goesOn = try body(extent.blocks, extent.target)
       }
       return goesOn
     }
@@ -48,7 +48,7 @@ struct ExtentBase: Sendable, Hashable {
   func merging(
     _ delta: Delta, owner: UInt64, _ nodes: NodeCache, _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> MergedBase {
-    let edits = delta.runs.map { ExtentEdit($0.positions, BlockTarget($0.value)) }
+    let edits = delta.runs.map { ExtentEdit($0.positions, $0.value == .hole ? nil : $0.value) }
     let merge = TreeMerge(cache: nodes, writer: writer)
     if root.isEmpty, let merged = try merging(edits, writer) { return merged }
     // What was inline comes first: the edits then cut it as they cut a tree.
@@ -57,7 +57,7 @@ struct ExtentBase: Sendable, Hashable {
     let result = try merge.mergeExtents(root: start, owner: owner, edits: edits)
     var merged = MergedBase(
       base: ExtentBase(inline: [], root: result.root), mapped: result.mappedBlocks, reserved: result.reservedBlocks)
-    for edit in result.leftOut { merged.leftOut.replace(edit.blocks, with: DeltaTarget(edit.target)) }
+    for edit in result.leftOut { merged.leftOut.replace(edit.blocks, with: edit.target ?? .hole) }
     merged.damage = result.damage
     return merged
   }
@@ -67,7 +67,7 @@ struct ExtentBase: Sendable, Hashable {
     _ edits: [ExtentEdit], _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> MergedBase? {
     guard edits.count <= 4 * ExtentRecord.inlineEditFactor else { return nil }
-    var map = RunMap<BlockTarget>()
+    var map = RunMap<BlockLocation>()
     for extent in inline { map.replace(extent.blocks, with: extent.target) }
     let before = map
     for edit in edits { map.replace(edit.blocks, with: edit.target) }
@@ -96,7 +96,7 @@ struct ExtentBase: Sendable, Hashable {
     return MergedBase(base: base, mapped: mappedAfter - mappedBefore, reserved: reservedAfter - reservedBefore)
   }
 
-  private static func count(_ map: RunMap<BlockTarget>) -> (mapped: Int64, reserved: Int64) {
+  private static func count(_ map: RunMap<BlockLocation>) -> (mapped: Int64, reserved: Int64) {
     var (mapped, reserved): (Int64, Int64) = (0, 0)
     for run in map.runs {
       let length = Int64(run.positions.upperBound - run.positions.lowerBound)
@@ -109,28 +109,4 @@ struct ExtentBase: Sendable, Hashable {
 extension ExtentRecord {
   /// How many edits per inline extent are tried before a tree is made.
   fileprivate static var inlineEditFactor: Int { 4 }
-}
-
-extension DeltaTarget {
-  /// What makes a tree say so; nil for a hole.
-  fileprivate init(_ target: BlockTarget?) {
-    if let target {
-      self = target.physicalBlock.map { .physical($0) } ?? .reservedZeroes
-    } else {
-      self = .hole
-    }
-  }
-}
-
-extension BlockTarget {
-  /// What a tree says of a change; nil for a hole.
-  fileprivate init?(_ target: DeltaTarget) {
-    if let block = target.physicalBlock {
-      self = .physical(block)
-    } else if target == .reservedZeroes {
-      self = .reservedZeroes
-    } else {
-      return nil
-    }
-  }
 }

@@ -161,7 +161,7 @@
     // The physical block 0 is that of reserved zeroes alone: invariant 4.
     return ExtentRecord(
       logical: load(UInt64.self, at: offset), length: load(UInt32.self, at: offset + 16),
-      target: physical == 0 ? .reservedZeroes : .physical(physical))
+      target: physical == 0 ? .unwritten : .physical(physical))
   }
 
   /// Calls `body` with the value of entry `index`: in a leaf, `kind.valueByteCount` bytes.

@@ -61,7 +61,7 @@ struct TreeBuilder<Writer: TreeWriter> {
   }
 
   /// Adds a run of mapped blocks, as one extent or as many as its length takes, joined with the last one where it can be.
-  mutating func appendExtent(_ blocks: Range<UInt64>, _ target: BlockTarget) throws(ExtentFSError) {
+  mutating func appendExtent(_ blocks: Range<UInt64>, _ target: BlockLocation) throws(ExtentFSError) {
     var start = blocks.lowerBound
     while start < blocks.upperBound {
       let extent = ExtentRecord(

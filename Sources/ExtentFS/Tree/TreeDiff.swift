@@ -1,13 +1,5 @@
 internal import Extents
 
-/// How blocks differ in the later one of two mappings.
-package enum DifferenceKind: Sendable, Hashable {
-  /// They hold data that is not where the earlier one's is.
-  case data
-  /// They read as zeroes, and the earlier one has data there.
-  case zero
-}
-
 /// What differs between two mappings that share most of their trees.
 ///
 /// Two cursors go from left to right. Where both are at subtrees with one pointer, these are equal, and are skipped unread. So
@@ -19,8 +11,8 @@ struct TreeDiff {
   private var old: ExtentCursor
   private var new: ExtentCursor
   /// What was found and may still grow.
-  private var pending: (blocks: Range<UInt64>, kind: DifferenceKind)?
-  private let body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
+  private var joiner = RunJoiner<RangeContent>()
+  private let body: (Range<UInt64>, RangeContent) throws(ExtentFSError) -> Bool
 
   /// Calls `body` with maximal ranges of blocks in which `new` differs from `old`, in order and inside `blocks`, until it returns
   /// false.
@@ -30,19 +22,19 @@ struct TreeDiff {
   /// - Throws: `damaged` for what cannot be a tree, `device` for what cannot be read, and what `body` throws.
   static func forEachDifference(
     from old: ExtentBase, to new: ExtentBase, in blocks: Range<UInt64>, _ nodes: NodeCache,
-    _ body: (Range<UInt64>, DifferenceKind) throws(ExtentFSError) -> Bool
+    _ body: (Range<UInt64>, RangeContent) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     guard !blocks.isEmpty, old != new else { return }
     try withoutActuallyEscaping(body) { body throws(ExtentFSError) in
       var diff = TreeDiff(
-        old: ExtentCursor(nodes, old, blocks), new: ExtentCursor(nodes, new, blocks), pending: nil, body: body)
+        old: ExtentCursor(nodes, old, blocks), new: ExtentCursor(nodes, new, blocks), body: body)
       try diff.run()
     }
   }
 
   private mutating func run() throws(ExtentFSError) {
     while try step() {}
-    if let last = pending { _ = try body(last.blocks, last.kind) }
+    try joiner.end(body)
   }
 
   /// Goes on by one item or node; false at the end, or where `body` has had enough.
@@ -107,24 +99,10 @@ struct TreeDiff {
   }
 
   private mutating func tell(
-    _ blocks: Range<UInt64>, _ old: BlockTarget?, _ new: BlockTarget?
+    _ blocks: Range<UInt64>, _ old: BlockLocation?, _ new: BlockLocation?
   ) throws(ExtentFSError) -> Bool {
     let (before, after) = (old?.physicalBlock, new?.physicalBlock)
     guard before != after else { return true }
-    let kind: DifferenceKind = after == nil ? .zero : .data
-    if let last = pending {
-      if last.kind == kind, last.blocks.upperBound == blocks.lowerBound {
-        pending = (last.blocks.lowerBound..<blocks.upperBound, kind)
-        return true
-      }
-      pending = (blocks, kind)
-      guard try body(last.blocks, last.kind) else {
-        pending = nil
-        return false
-      }
-      return true
-    }
-    pending = (blocks, kind)
-    return true
+    return try joiner.append(blocks, after == nil ? .hole : .data, body)
   }
 }

@@ -3,7 +3,7 @@ internal import Extents
 /// A run of logical blocks and where they are, while it is cut into pieces.
 private struct Piece {
   var blocks: Range<UInt64>
-  var target: BlockTarget?
+  var target: BlockLocation?
 
   /// Takes the first `count` blocks away and returns them.
   mutating func takeFirst(_ count: UInt64) -> Piece {

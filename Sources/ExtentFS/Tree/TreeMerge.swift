@@ -5,10 +5,10 @@ package struct ExtentEdit: Sendable, Hashable {
   /// The logical blocks, below `ExtentRecord.blockLimit`.
   package var blocks: Range<UInt64>
   /// Where the first of them is; nil for a hole.
-  package var target: BlockTarget?
+  package var target: BlockLocation?
 
   /// Makes an edit.
-  package init(_ blocks: Range<UInt64>, _ target: BlockTarget?) {
+  package init(_ blocks: Range<UInt64>, _ target: BlockLocation?) {
     self.blocks = blocks
     self.target = target
   }

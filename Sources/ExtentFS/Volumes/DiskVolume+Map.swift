@@ -1,6 +1,6 @@
 internal import Bytes
 internal import Devices
-internal import Extents
+package import Extents
 
 extension DiskVolume {
   /// How much data one request reads ahead: more than clients ask for at once, and less than it takes to fill a memory or to keep
@@ -32,37 +32,35 @@ extension DiskVolume {
     }
   }
 
-  /// Calls `body` with maximal ranges that cover `range`, in order, until it returns false: each of one kind, and of data each
+  /// Calls `body` with maximal ranges that cover `range`, in order, until it returns false: each of one content, and of data each
   /// in one piece on the device, with the offset in bytes where that begins. Waits for no write.
   package func forEachMapping(
-    in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind, UInt64?) throws(ExtentFSError) -> Bool
+    in range: Range<UInt64>, _ body: (Range<UInt64>, RangeContent, UInt64?) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
+    func tell(_ bytes: Range<UInt64>, _ mapped: MappedBytes) throws(ExtentFSError) -> Bool {
+      try body(bytes, mapped.content, mapped.offset)
+    }
     try state.withView { view throws(ExtentFSError) in
       let range = range.clamped(to: 0..<view.byteCount)
       guard !range.isEmpty else { return }
-      var pending: (bytes: Range<UInt64>, kind: ExtentKind, offset: UInt64?)?
-      var stopped = false
+      var joiner = RunJoiner<MappedBytes>()
       try view.forEachPiece(in: blockSize.blocks(touching: range), engine.nodes) {
-        blocks, place throws(ExtentFSError) in
+        blocks, location throws(ExtentFSError) in
         let bytes = blockSize.bytes(of: blocks, within: range)
-        var (kind, offset): (ExtentKind, UInt64?) = (.hole, nil)
-        switch place {
-        case .physical(let block):
-          (kind, offset) = (
-            .data, blockSize.offset(of: block) + (bytes.lowerBound - blockSize.offset(of: blocks.lowerBound))
-          )
-        case .reservedZeroes: kind = .reservedZeroes
-        case .hole: break
+        let offset = location.physicalBlock.map { block in
+          blockSize.offset(of: block) + (bytes.lowerBound - blockSize.offset(of: blocks.lowerBound))
         }
-        if let before = pending, before.kind == kind, before.offset.map({ $0 + before.bytes.length }) == offset {
-          pending = (before.bytes.lowerBound..<bytes.upperBound, kind, before.offset)
-          return true
-        }
-        if let before = pending { stopped = try !body(before.bytes, before.kind, before.offset) }
-        pending = (bytes, kind, offset)
-        return !stopped
+        return try joiner.append(bytes, MappedBytes(content: location.content, offset: offset), tell)
       }
-      if !stopped, let last = pending { _ = try body(last.bytes, last.kind, last.offset) }
+      try joiner.end(tell)
     }
   }
+}
+
+/// What bytes of a volume are, and of data where it begins on the device.
+private struct MappedBytes: RunValue {
+  var content: RangeContent
+  var offset: UInt64?
+
+  func advanced(by count: UInt64) -> MappedBytes { MappedBytes(content: content, offset: offset.map { $0 + count }) }
 }

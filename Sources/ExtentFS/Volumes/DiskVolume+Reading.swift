@@ -1,15 +1,6 @@
 internal import Atomics
 internal import Bytes
-
-/// What lies in a range of a volume.
-package enum ExtentKind: Sendable, Hashable {
-  /// Blocks with bytes in them.
-  case data
-  /// Zeroes that are promised space.
-  case reservedZeroes
-  /// Nothing; reads as zeroes.
-  case hole
-}
+package import Extents
 
 extension DiskVolume {
   /// Fills `buffer` with the bytes from `offset` on. Waits for no write (see ``DiskVolume``); every block read from the
@@ -22,12 +13,12 @@ extension DiskVolume {
       let range = try checkedRange(offset, buffer.count, in: view)
       let blocks = blockSize.blocks(touching: range)
       do throws(ExtentFSError) {
-        try view.forEachPiece(in: blocks, engine.nodes) { blocks, place throws(ExtentFSError) in
+        try view.forEachPiece(in: blocks, engine.nodes) { blocks, location throws(ExtentFSError) in
           let bytes = blockSize.bytes(of: blocks, within: range)
           // Safe: `bytes` lies in `range`, which is as long as `buffer`.
           let part = unsafe UnsafeMutableRawBufferPointer(
             rebasing: buffer[Int(bytes.lowerBound - offset)..<Int(bytes.upperBound - offset)])
-          if case .physical(let block) = place {
+          if let block = location.physicalBlock {
             try unsafe readBlocks(into: part, from: block, bytes, blocks.lowerBound)
           } else {
             unsafe part.fillWithZeroes()
@@ -45,7 +36,7 @@ extension DiskVolume {
   ///
   /// - Throws: `.outOfRange` where the range begins behind the volume's end, `.deleted`; `.damaged`, `.device`.
   package func forEachExtent(
-    in range: Range<UInt64>, _ body: (Range<UInt64>, ExtentKind) throws(ExtentFSError) -> Bool
+    in range: Range<UInt64>, _ body: (Range<UInt64>, RangeContent) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
     try state.withView { view throws(ExtentFSError) in
       if view.access == .deleted { throw state.gone }
@@ -53,26 +44,12 @@ extension DiskVolume {
       // An answer that ends with the volume is a good one, and an empty one is none.
       guard range.lowerBound < view.byteCount else { throw state.pastEnd(range, in: view) }
       let range = range.clamped(to: 0..<view.byteCount)
-      var pending: (bytes: Range<UInt64>, kind: ExtentKind)?
-      var stopped = false
+      var joiner = RunJoiner<RangeContent>()
       try view.forEachPiece(in: blockSize.blocks(touching: range), engine.nodes) {
-        blocks, place throws(ExtentFSError) in
-        let bytes = blockSize.bytes(of: blocks, within: range)
-        let kind: ExtentKind =
-          switch place {
-          case .physical: .data
-          case .reservedZeroes: .reservedZeroes
-          case .hole: .hole
-          }
-        if let before = pending, before.kind == kind {
-          pending = (before.bytes.lowerBound..<bytes.upperBound, kind)
-          return true
-        }
-        if let before = pending { stopped = try !body(before.bytes, before.kind) }
-        pending = (bytes, kind)
-        return !stopped
+        blocks, location throws(ExtentFSError) in
+        try joiner.append(blockSize.bytes(of: blocks, within: range), location.content, body)
       }
-      if !stopped, let last = pending { _ = try body(last.bytes, last.kind) }
+      try joiner.end(body)
     }
   }
 

@@ -39,7 +39,7 @@ extension DiskVolume {
     _ blocks: Range<UInt64>, in range: Range<UInt64>, promising count: UInt64, ifAsIn basis: View?
   ) throws(ExtentFSError) -> Reservation {
     var refusal = Reservation.hasChanged
-    let outcome = try change(blocks, changing: range, to: .reservedZeroes, ifAsIn: nil) {
+    let outcome = try change(blocks, changing: range, to: .unwritten, ifAsIn: nil) {
       now throws(ExtentFSError) in
       if let basis, now !== basis { return .refused }
       guard engine.space.promise(count) else {
@@ -65,8 +65,8 @@ extension DiskVolume {
   /// How many of `blocks` are holes in `view`: those that reserving would promise space to. The others have it.
   private func holeCount(in blocks: Range<UInt64>, of view: View) throws(ExtentFSError) -> UInt64 {
     var count: UInt64 = 0
-    try view.forEachPiece(in: blocks, engine.nodes) { piece, place in
-      if place == .hole { count += piece.length }
+    try view.forEachPiece(in: blocks, engine.nodes) { piece, location in
+      if location == .hole { count += piece.length }
       return true
     }
     return count

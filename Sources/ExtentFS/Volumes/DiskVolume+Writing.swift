@@ -39,7 +39,7 @@ extension DiskVolume {
         let whole = wholeBlocks(in: range, view)
         for edge in BlockEdges(of: range, blockSize) where !whole.contains(edge) {
           // Where it is a hole now, this is a moment at which it reads as zeroes.
-          if !keepsSpace, try view.place(of: edge, engine.nodes) == .hole { continue }
+          if !keepsSpace, try view.location(of: edge, engine.nodes) == .hole { continue }
           try zeroPart(blockSize.bytes(of: edge..<edge + 1, within: range), of: edge)
         }
         return try keepsSpace ? reserve(whole, in: range) : unmap(whole, in: range)
@@ -136,7 +136,7 @@ extension DiskVolume {
         while !isDone {
           // The view keeps the old block from being used for anything else while it is read.
           isDone = try state.withView { basis throws(ExtentFSError) in
-            if case .physical(let old) = try basis.place(of: block, engine.nodes) {
+            if let old = try basis.location(of: block, engine.nodes).physicalBlock {
               try unsafe engine.blocks.read(scratch, from: old, for: state, at: block)
             } else {
               unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0)
@@ -167,7 +167,7 @@ extension DiskVolume {
   ) throws(ExtentFSError) -> Bool {
     try unsafe engine.blocks.withChecksums(of: bytes) { sums throws(ExtentFSError) in
       try unsafe engine.blocks.write(bytes, sums, in: run)
-      let physical = DeltaTarget.physical(run.block)
+      let physical = BlockLocation.physical(run.block)
       return try change(logical, changing: range, to: physical, ifAsIn: basis) { _ throws(ExtentFSError) in
         let sequence = try unsafe engine.journal.appendMap(
           inode: inode, logical: logical.lowerBound, physical: run.block, checksums: sums)
@@ -208,7 +208,7 @@ extension DiskVolume {
   ///   - basis: the view that the rest of the one block was taken from; nil where the blocks are changed whole.
   /// - Returns: `done`; or `hasChanged` or `refused`, where nothing was changed.
   func change(
-    _ blocks: Range<UInt64>, changing range: Range<UInt64>, to target: DeltaTarget, ifAsIn basis: View?,
+    _ blocks: Range<UInt64>, changing range: Range<UInt64>, to target: BlockLocation, ifAsIn basis: View?,
     _ append: (View) throws(ExtentFSError) -> AppendOutcome
   ) throws(ExtentFSError) -> ChangeOutcome {
     let change = MappingChange(blocks: blocks, range: range, target: target, basis: basis, blockSize: blockSize)
@@ -250,11 +250,8 @@ extension DiskVolume {
     if attempt == 1 { try engine.checkpoint() }
     return try state.withView { view throws(ExtentFSError) in
       var count: UInt64 = 0
-      try view.forEachPiece(in: blocks, engine.nodes) { piece, place in
-        switch place {
-        case .physical: break
-        case .hole, .reservedZeroes: count += piece.length
-        }
+      try view.forEachPiece(in: blocks, engine.nodes) { piece, location in
+        if location.physicalBlock == nil { count += piece.length }
         return true
       }
       return (count, view.epoch)

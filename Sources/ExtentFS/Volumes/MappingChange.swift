@@ -6,7 +6,7 @@ struct MappingChange {
   var blocks: Range<UInt64>
   /// The bytes that the caller was asked to change. They must lie in the volume as it is when the change is made.
   var range: Range<UInt64>
-  var target: DeltaTarget
+  var target: BlockLocation
   /// The view that the rest of the one block was taken from; nil where the blocks are changed whole.
   var basis: View?
   var blockSize: BlockSize
@@ -90,7 +90,7 @@ extension View {
   }
 
   /// Where the deltas say that `block` is; nil where they say nothing.
-  private func changed(_ block: UInt64) -> DeltaTarget? {
+  private func changed(_ block: UInt64) -> BlockLocation? {
     let run = active.run(at: block) ?? frozen?.run(at: block)
     return run.map { $0.value.advanced(by: block - $0.positions.lowerBound) }
   }

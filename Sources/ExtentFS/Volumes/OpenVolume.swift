@@ -141,7 +141,7 @@ final class OpenVolume: Sendable {
     var end = blocks.upperBound
     for delta in [now.active, now.frozen ?? Delta()] {
       delta.forEachRun(in: blocks) { run in
-        if run.value != .reservedZeroes { end = min(end, run.positions.lowerBound) }
+        if run.value != .unwritten { end = min(end, run.positions.lowerBound) }
         return true
       }
     }

@@ -41,7 +41,7 @@ struct WriterState {
   // MARK: Changes
 
   /// Takes note of a run of a delta that the volume does not map any more, where that was of blocks. True, for `forEachRun`.
-  mutating func supersede(_ run: Run<DeltaTarget>) -> Bool {
+  mutating func supersede(_ run: Run<BlockLocation>) -> Bool {
     if let block = run.value.physicalBlock {
       superseded.append(PhysicalRun(block: block, count: run.positions.length))
       supersededCount += run.positions.length

@@ -265,23 +265,12 @@ extension MapVolume {
           }
           map.extents.append(
             VolumeMap.Extent(
-              offset: bytes.lowerBound, length: bytes.length, kind: VolumeMap.Kind(kind), physical: physical))
+              offset: bytes.lowerBound, length: bytes.length, kind: VolumeExtent.Kind(kind), physical: physical))
           return true
         }
       }
     }
     return map
-  }
-}
-
-extension VolumeMap.Kind {
-  fileprivate init(_ kind: ExtentKind) {
-    self =
-      switch kind {
-      case .data: .data
-      case .reservedZeroes: .zero
-      case .hole: .hole
-      }
   }
 }
 

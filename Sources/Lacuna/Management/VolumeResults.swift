@@ -107,18 +107,9 @@ public struct VolumeMap: Codable, Sendable, Hashable {
   public struct Extent: Codable, Sendable, Hashable {
     public var offset: UInt64
     public var length: UInt64
-    public var kind: Kind
+    public var kind: VolumeExtent.Kind
     /// Where the data is on the device, in bytes; only of data, and only where the store is not in memory.
     public var physical: UInt64?
-  }
-
-  /// What lies in a stretch.
-  public enum Kind: String, Codable, Sendable {
-    case data
-    /// Zeroes that have their space.
-    case zero
-    /// Zeroes that take no space.
-    case hole
   }
 }
 

@@ -115,7 +115,7 @@ import Testing
     }
     // Block 300 of the volume, on the device.
     let view = try fixture.volume.state.withView { $0 }
-    guard case .physical(let block) = try view.place(of: 300, fixture.engine.nodes) else {
+    guard let block = try view.location(of: 300, fixture.engine.nodes).physicalBlock else {
       Issue.record("the block is not mapped")
       return
     }

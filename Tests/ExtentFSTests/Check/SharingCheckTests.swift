@@ -62,7 +62,7 @@ import Testing
       let end = start + 1 + generator.number(below: 6)
       switch generator.number(below: 6) {
       case 0: edits.append(ExtentEdit(start..<end, nil))
-      case 1: edits.append(ExtentEdit(start..<end, .reservedZeroes))
+      case 1: edits.append(ExtentEdit(start..<end, .unwritten))
       default: edits.append(try forge.data(start..<end))
       }
       start = end + generator.number(below: 60)

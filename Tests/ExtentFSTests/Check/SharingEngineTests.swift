@@ -82,7 +82,7 @@ import Testing
     try engine.forEachDifference(from: old, to: new, in: 0..<(.max)) { range, kind in
       let range = Int(range.lowerBound)..<Int(range.upperBound)
       #expect(before[next..<range.lowerBound] == after[next..<range.lowerBound], "\(other) to \(name), before \(range)")
-      if kind == .zero { #expect(after[range].allSatisfy { $0 == 0 }, "\(other) to \(name), \(range)") }
+      if kind == .hole { #expect(after[range].allSatisfy { $0 == 0 }, "\(other) to \(name), \(range)") }
       next = range.upperBound
       return true
     }

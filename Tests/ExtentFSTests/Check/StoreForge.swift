@@ -312,14 +312,14 @@ extension StoreForge {
       edits.append(try forge.data(start..<start + 2))
       forge.skip(1)
     }
-    try forge.merge(edits + [ExtentEdit(700..<750, .reservedZeroes)], into: disk)
+    try forge.merge(edits + [ExtentEdit(700..<750, .unwritten)], into: disk)
     let snapshot = try forge.clone(disk, "disk@monday", .snapshot)
     let clone = try forge.clone(disk, "clone")
     try forge.merge([try forge.data(100..<105), ExtentEdit(300..<310, nil)], into: disk)
     forge.skip(geometryGroup)
     try forge.merge([try forge.data(0..<1), try forge.data(900..<950)], into: clone)
     let small = forge.make("small", blockCount: 20)
-    try forge.merge([try forge.data(1..<5), ExtentEdit(7..<9, .reservedZeroes)], into: small, isInline: true)
+    try forge.merge([try forge.data(1..<5), ExtentEdit(7..<9, .unwritten)], into: small, isInline: true)
     _ = try forge.clone(small, "small@a.b", .snapshot)
     return (forge, disk, snapshot, clone)
   }

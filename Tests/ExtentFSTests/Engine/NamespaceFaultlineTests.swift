@@ -1,6 +1,7 @@
 import Atomics
 import Bytes
 import Devices
+import Extents
 import Glibc
 import LacunaTestSupport
 import Testing
@@ -183,15 +184,15 @@ private struct Fixture: Sendable {
     try store.engine.snapshot([("vm", "vm@b")], createdSeconds: 0)
     let a = try #require(try store.engine.openVolume(named: "vm@a"))
     let b = try #require(try store.engine.openVolume(named: "vm@b"))
-    func differences() throws -> [DifferenceKind] {
-      var found: [DifferenceKind] = []
+    func differences() throws -> [RangeContent] {
+      var found: [RangeContent] = []
       try store.engine.forEachDifference(from: a, to: b, in: 0..<1024) { _, kind in
         found.append(kind)
         return true
       }
       return found
     }
-    #expect(try differences() == [.zero])
+    #expect(try differences() == [.hole])
     try store.engine.delete(["vm@a"], force: true)
     let error = #expect(throws: ExtentFSError.self) { try differences() }
     #expect(error?.code == .deleted)

@@ -69,7 +69,7 @@ import Testing
     func reservedCount() throws -> UInt64 {
       var count: UInt64 = 0
       try volume.forEachExtent(in: 0..<volume.byteCount) { range, kind in
-        if kind == .reservedZeroes { count += (range.upperBound - range.lowerBound) / UInt64(Self.block) }
+        if kind == .unwritten { count += (range.upperBound - range.lowerBound) / UInt64(Self.block) }
         return true
       }
       return count

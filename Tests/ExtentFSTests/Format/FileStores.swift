@@ -120,7 +120,7 @@ extension DiskVolume {
       let word =
         switch kind {
         case .data: "data"
-        case .reservedZeroes: "zero"
+        case .unwritten: "zero"
         case .hole: "hole"
         }
       lines.append("\(range.lowerBound) \(range.upperBound - range.lowerBound) \(word)")
