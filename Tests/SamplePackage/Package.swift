@@ -10,14 +10,17 @@ let settings: [SwiftSetting] = [.enableUpcomingFeature("MemberImportVisibility")
 let package = Package(
   name: "sample",
   dependencies: [
-    .package(url: Context.environment["LACUNA_REPOSITORY"] ?? "https://example.org/lacuna", from: "0.1.0")
+    .package(url: Context.environment["LACUNA_REPOSITORY"] ?? "https://example.org/lacuna", from: "0.1.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
   ],
   targets: [
     .executableTarget(
       name: "BlockStoresSample", dependencies: [.product(name: "BlockStores", package: "lacuna")],
       swiftSettings: settings),
     .executableTarget(
-      name: "LacunaSample", dependencies: [.product(name: "Lacuna", package: "lacuna")], swiftSettings: settings),
+      name: "LacunaSample",
+      dependencies: [.product(name: "Lacuna", package: "lacuna"), .product(name: "Logging", package: "swift-log")],
+      swiftSettings: settings),
     // The example of README.md, as it stands there.
     .executableTarget(
       name: "ReadmeSample", dependencies: [.product(name: "Lacuna", package: "lacuna")], swiftSettings: settings),

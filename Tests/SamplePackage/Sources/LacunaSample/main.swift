@@ -1,5 +1,6 @@
 // A store on disk: makes one at the path given, writes, takes a snapshot, writes more, closes, and opens it again.
 import Lacuna
+import Logging
 
 extension Volume {
   func write(_ text: String, at offset: UInt64) throws {
@@ -17,6 +18,8 @@ var options = StoreOptions()
 options.path = CommandLine.arguments[1]
 options.volumeName = "vm1"
 options.byteCount = 1 << 30
+options.logger = Logger(label: "sample")
+options.logger.logLevel = .error
 
 // 1. Made where nothing is there.
 let store = try Store(options)
