@@ -60,7 +60,8 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
       }
       state.files[inode] = extents
     }
-    self.state = Locked(rank: .memoryShared, state)
+    // Without a rank: the byte store below may be any, also one made of files over a store like this, and is called under the lock.
+    self.state = Locked(state)
     if inodes == nil { try writeDirectory([]) }
   }
 
