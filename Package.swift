@@ -158,6 +158,12 @@ let package = Package(
   ]
 )
 
+// For scripts/test --quick: what runs within one process. The programs are not built, nor the tests that start them.
+if Context.environment["LACUNA_QUICK"] != nil {
+  package.products.removeAll { ["nbdkit-lacuna-plugin", "lacuna"].contains($0.name) }
+  package.targets.removeAll { ["CommandLineTests", "LacunaCommand", "LacunaPlugin", "NBDTests"].contains($0.name) }
+}
+
 // The fuzzer's program (scripts/fuzz): built alone, because it takes sources of the tests, and only when it is asked for.
 if Context.environment["LACUNA_FUZZ"] != nil {
   package.targets.removeAll { $0.isTest }

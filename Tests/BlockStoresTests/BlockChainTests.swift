@@ -69,7 +69,7 @@ import Testing
     var block: UInt64
   }
 
-  @Test func `random changes agree with an array, near and far`() throws {
+  @Test(.slow) func `random changes agree with an array, near and far`() throws {
     try withSeededGenerator { generator in
       // Stretches that cross the borders of nodes at several levels.
       var model = Model(bases: [0, (1 << 18) - 90, (1 << 36) - 50, 1 << 50], length: 180)

@@ -7,7 +7,7 @@ import Testing
 
 /// Files in many threads at once. The stores are small, so that a freed block is used again at once: a reader that met its
 /// next use would see a stamp that is in pieces, or another block's.
-@Suite(.serialized) struct BlockFileConcurrencyTests {
+@Suite(.serialized, .slow) struct BlockFileConcurrencyTests {
   // MARK: Whole blocks
 
   /// What the threads of one test share.

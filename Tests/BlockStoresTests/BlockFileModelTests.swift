@@ -3,7 +3,7 @@ import LacunaTestSupport
 import Testing
 
 /// Long random tests of files against flat arrays.
-@Suite struct BlockFileModelTests {
+@Suite(.slow) struct BlockFileModelTests {
   @Test(arguments: FileStores.all, [false, true])
   func `random operations on files agree with flat arrays and lose no block`(
     kind: FileStores.Kind, overwritesInPlace: Bool

@@ -6,7 +6,7 @@ import LacunaTestSupport
 import Testing
 
 /// Stores in many threads at once.
-@Suite(.serialized) struct StoreConcurrencyTests {
+@Suite(.serialized, .slow) struct StoreConcurrencyTests {
   @Test(arguments: StoreConformanceTests.extentStores)
   func `no block is handed out twice and none is missing`(kind: ExtentStoreConformance.Kind) throws {
     let (capacity, threadCount, held) = (UInt64(40), 4, 10)

@@ -1,10 +1,11 @@
 import Devices
 import Foundation
+import LacunaTestSupport
 import SystemPackage
 import Testing
 
 /// What is made anew on a block device is there whole, or not at all.
-@Suite(.enabled(if: LoopDevice.isPossible, "needs losetup and the right to use it"))
+@Suite(.enabled(if: LoopDevice.isPossible, "needs losetup and the right to use it"), .slow)
 struct BlockDeviceMakingTests {
   private static let held = 131_072
 

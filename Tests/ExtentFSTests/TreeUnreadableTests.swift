@@ -5,7 +5,7 @@ import Testing
 @testable import ExtentFS
 
 /// Merges into trees of which some nodes cannot be read.
-@Suite struct TreeUnreadableTests {
+@Suite(.slow) struct TreeUnreadableTests {
   private static let cellCount = 6000
 
   /// The parts of a tree that its leaves are for, with the blocks of the nodes that lead there.

@@ -53,11 +53,12 @@ import Testing
     }
   }
 
-  @Test func `random changes of places agree with an array`() throws { try randomChanges(Place.self, 40_000) }
+  @Test(.slow) func `random changes of places agree with an array`() throws { try randomChanges(Place.self, 40_000) }
 
-  @Test func `random changes of constants agree with an array`() throws { try randomChanges(Colour.self, 40_000) }
+  @Test(.slow)
+  func `random changes of constants agree with an array`() throws { try randomChanges(Colour.self, 40_000) }
 
-  @Test func `random changes of block targets agree with an array`() throws {
+  @Test(.slow) func `random changes of block targets agree with an array`() throws {
     try randomChanges(BlockLocation.self, 40_000)
   }
 

@@ -286,7 +286,7 @@ import Testing
     }
   }
 
-  @Test func `what it says meanwhile never comes inside another line`() throws {
+  @Test(.slow) func `what it says meanwhile never comes inside another line`() throws {
     try withServer({
       $0.aliveMilliseconds = 0
       $0.progressMillisecondsMin = 0

@@ -54,7 +54,7 @@ import Testing
     }
   }
 
-  @Test func `is waited for some seconds where it only reads, and not at all where it is a server`() throws {
+  @Test(.slow) func `is waited for some seconds where it only reads, and not at all where it is a server`() throws {
     for (kind, least, most) in [("reading", 4.0, 8.0), ("writing", 0.0, 2.0)] {
       try withHolder(kind) { file, process in
         let start = ContinuousClock.now

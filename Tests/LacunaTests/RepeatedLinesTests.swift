@@ -1,3 +1,4 @@
+import LacunaTestSupport
 import Testing
 
 @testable import Lacuna
@@ -7,7 +8,7 @@ import Testing
     "nbdkit: lacuna.\(number % 16): error: no volume 'x\(number)' at \(number)"
   }
 
-  @Test func `get through five times, and are then counted`() {
+  @Test(.slow) func `get through five times, and are then counted`() {
     var lines = RepeatedLines()
     var written: [String] = []
     for number in 0..<1_000_000 { written += lines.take(error(number), at: UInt64(number) / 1000) }

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import LacunaTestSupport
 import Testing
 
 @testable import ExtentFS
@@ -18,7 +19,8 @@ import Testing
     ("vm1@a\u{7F}", .finding), ("\u{E0041}a", .finding),
   ]
 
-  @Test(arguments: verdicts) func `a name is fine, old or made to deceive`(_ name: String, _ verdict: Verdict) throws {
+  @Test(.slow, arguments: verdicts)
+  func `a name is fine, old or made to deceive`(_ name: String, _ verdict: Verdict) throws {
     let forge = try StoreForge()
     _ = forge.make(name, name.contains("@") ? .snapshot : .volume, blockCount: 10)
     try forge.finish()

@@ -24,7 +24,7 @@ import Testing
     #expect(report.verifiedBlockCount == report.totals.data)
   }
 
-  @Test func `random volumes that share are sound, and their accounts right`() throws {
+  @Test(.slow) func `random volumes that share are sound, and their accounts right`() throws {
     try withSeededGenerator { generator in
       for _ in 0..<6 {
         let forge = try StoreForge(groupCount: 4)

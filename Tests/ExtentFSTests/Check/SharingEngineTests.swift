@@ -8,7 +8,7 @@ import Testing
 @testable import ExtentFS
 
 /// What the check, the independent reader and the engine say of stores that the engine made, with snapshots and clones.
-@Suite struct SharingEngineTests {
+@Suite(.slow) struct SharingEngineTests {
   @Test(.enabled(if: hasPython, "there is no python3"), arguments: [1024, 4096])
   func `engine, check and reader agree about a store with snapshots and clones`(_ blockByteCount: Int) throws {
     try withTestDirectory { directory in

@@ -6,7 +6,7 @@ import Testing
 @testable import ExtentFS
 
 /// The reader that was written from docs/format.md alone, on stores whose volumes share blocks.
-@Suite(.enabled(if: hasPython, "there is no python3"))
+@Suite(.enabled(if: hasPython, "there is no python3"), .slow)
 struct SharingReaderTests {
   private func withFile(_ forge: StoreForge, _ body: (_ path: String, _ directory: String) throws -> Void) throws {
     try forge.finish()

@@ -14,7 +14,7 @@ import Testing
     return forge
   }
 
-  @Test func `each block of a store is what it is used for, and nothing is wrong with it`() throws {
+  @Test(.slow) func `each block of a store is what it is used for, and nothing is wrong with it`() throws {
     let forge = try sample()
     let dump = try StoreDump(forge.device)
     let geometry = forge.geometry
@@ -43,7 +43,7 @@ import Testing
     try StoreDump(forge.device).dump(root.pointer.block).text.joined(separator: "\n")
   }
 
-  @Test func `each kind of block is decoded`() throws {
+  @Test(.slow) func `each kind of block is decoded`() throws {
     let forge = try sample()
     let superblock = forge.superblock
     func expect(_ text: String, _ parts: String...) {
@@ -147,7 +147,7 @@ import Testing
     }
   }
 
-  @Test func `no bytes are a trap`() throws {
+  @Test(.slow) func `no bytes are a trap`() throws {
     let forge = try sample()
     let whole = try forge.contents()
     try withSeededGenerator { generator in

@@ -8,7 +8,7 @@ import Testing
 @testable import ExtentFS
 
 /// Changes that cannot be merged, since the node or the inode that they belong to cannot be read, and what else happens to them.
-@Suite struct CarriedChangesTests {
+@Suite(.slow) struct CarriedChangesTests {
   private typealias Store = OneBadBlockTests
 
   /// A store with a bad leaf of a volume that no other shares anything with, and with changes below that leaf in its journal.

@@ -5,7 +5,7 @@ import Testing
 @testable import ExtentFS
 
 /// Names whose hashes collide. With 64 bits nobody has seen that happen, so the hash here has a few values only.
-@Suite struct CatalogNamesTests {
+@Suite(.slow) struct CatalogNamesTests {
   /// Hashes that make long rows of neighbours, which go round the end of all keys.
   private static let hashes: [(name: String, key: @Sendable (String) -> UInt64)] = [
     ("three keys", { UInt64($0.utf8.reduce(0) { $0 &* 31 &+ UInt64($1) } % 3) &- 1 }),

@@ -6,7 +6,7 @@ import LacunaTestSupport
 import Testing
 
 /// Many threads on the volumes of one store, while checkpoints run all the time and blocks are used again.
-@Suite struct EngineConcurrencyTests {
+@Suite(.slow) struct EngineConcurrencyTests {
   private static let unit = 512
   private static let unitCount = 400
   private static let rounds = getenv("LACUNA_HUNT_SEEDS") == nil ? 250 : 4000

@@ -6,7 +6,7 @@ import Testing
 
 /// All short rows of operations, crashed after every device call, with every structured picture of what was pending:
 /// nothing of it, all, all but one call, one call alone, each prefix.
-@Suite struct EngineCrashSequenceTests {
+@Suite(.slow) struct EngineCrashSequenceTests {
   @Test func `no short row of operations leaves a state that loses or tears anything`() throws {
     // Where LACUNA_CRASH names a state of one of them, that one alone.
     let only = getenv("LACUNA_CRASH").map { String(cString: $0) }

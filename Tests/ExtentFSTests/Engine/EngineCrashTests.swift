@@ -32,7 +32,7 @@ enum HuntLength {
   private static func number(_ name: String) -> Int? { getenv(name).flatMap { Int(String(cString: $0)) } }
 }
 
-@Suite struct EngineCrashTests {
+@Suite(.slow) struct EngineCrashTests {
   private func hunt(_ shape: CrashShape, mostPoints: Int? = nil) throws {
     try hunt(.engine(shape), mostPoints: mostPoints)
   }

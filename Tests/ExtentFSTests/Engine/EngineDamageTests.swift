@@ -6,7 +6,7 @@ import LacunaTestSupport
 import Testing
 
 /// Stores that somebody has changed: by accident, or on purpose, with all checksums right.
-@Suite struct EngineDamageTests {
+@Suite(.slow) struct EngineDamageTests {
   private static let mutationCount = getenv("LACUNA_MUTATIONS").flatMap { Int(String(cString: $0)) } ?? 3200
   private static let traces = getenv("LACUNA_CRASH_TRACE") != nil
 

@@ -4,7 +4,7 @@ import Glibc
 import LacunaTestSupport
 import Testing
 
-@Suite struct EngineFaultTests {
+@Suite(.slow) struct EngineFaultTests {
   private typealias Faulty = FaultyDevice<CrashDevice>
 
   private static let isLong = getenv("LACUNA_HUNT_SEEDS") != nil

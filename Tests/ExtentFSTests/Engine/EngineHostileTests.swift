@@ -5,7 +5,7 @@ import LacunaTestSupport
 import Testing
 
 /// Stores that were made to break the engine, one way each, with all checksums right.
-@Suite struct EngineHostileTests {
+@Suite(.slow) struct EngineHostileTests {
   private static func entryPlace(_ node: UInt64, _ index: UInt64, _ entryByteCount: UInt64) -> UInt64 {
     node * 1024 + 64 + index * entryByteCount
   }

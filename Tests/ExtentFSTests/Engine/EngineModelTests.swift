@@ -86,7 +86,7 @@ struct ModelStore {
   }
 }
 
-@Suite struct EngineModelTests {
+@Suite(.slow) struct EngineModelTests {
   @Test func `a volume is what was written to it, across checkpoints, ends and deaths of the process`() throws {
     try withSeededGenerator { generator in
       var store = try ModelStore(byteCount: 700_321)

@@ -4,7 +4,7 @@ import LacunaTestSupport
 import Testing
 
 /// Devices whose reads return, with no error, what was never written there.
-@Suite struct EngineReadFaultTests {
+@Suite(.slow) struct EngineReadFaultTests {
   private static let blockCount = 48
 
   private static func bytes(_ block: Int, version: Int) -> [UInt8] {

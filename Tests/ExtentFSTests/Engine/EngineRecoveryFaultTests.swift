@@ -5,7 +5,7 @@ import LacunaTestSupport
 import Testing
 
 /// Devices that fail while a store recovers from the death of its process.
-@Suite struct EngineRecoveryFaultTests {
+@Suite(.slow) struct EngineRecoveryFaultTests {
   private static let shape = CrashShape(
     name: "recovery", unit: 512, diskByteCount: 100 * 1024, volumeCount: 2, longestByteCount: 12 << 10, mayBeFull: true,
     mayFail: true)

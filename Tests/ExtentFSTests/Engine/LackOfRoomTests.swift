@@ -183,7 +183,8 @@ import Testing
   ]
 
   /// Each write of each operation once: the operation has not been, and can be done again.
-  @Test(arguments: operations.indices) func `leaves all as it was where an operation meets it`(_ index: Int) throws {
+  @Test(.slow, arguments: operations.indices)
+  func `leaves all as it was where an operation meets it`(_ index: Int) throws {
     let operation = Self.operations[index]
     var count = 0
     while true {

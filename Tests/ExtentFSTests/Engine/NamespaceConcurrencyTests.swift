@@ -8,7 +8,7 @@ import Testing
 @testable import ExtentFS
 
 /// Snapshots, clones, throwaways, rollbacks, renames and deletions, while other threads read, write, open and close.
-@Suite struct NamespaceConcurrencyTests {
+@Suite(.slow) struct NamespaceConcurrencyTests {
   private static let blockCount = 96
   private static let rounds = getenv("LACUNA_HUNT_SEEDS") == nil ? 40 : 2000
 

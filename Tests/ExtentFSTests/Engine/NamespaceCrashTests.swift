@@ -5,7 +5,7 @@ import LacunaTestSupport
 import Testing
 
 /// Power cuts and failing devices, while volumes, snapshots, clones and throwaways come and go.
-@Suite struct NamespaceCrashTests {
+@Suite(.slow) struct NamespaceCrashTests {
   private static func scenario(
     stepCount: Int
   ) -> CrashScenario<NamespaceStore<CrashDevice>, NamespaceLedger, NamespaceExpectation> {

@@ -131,7 +131,7 @@ private struct Fixture: Sendable {
     #expect(findings == [])
   }
 
-  @Test func `a store is sound when half of a volume is given back`() throws {
+  @Test(.slow) func `a store is sound when half of a volume is given back`() throws {
     let store = try Fixture(limit: 1 << 30, journal: 16 << 20)
     let volume = try store.create("vm", kibibytes: 400_000)
     try store.fill(volume, 1)

@@ -6,7 +6,7 @@ import Testing
 @testable import ExtentFS
 
 /// Random trees of snapshots, clones and throwaways, against plain arrays.
-@Suite struct NamespaceModelTests {
+@Suite(.slow) struct NamespaceModelTests {
   private static let stepCount =
     ProcessInfo.processInfo.environment["LACUNA_NAMESPACE_STEPS"].flatMap { Int($0) } ?? 100_000
 

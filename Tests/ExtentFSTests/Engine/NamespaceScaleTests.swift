@@ -6,7 +6,7 @@ import Testing
 @testable import ExtentFS
 
 /// A store with 10,000 volumes and 10,000 snapshots.
-@Suite struct NamespaceScaleTests {
+@Suite(.slow) struct NamespaceScaleTests {
   private static let count = 10_000
 
   private static func name(_ number: Int) -> String { "vms/host\(number % 100)/disk-\(number)" }

@@ -157,7 +157,7 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
     return store
   }
 
-  @Test func `a tree of five deleted in each of its orders gives back exactly its space`() throws {
+  @Test(.slow) func `a tree of five deleted in each of its orders gives back exactly its space`() throws {
     func orders(_ names: [String]) -> [[String]] {
       names.isEmpty ? [[]] : names.flatMap { name in orders(names.filter { $0 != name }).map { [name] + $0 } }
     }

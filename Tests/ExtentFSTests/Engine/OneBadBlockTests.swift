@@ -6,7 +6,7 @@ import Testing
 @testable import ExtentFS
 
 /// One block of metadata cannot be read: what does not need it goes on.
-@Suite struct OneBadBlockTests {
+@Suite(.slow) struct OneBadBlockTests {
   static let volumeCount = 5
   static let blockCount = 400
   static let limit: UInt64 = 12 << 20

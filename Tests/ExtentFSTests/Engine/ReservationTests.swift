@@ -5,7 +5,7 @@ import LacunaTestSupport
 import Testing
 
 /// Zeroes that keep their space: what is promised is there when it is asked for.
-@Suite struct ReservationTests {
+@Suite(.slow) struct ReservationTests {
   /// A store with one volume that is larger than the store may become.
   private struct Fixture {
     static let block = 1024

@@ -8,7 +8,7 @@ import Testing
 
 /// A store whose process was killed, looked at: it says what it says after recovery, and stays as it is.
 @Suite struct ScratchOpeningTests {
-  @Test func `a killed store that is looked at says what it says once it is opened for writing`() throws {
+  @Test(.slow) func `a killed store that is looked at says what it says once it is opened for writing`() throws {
     try withSeededGenerator { generator in
       try withTestDirectory { directory in
         let path = FilePath("\(directory)/store")

@@ -3,7 +3,7 @@ import Foundation
 import LacunaTestSupport
 import Testing
 
-@Suite struct DeterminismTests {
+@Suite(.slow) struct DeterminismTests {
   /// Each store is made by a process of its own, because sets and dictionaries have another order in each.
   @Test func `the same operations make the same store, byte for byte`() async throws {
     let directory = FileManager.default.temporaryDirectory.appendingPathComponent("lacuna-\(UUID().uuidString)").path

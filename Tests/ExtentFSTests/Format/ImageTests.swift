@@ -92,7 +92,7 @@ private struct ImagePlan {
     }
   }
 
-  @Test(arguments: names)
+  @Test(.slow, arguments: names)
   func `an image of version 1 opens, and each byte is as it was written`(_ name: String) throws {
     var plan = try ImagePlan(nil)
     try plan.runFirst()

@@ -6,7 +6,7 @@ import SystemPackage
 import Testing
 
 /// The engine and a reader that was written from docs/format.md alone agree about what is in a store.
-@Suite(.enabled(if: hasPython, "there is no python3"))
+@Suite(.enabled(if: hasPython, "there is no python3"), .slow)
 struct ReaderTests {
   @Test(arguments: [(1024, 6000, 3), (4096, 1500, 2)])
   func `an independent reader finds the same bytes in a store that was not closed`(

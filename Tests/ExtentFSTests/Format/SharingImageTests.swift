@@ -137,7 +137,7 @@ private struct SharingImagePlan {
     }
   }
 
-  @Test(arguments: names)
+  @Test(.slow, arguments: names)
   func `an image of version 1 with snapshots opens, and each byte is as it was written`(_ name: String) throws {
     var plan = SharingImagePlan(nil)
     try plan.runFirst()

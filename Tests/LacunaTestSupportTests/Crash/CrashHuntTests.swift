@@ -4,7 +4,7 @@ import LacunaTestSupport
 import Testing
 
 /// Tests of the tester: a right store survives, and each wrong one is found out.
-@Suite struct CrashHuntTests {
+@Suite(.slow) struct CrashHuntTests {
   @Test func `a right store survives every crash, and crashes of its recovery`() throws {
     var hunt = CrashHunt()
     hunt.recoveryStates = 2
