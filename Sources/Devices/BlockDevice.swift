@@ -22,6 +22,22 @@ package protocol BlockDevice: Sendable {
   ///   range then holds old and new bytes in any mixture.
   func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError)
 
+  /// Reads all pieces of `batch`, in any order. Costs as few system calls or messages as the device can manage, where as
+  /// many calls of `read(into:at:)` would cost one each.
+  ///
+  /// The pieces may lie anywhere on the device, but neither they nor their buffers overlap. A batch of no pieces does nothing.
+  ///
+  /// - Throws: `DeviceError` as for `read(into:at:)`; what it says of offset and length may be of a part of the batch. Any
+  ///   piece may have been read then, whole or in part.
+  func read(_ batch: [DeviceRead]) throws(DeviceError)
+
+  /// Writes all pieces of `batch`, in any order, as `read` reads them. The pieces do not overlap. A power cut may leave any
+  /// of them, whole or in part, as for so many calls of `write(_:at:)` that no `sync` covers.
+  ///
+  /// - Throws: `DeviceError` as for `write(_:at:)`; what it says of offset and length may be of a part of the batch. Any
+  ///   piece may have been written then, whole or in part.
+  func write(_ batch: [DeviceWrite]) throws(DeviceError)
+
   /// Makes durable everything that completed before this call began.
   ///
   /// - Throws: `DeviceError`. After a failure nothing is known of what was written since the last success.

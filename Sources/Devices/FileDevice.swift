@@ -37,17 +37,17 @@ package final class FileDevice: BlockDevice {
   /// What was done so far.
   package let counters = DeviceCounters()
 
-  private let descriptor: FileDescriptor
+  let descriptor: FileDescriptor
   /// The name of a file that has not got its own yet.
   private let temporaryPath: Locked<FilePath?>
-  private let isPublished: ManagedAtomic<Bool>
+  let isPublished: ManagedAtomic<Bool>
   /// The first bytes of a block device that `startAnew` was called for and `publish` was not; else none.
   private let heldBack = HeldBytes()
   /// Whether it is a block device rather than a file.
   package let isBlockDevice: Bool
   private let currentByteCount: ManagedAtomic<UInt64>
   /// What was written, where it may not go into the file.
-  private let scratch: ScratchPages?
+  let scratch: ScratchPages?
   /// The error number of the sync that failed; 0 before. Stored under `syncing`, loaded without it.
   private let failedSync = ManagedAtomic<Int32>(0)
   /// Held during a sync. The input and output under it is the point: see above.
@@ -452,7 +452,7 @@ extension FileDevice {
   }
 
   @inline(__always)
-  private func requireChangeable() throws(Errno) {
+  func requireChangeable() throws(Errno) {
     guard access != .readOnly else { throw .readOnlyFileSystem }
     try requireNoFailedSync()
   }
@@ -518,7 +518,7 @@ extension FileDevice {
     }
   }
 
-  private func failure(
+  func failure(
     _ operation: DeviceError.Operation, _ error: Errno, offset: UInt64 = 0, byteCount: UInt64 = 0
   ) -> DeviceError {
     DeviceError(operation: operation, errno: error.rawValue, offset: offset, byteCount: byteCount, path: path)

@@ -31,6 +31,23 @@ enum SystemCalls {
     try typed { try unsafe descriptor.write(toAbsoluteOffset: offset, buffer) }
   }
 
+  /// Reads some of the bytes at `offset` into `buffers`, one after the other, and returns how many; 0 at the end of the file. See
+  /// preadv(2).
+  static func read(
+    _ descriptor: FileDescriptor, into buffers: UnsafeBufferPointer<iovec>, at offset: Int64
+  ) throws(Errno) -> Int {
+    // Safe: the caller's buffers are valid for the length of the call, and the kernel stays inside their counts.
+    try checkCount { unsafe preadv(descriptor.rawValue, buffers.baseAddress, Int32(buffers.count), off_t(offset)) }
+  }
+
+  /// Writes some of `buffers`, one after the other, at `offset` and returns how many bytes. See pwritev(2).
+  static func write(
+    _ descriptor: FileDescriptor, _ buffers: UnsafeBufferPointer<iovec>, at offset: Int64
+  ) throws(Errno) -> Int {
+    // Safe: as for `read`.
+    try checkCount { unsafe pwritev(descriptor.rawValue, buffers.baseAddress, Int32(buffers.count), off_t(offset)) }
+  }
+
   /// Makes a file's data, and what is needed to find it, durable. See fdatasync(2).
   static func syncData(_ descriptor: FileDescriptor) throws(Errno) {
     try check { fdatasync(descriptor.rawValue) }
@@ -209,7 +226,10 @@ extension SystemCalls {
 extension SystemCalls {
   /// Runs a call of the C library that answers -1 for a failure, again for as long as signals interrupt it.
   @discardableResult
-  static func check(_ call: () -> Int32) throws(Errno) -> Int32 {
+  static func check(_ call: () -> Int32) throws(Errno) -> Int32 { Int32(try checkCount { Int(call()) }) }
+
+  /// The same for a call that answers how many bytes it moved.
+  static func checkCount(_ call: () -> Int) throws(Errno) -> Int {
     while true {
       let result = call()
       if result != -1 { return result }

@@ -1,5 +1,6 @@
 import Devices
 import Glibc
+import LacunaTestSupport
 import Testing
 
 @Suite(.enabled(if: LoopDevice.isPossible, "needs losetup and the right to use it"))

@@ -1,40 +1,40 @@
 import Devices
 import Foundation
+import LacunaTestSupport
 import SystemPackage
 import Testing
 
-/// The devices that the conformance suite runs on.
-enum DeviceKind: String, CaseIterable, CustomTestStringConvertible {
-  case memory, file, scratch, loop
-
-  var testDescription: String { rawValue }
-
-  /// Those that can be had here.
-  static let available = allCases.filter { $0 != .loop || LoopDevice.isPossible }
-
-  /// Those whose length is not fixed.
-  static let growing: [DeviceKind] = [.memory, .file, .scratch]
-
-  /// Runs `body` with a new device of `byteCount` bytes and puts everything away afterwards.
-  func withDevice(byteCount: UInt64, _ body: (any BlockDevice) throws -> Void) throws {
-    switch self {
-    case .memory:
-      try body(MemoryDevice(byteCount: byteCount, maximumByteCount: max(byteCount, 1 << 30)))
-    case .file:
-      try withTemporaryDirectory { try body(FileDevice(creating: $0.appending("device"), byteCount: byteCount)) }
-    case .scratch:
-      try withTemporaryDirectory { directory in
-        let path = directory.appending("device")
-        let file = try FileDescriptor.open(path, .writeOnly, options: .create, permissions: .ownerReadWrite)
-        try file.closeAfter { try file.resize(to: Int64(byteCount)) }
-        try body(FileDevice(opening: path, access: .scratch))
-        let bytes = try Foundation.Data(contentsOf: URL(fileURLWithPath: path.string))
-        #expect(bytes.count == Int(byteCount) && bytes.allSatisfy { $0 == 0 }, "the file has changed")
-      }
-    case .loop:
-      try LoopDevice.with(byteCount: byteCount) { try body(FileDevice(opening: $0)) }
+extension DeviceKind {
+  static let memory = DeviceKind("memory") { byteCount, body in
+    try body(MemoryDevice(byteCount: byteCount, maximumByteCount: max(byteCount, 1 << 30)))
+  }
+  static let file = DeviceKind("file") { byteCount, body in
+    try withTemporaryDirectory { try body(FileDevice(creating: $0.appending("device"), byteCount: byteCount)) }
+  }
+  static let scratch = DeviceKind("scratch", tellsStorage: false) { byteCount, body in
+    try withTemporaryDirectory { directory in
+      let path = directory.appending("device")
+      let file = try FileDescriptor.open(path, .writeOnly, options: .create, permissions: .ownerReadWrite)
+      try file.closeAfter { try file.resize(to: Int64(byteCount)) }
+      try body(FileDevice(opening: path, access: .scratch))
+      let bytes = try Foundation.Data(contentsOf: URL(fileURLWithPath: path.string))
+      #expect(bytes.count == Int(byteCount) && bytes.allSatisfy { $0 == 0 }, "the file has changed")
     }
   }
+  /// A file that was not given its name yet.
+  static let unpublished = DeviceKind("unpublished file") { byteCount, body in
+    try withTemporaryDirectory { directory in
+      let device = try FileDevice(preparing: directory.appending("device"))
+      try device.grow(to: byteCount)
+      try body(device)
+    }
+  }
+  static let loop = DeviceKind("loop", grows: false, tellsStorage: false) { byteCount, body in
+    try LoopDevice.with(byteCount: byteCount) { try body(FileDevice(opening: $0)) }
+  }
+
+  /// Those that can be had here.
+  static let available = [memory, file, scratch, unpublished] + (LoopDevice.isPossible ? [loop] : [])
 }
 
 /// A file that losetup(8) shows as a block device.
@@ -91,32 +91,6 @@ func withTemporaryDirectory<Result>(_ body: (FilePath) throws -> Result) throws 
   return try body(FilePath(url.path))
 }
 
-extension BlockDevice {
-  /// The bytes of a range.
-  func bytes(at offset: UInt64, count: Int) throws(DeviceError) -> [UInt8] {
-    // Not zero, so that a read that leaves bytes alone shows.
-    var bytes = [UInt8](repeating: 0xEE, count: count)
-    let result = bytes.withUnsafeMutableBytes { buffer in
-      Result { () throws(DeviceError) in try read(into: buffer, at: offset) }
-    }
-    try result.get()
-    return bytes
-  }
-
-  /// Writes bytes at an offset.
-  func write(bytes: [UInt8], at offset: UInt64) throws(DeviceError) {
-    let result = bytes.withUnsafeBytes { buffer in
-      Result { () throws(DeviceError) in try write(buffer, at: offset) }
-    }
-    try result.get()
-  }
-}
-
-/// Bytes without a zero among them, different for each `seed`.
-func pattern(_ count: Int, seed: Int) -> [UInt8] {
-  (0..<count).map { UInt8(truncatingIfNeeded: ($0 &* 31 &+ seed &* 97) % 251 + 1) }
-}
-
 /// Opens a device that was closed a moment ago.
 ///
 /// Other tests start processes meanwhile, and such a process holds what was open here until it has become its program.
@@ -129,19 +103,4 @@ func openWhenFree(_ path: FilePath, access: FileDevice.Access = .readWrite) thro
     }
   }
   return try FileDevice(opening: path, access: access)
-}
-
-/// Checks that `body` fails with a `DeviceError` of this operation and error number.
-func expectFailure(
-  _ operation: DeviceError.Operation, _ errno: Int32, sourceLocation: SourceLocation = #_sourceLocation,
-  _ body: () throws -> Void
-) {
-  let error = #expect(throws: DeviceError.self, sourceLocation: sourceLocation) { try body() }
-  #expect(error?.operation == operation, sourceLocation: sourceLocation)
-  #expect(error?.errno == errno, sourceLocation: sourceLocation)
-}
-
-/// That many zeroes.
-func zeroes(_ count: Int) -> [UInt8] {
-  [UInt8](repeating: 0, count: count)
 }

@@ -1,5 +1,6 @@
 import Devices
 import Foundation
+import LacunaTestSupport
 import SystemPackage
 import Testing
 

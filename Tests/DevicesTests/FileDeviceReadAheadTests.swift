@@ -1,5 +1,6 @@
 import Devices
 import Glibc
+import LacunaTestSupport
 import SystemPackage
 import Testing
 

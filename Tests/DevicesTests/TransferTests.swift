@@ -1,4 +1,5 @@
 import Devices
+import LacunaTestSupport
 import SystemPackage
 import Testing
 

@@ -8,8 +8,11 @@ import Glibc
 /// power cut can be made, for all crash points of one run. And over such a picture it is the device that a store
 /// recovers from, cheaply: it shares the picture's pages, and records as well, for a second crash.
 ///
-/// Calls that change it are numbered from 0 in the order in which they took effect; reads have no number. Any number
-/// of threads may call it.
+/// Calls that change it are numbered from 0 in the order in which they took effect; reads have no number. The pieces of a
+/// batch of writes are a call each: so the power can be cut between any two of them, and a picture of a moment before they are
+/// synced may have any of them, whole or in part, as a device that writes them in an order of its own leaves them.
+///
+/// Any number of threads may call it.
 package final class CrashDevice: BlockDevice, VolatileDevice {
   /// A call that changed the device, or promised to.
   package enum Call: Sendable, Equatable {

@@ -8,7 +8,7 @@ package protocol VolatileDevice: BlockDevice {
   func dropUnsynced(visibly: Bool)
 }
 
-/// How many calls a device got, by kind, whether they succeeded or not; and the bytes of those that did.
+/// How many calls a device got, by kind, whether they succeeded or not; and the bytes of those that did. A batch is one call.
 package struct DeviceCallCounts: Sendable, Equatable {
   package var reads = 0
   package var writes = 0
@@ -42,7 +42,7 @@ package struct DeviceFault: Sendable {
   /// What the call does before it fails.
   package enum Effect: Sendable {
     case nothing
-    /// The first half of the bytes moves.
+    /// The first half of the bytes moves; of a batch, every second piece, and half of a single one.
     case half
     /// All of it happens; only the answer is wrong.
     case all
@@ -148,12 +148,55 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
     state.withLock { $0.counts.bytesRead += UInt64(buffer.count) }
   }
 
+  package func read(_ batch: [DeviceRead]) throws(DeviceError) {
+    if batch.count == 1 { return try read(into: batch[0].buffer, at: batch[0].offset) }
+    let fault = state.withLock { state in
+      defer { state.counts.reads += 1 }
+      return state.faults.first { $0.meets(.read, state.counts) }
+    }
+    if let fault {
+      try base.read(fault.effect.pieces(of: batch))
+      throw DeviceError(
+        operation: .read, errno: fault.errno, offset: batch.first?.offset ?? 0, byteCount: UInt64(batch.byteCount))
+    }
+    try base.read(batch)
+    for (range, kind) in state.withLock({ $0.corruptions }) {
+      for piece in batch { try corrupt(piece.buffer, at: piece.offset, range, kind) }
+    }
+    state.withLock { $0.counts.bytesRead += UInt64(batch.byteCount) }
+  }
+
+  package func write(_ batch: [DeviceWrite]) throws(DeviceError) {
+    if batch.count == 1 { return try write(batch[0].buffer, at: batch[0].offset) }
+    let (fault, host) = state.withLock { state in
+      defer { state.counts.writes += 1 }
+      return (state.faults.first { $0.meets(.write, state.counts) }, state.host)
+    }
+    for (index, piece) in batch.enumerated() {
+      let range = span(piece.offset, piece.buffer.count)
+      guard let kept = host?(.write, range) else { continue }
+      try base.write(Array(batch[..<index]))
+      if kept > 0 {
+        let part = UnsafeRawBufferPointer(rebasing: piece.buffer[..<min(kept, piece.buffer.count)])
+        try base.write(part, at: piece.offset)
+      }
+      throw DeviceError(operation: .write, errno: ENOSPC, offset: piece.offset, byteCount: range.length)
+    }
+    if let fault {
+      try base.write(fault.effect.pieces(of: batch))
+      throw DeviceError(
+        operation: .write, errno: fault.errno, offset: batch.first?.offset ?? 0, byteCount: UInt64(batch.byteCount))
+    }
+    try base.write(batch)
+    state.withLock { $0.counts.bytesWritten += UInt64(batch.byteCount) }
+  }
+
   package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
     let (fault, host) = state.withLock { state in
       defer { state.counts.writes += 1 }
       return (state.faults.first { $0.meets(.write, state.counts) }, state.host)
     }
-    if let kept = host?(.write, offset..<offset + UInt64(buffer.count)) {
+    if let kept = host?(.write, span(offset, buffer.count)) {
       if kept > 0 { try base.write(UnsafeRawBufferPointer(rebasing: buffer[..<min(kept, buffer.count)]), at: offset) }
       throw DeviceError(operation: .write, errno: ENOSPC, offset: offset, byteCount: UInt64(buffer.count))
     }
@@ -229,7 +272,24 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
   }
 }
 
+extension [DeviceRead] {
+  fileprivate var byteCount: Int { reduce(0) { $0 + $1.buffer.count } }
+}
+
+extension [DeviceWrite] {
+  fileprivate var byteCount: Int { reduce(0) { $0 + $1.buffer.count } }
+}
+
 extension DeviceFault.Effect {
+  /// Which pieces of a batch move.
+  fileprivate func pieces<Piece>(of batch: [Piece]) -> [Piece] {
+    switch self {
+    case .nothing, .dropsUnsynced: []
+    case .half: batch.indices.filter { $0 % 2 == 0 }.map { batch[$0] }
+    case .all: batch
+    }
+  }
+
   /// How many of `count` bytes move; nil for none at all.
   fileprivate func count(of count: Int) -> Int? {
     switch self {

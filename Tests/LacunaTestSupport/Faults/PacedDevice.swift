@@ -35,7 +35,8 @@ package final class PacedDevice<Base: BlockDevice>: BlockDevice {
 
   package init(_ base: Base) { self.base = base }
 
-  /// Makes the next call of the kind wait whose range of bytes `isMeant`; that of a sync is empty.
+  /// Makes the next call of the kind wait whose range of bytes `isMeant`; that of a sync is empty. A batch is one call, and it is enough
+  /// that one of its ranges is meant.
   package func stop(
     _ moment: Moment, next operation: DeviceError.Operation,
     where isMeant: @escaping @Sendable (Range<UInt64>) -> Bool = { _ in true }
@@ -49,15 +50,25 @@ package final class PacedDevice<Base: BlockDevice>: BlockDevice {
   package var canGrow: Bool { base.canGrow }
 
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
-    try paced(.read, offset..<offset + UInt64(buffer.count)) { () throws(DeviceError) in
+    try paced(.read, span(offset, buffer.count)) { () throws(DeviceError) in
       try base.read(into: buffer, at: offset)
     }
   }
 
   package func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(DeviceError) {
-    try paced(.write, offset..<offset + UInt64(buffer.count)) { () throws(DeviceError) in
+    try paced(.write, span(offset, buffer.count)) { () throws(DeviceError) in
       try base.write(buffer, at: offset)
     }
+  }
+
+  package func read(_ batch: [DeviceRead]) throws(DeviceError) {
+    let ranges = batch.map { span($0.offset, $0.buffer.count) }
+    try paced(.read, ranges) { () throws(DeviceError) in try base.read(batch) }
+  }
+
+  package func write(_ batch: [DeviceWrite]) throws(DeviceError) {
+    let ranges = batch.map { span($0.offset, $0.buffer.count) }
+    try paced(.write, ranges) { () throws(DeviceError) in try base.write(batch) }
   }
 
   package func sync() throws(DeviceError) {
@@ -81,15 +92,32 @@ package final class PacedDevice<Base: BlockDevice>: BlockDevice {
   private func paced(
     _ operation: DeviceError.Operation, _ range: Range<UInt64>, _ body: () throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    take(operation, .before, range)?.hold()
-    try body()
-    take(operation, .after, range)?.hold()
+    try paced(operation, CollectionOfOne(range), body)
   }
 
-  private func take(_ operation: DeviceError.Operation, _ moment: Moment, _ range: Range<UInt64>) -> DeviceStop? {
+  private func paced(
+    _ operation: DeviceError.Operation, _ ranges: some Collection<Range<UInt64>>,
+    _ body: () throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    take(operation, .before, ranges)?.hold()
+    try body()
+    take(operation, .after, ranges)?.hold()
+  }
+
+  private func take(
+    _ operation: DeviceError.Operation, _ moment: Moment, _ ranges: some Collection<Range<UInt64>>
+  ) -> DeviceStop? {
     rules.withLock { rules in
-      let index = rules.firstIndex { $0.operation == operation && $0.moment == moment && $0.isMeant(range) }
+      let index = rules.firstIndex { rule in
+        rule.operation == operation && rule.moment == moment && ranges.contains(where: rule.isMeant)
+      }
       return index.map { rules.remove(at: $0).stop }
     }
   }
+}
+
+/// The range of a call, as far as there can be one; what is too long, the device below refuses.
+func span(_ offset: UInt64, _ byteCount: Int) -> Range<UInt64> {
+  let (end, overflows) = offset.addingReportingOverflow(UInt64(byteCount))
+  return offset..<(overflows ? .max : end)
 }

@@ -207,10 +207,6 @@ private struct Sector {
 }
 
 extension BlockDevice {
-  func write(bytes: [UInt8], at offset: UInt64) throws {
-    try bytes.withUnsafeBytes { try write($0, at: offset) }
-  }
-
   func bytes(_ range: Range<UInt64>) throws -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: Int(range.length))
     try bytes.withUnsafeMutableBytes { try read(into: $0, at: range.lowerBound) }
