@@ -26,11 +26,15 @@ extension CheckpointRunner {
     for part in frozen { if let rest = try merge(part, catalog, writer) { left.append(rest) } }
     let uncopied = left.first { item in plan.copies.contains { $0.from == item.volume.inode } }
     if uncopied == nil { try plan.finish(writer) } else { try catalog.withdraw(plan.copies.map(\.to)) }
-    writer.hasCarried = !left.isEmpty || !strayChanges.isEmpty
+    let carries = !left.isEmpty || !strayChanges.isEmpty
+    // Until here a lack of room can be undone, and afterwards it cannot.
+    if carries { try writer.batch.flush() }
+    writer.hasCarried = carries
     let carried = try carry(left, plan)
     defer { for volume in carried.exclusive { volume.endExclusive() } }
     let superblock = try writeTrees(catalog, writer, cut)
 
+    try writer.batch.flush()
     try commits.barrier()
     try write(superblock, to: 1 - slot)
     try commits.barrier()
@@ -129,7 +133,7 @@ extension CheckpointRunner {
   /// The tree's own nodes change bitmaps, so that it is known only afterwards which groups it has to name. The tree is
   /// therefore planned first, without writing, until its nodes dirty no further group.
   private func writeSpace(_ root: TreeRoot, _ writer: CheckpointWriter) throws(ExtentFSError) -> TreeRoot {
-    try checksums.writeDirty()
+    try checksums.writeDirty(writer.batch)
     var groups: [UInt64] = []
     while true {
       let dirty = space.dirtyGroups()
@@ -137,7 +141,7 @@ extension CheckpointRunner {
       groups = dirty
       try writer.plan(root, groups)
     }
-    let changed = try space.writeDirty()
+    let changed = try space.writeDirty(writer.batch)
     return try writer.mergePlanned(
       root, changed.map { KeyedEdit(key: $0.group, value: encoded(GroupRecord.encodedByteCount, $0.record.encode)) })
   }

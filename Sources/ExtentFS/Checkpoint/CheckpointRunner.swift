@@ -195,6 +195,7 @@ final class CheckpointRunner: Sendable {
   private func undo(
     _ frozen: [FrozenVolume], _ writer: CheckpointWriter, after error: ExtentFSError
   ) throws(ExtentFSError) {
+    writer.batch.forget()
     guard error.isLackOfSpace, !writer.hasCarried, health.isWritable else { return health.fail(.checkpoint, error) }
     try takeBack(frozen, writer)
     shortage.withLock { $0 = error }

@@ -1,4 +1,3 @@
-internal import Devices
 internal import Extents
 
 /// Where one checkpoint's merges write their nodes, and what they give up.
@@ -18,6 +17,8 @@ final class CheckpointWriter: TreeWriter {
   private(set) var nodeCountChange: Int64 = 0
   /// How many references nodes of extents, and data, have.
   let references: ReferenceCounts
+  /// What is not on the device yet: all of it must be, before the superblock is.
+  let batch: MetadataBatch
   private let runner: CheckpointRunner
   /// Blocks that a plan has taken for the nodes of the space tree.
   private var planned: [UInt64] = []
@@ -28,6 +29,7 @@ final class CheckpointWriter: TreeWriter {
     self.runner = runner
     // None, 0, where it was the last that there is.
     generation = superblock.generation &+ 1
+    batch = MetadataBatch(runner.nodes)
     let space = runner.space
     references = ReferenceCounts(runner.nodes, root: superblock.shared) { range, body throws(ExtentFSError) in
       try space.forEachUsed(in: range, body)
@@ -54,16 +56,7 @@ final class CheckpointWriter: TreeWriter {
     return run
   }
 
-  func write(_ node: Node) throws(ExtentFSError) {
-    do throws(DeviceError) {
-      try unsafe node.withBytes { bytes throws(DeviceError) in
-        try unsafe runner.device.write(bytes, at: runner.blockSize.offset(of: node.pointer.block))
-      }
-    } catch {
-      throw ExtentFSError(error)
-    }
-    runner.nodes.insert(node)
-  }
+  func write(_ node: Node) throws(ExtentFSError) { try batch.add(node) }
 
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try references.isShared(block) }
 

@@ -1,5 +1,4 @@
 internal import Bytes
-internal import Devices
 
 extension ChecksumTable {
   /// Brings the page into memory, whole.
@@ -49,15 +48,15 @@ extension ChecksumTable {
     return unreadable
   }
 
-  /// Writes the checksums that this checkpoint's superblock is to lead to, each checksum block to the slot that the last
+  /// Adds to `batch` the checksums that this checkpoint's superblock is to lead to, each checksum block for the slot that the last
   /// durable superblock does not use. Those of blocks that are in use and not committed stay set in memory as well.
   ///
   /// To be called when all data is committed, and before `SpaceMap.writeDirty`, which returns the records. After an
   /// error the checkpoint has failed.
-  package func writeDirty() throws(ExtentFSError) {
+  package func writeDirty(_ batch: MetadataBatch) throws(ExtentFSError) {
     var pages: [UInt64] = []
     forEachStripe { pages += $0.dirtyPages() }
-    for page in pages.sorted() { try write(page) }
+    for page in pages.sorted() { try write(page, batch) }
   }
 
   /// The checkpoint's superblock is durable. To be called after `SpaceMap.didCommit`.
@@ -72,7 +71,7 @@ extension ChecksumTable {
     forEachStripe { $0.finish { page in page.didFail() } }
   }
 
-  private func write(_ number: UInt64) throws(ExtentFSError) {
+  private func write(_ number: UInt64, _ batch: MetadataBatch) throws(ExtentFSError) {
     guard try prepare(number) else { return }
     let values = stripe(of: number).withLock { stripe in
       let (committed, inUse) = bitmaps(of: number)
@@ -81,8 +80,8 @@ extension ChecksumTable {
     guard let values else { return }
     let (group, index) = groupAndIndex(of: number)
     let slot = 1 - (try place(of: number)).slot
-    let checksum = try unsafe space.device.writeMetadataBlock(
-      space.geometry.checksumBlock(ofGroup: group, index: index, slot: slot), space.geometry.blockSize
+    let checksum = try unsafe batch.addBlock(
+      space.geometry.checksumBlock(ofGroup: group, index: index, slot: slot)
     ) { bytes in
       for entry in 0..<values.count {
         // Safe: a block has four bytes for each of a page's values.

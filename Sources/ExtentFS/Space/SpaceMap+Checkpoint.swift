@@ -35,16 +35,16 @@ extension SpaceMap {
     }
   }
 
-  /// Writes the bitmaps that have changed since the last call, each to the slot that the last durable superblock does
+  /// Adds to `batch` the bitmaps that have changed since the last call, each for the slot that the last durable superblock does
   /// not use, and returns the records that have changed since the last call, those of checksum blocks included.
   ///
   /// Merging the records into the space tree allocates and releases nodes, and so changes bitmaps: the caller repeats
   /// both until nothing is returned. After an error the checkpoint has failed.
-  package func writeDirty() throws(ExtentFSError) -> [(group: UInt64, record: GroupRecord)] {
+  package func writeDirty(_ batch: MetadataBatch) throws(ExtentFSError) -> [(group: UInt64, record: GroupRecord)] {
     let changed = state.withLock { state in
       state.changed.compactMap { group in group.takeForWriting().map { (number: group.number, bitmap: $0) } }
     }
-    for (number, bitmap) in changed.sorted(by: { $0.number < $1.number }) { try write(bitmap, of: number) }
+    for (number, bitmap) in changed.sorted(by: { $0.number < $1.number }) { try write(bitmap, of: number, batch) }
     return records.takeChanged()
   }
 
@@ -54,11 +54,9 @@ extension SpaceMap {
     return records.changedGroups.union(bitmaps).sorted()
   }
 
-  private func write(_ bitmap: Bitmap, of number: UInt64) throws(ExtentFSError) {
+  private func write(_ bitmap: Bitmap, of number: UInt64, _ batch: MetadataBatch) throws(ExtentFSError) {
     let slot = 1 - (try records.record(of: number)?.bitmapSlot ?? geometry.freshRecord.bitmapSlot)
-    let checksum = try unsafe device.writeMetadataBlock(
-      geometry.bitmapBlock(ofGroup: number, slot: slot), geometry.blockSize
-    ) { bytes in
+    let checksum = try unsafe batch.addBlock(geometry.bitmapBlock(ofGroup: number, slot: slot)) { bytes in
       unsafe bitmap.copy(to: bytes)
     }
     records.stage(number, fresh: geometry.freshRecord) { record in

@@ -182,6 +182,9 @@
     try unsafe body(UnsafeRawBufferPointer(bytes))
   }
 
+  /// The node's bytes; for a caller that holds the node for as long as it uses them.
+  var bytesWhileHeld: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(bytes) }
+
   /// Calls `body` with the bytes of all entries.
   func withEntries<Result, Failure: Error>(
     _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result

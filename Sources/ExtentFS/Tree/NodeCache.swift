@@ -16,9 +16,17 @@ package final class NodeCache: Sendable {
 
   private let stripes: [Locked<Stripe>]
   private let setCount: Int
-  /// The nodes that cannot be read. They stay so, whatever the device gives later: who acts on that acts on it once.
-  private let unreadable = Locked<[Wanted: ExtentFSError]>(rank: .leaf, [:])
-  private static var unreadableCountMax: Int { 4096 }
+  private let special = Locked(rank: .leaf, Special())
+
+  /// The nodes that are not to be read from the device.
+  private struct Special {
+    /// Those that cannot be read. They stay so, whatever the device gives later: what follows from that follows once.
+    var unreadable: [Wanted: ExtentFSError] = [:]
+    /// Those that are not on the device yet, by their blocks.
+    var unwritten: [UInt64: Node] = [:]
+
+    static var unreadableCountMax: Int { 4096 }
+  }
 
   /// A node that is asked for.
   private struct Wanted: Hashable {
@@ -109,7 +117,7 @@ package final class NodeCache: Sendable {
     _ pointer: BlockPointer, kind: NodeKind, level: Int, owner: UInt64
   ) throws(ExtentFSError) -> Node {
     let (stripe, set) = place(of: pointer.block)
-    if let node = stripes[stripe].withLock({ $0.find(pointer, inSet: set) }) {
+    if let node = stripes[stripe].withLock({ $0.find(pointer, inSet: set) }) ?? unwritten(pointer) {
       guard node.kind == kind, node.level == level, kind == .extents || node.owner == owner else {
         throw ExtentFSError(
           .damaged,
@@ -119,7 +127,7 @@ package final class NodeCache: Sendable {
       return node
     }
     let wanted = Wanted(pointer: pointer, kind: kind, level: level, owner: kind == .extents ? 0 : owner)
-    if let error = unreadable.withLock({ $0[wanted] }) { throw error }
+    if let error = special.withLock({ $0.unreadable[wanted] }) { throw error }
     let node: Node
     do throws(ExtentFSError) {
       let start = blockSize.offset(of: min(pointer.block, device.byteCount >> blockSize.shift))
@@ -129,7 +137,7 @@ package final class NodeCache: Sendable {
     } catch {
       let error = error.about(block: pointer.block)
       if error.isUnreadable {
-        unreadable.withLock { if $0.count < Self.unreadableCountMax { $0[wanted] = error } }
+        special.withLock { if $0.unreadable.count < Special.unreadableCountMax { $0.unreadable[wanted] = error } }
       }
       throw error
     }
@@ -181,6 +189,21 @@ package final class NodeCache: Sendable {
   package func insert(_ node: Node) {
     let (stripe, set) = place(of: node.pointer.block)
     _ = stripes[stripe].withLock { $0.insert(node, inSet: set) }
+  }
+
+  /// Holds a node that is about to be written, so that it is found, until `endWriting`.
+  func beginWriting(_ node: Node) { special.withLock { $0.unwritten[node.pointer.block] = node } }
+
+  /// Holds these nodes no more: they are on the device, or never will be.
+  func endWriting(_ nodes: [Node]) {
+    special.withLock { special in for node in nodes { special.unwritten[node.pointer.block] = nil } }
+  }
+
+  private func unwritten(_ pointer: BlockPointer) -> Node? {
+    special.withLock { special in
+      guard let node = special.unwritten[pointer.block], node.pointer == pointer else { return nil }
+      return node
+    }
   }
 
   /// How often a node was found in memory, and how often it was not.

@@ -181,7 +181,6 @@ struct TreeBuilder<Writer: TreeWriter> {
     }
     pending.removeFirst(count)
     try writer.write(node)
-    cache.insert(node)
     try append(node.key(at: 0), node.pointer, toLevel: level + 1)
   }
 

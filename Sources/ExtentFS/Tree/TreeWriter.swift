@@ -11,7 +11,8 @@ package protocol TreeWriter: AnyObject {
   /// A free block for a node.
   func allocateBlock() throws(ExtentFSError) -> UInt64
 
-  /// Writes `node` to its block on the device.
+  /// Writes `node` to its block on the device, at the latest before the checkpoint's sync. The cache of the merge finds it from now
+  /// on, there or on the device.
   func write(_ node: Node) throws(ExtentFSError)
 
   /// The tree gives up its reference to the node in `block`.

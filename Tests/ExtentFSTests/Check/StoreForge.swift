@@ -327,3 +327,16 @@ extension StoreForge {
   /// The blocks of a group, so that what follows is in the next one.
   private static var geometryGroup: UInt64 { 8192 }
 }
+
+extension BlockDevice {
+  /// Writes a block that `fill` makes, and returns its ``MetadataChecksum``.
+  func writeMetadataBlock(
+    _ block: UInt64, _ blockSize: BlockSize, _ fill: (UnsafeMutableRawBufferPointer) -> Void
+  ) throws(DeviceError) -> UInt32 {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 64)
+    defer { buffer.deallocate() }
+    fill(buffer)
+    try write(UnsafeRawBufferPointer(buffer), at: blockSize.offset(of: block))
+    return MetadataChecksum.checksum(UnsafeRawBufferPointer(buffer), block: block)
+  }
+}

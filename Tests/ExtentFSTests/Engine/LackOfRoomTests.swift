@@ -192,7 +192,15 @@ import Testing
       // Somebody has the volumes open, and reads on.
       let users = try ["a", "b", "a@1"].map { try store.open($0) }
       let what = "\(operation.name), write \(count)"
-      store.device.inject(DeviceFault(.write, call: store.device.counts.writes + count, errno: ENOSPC, effect: .half))
+      // The pieces of a batch are counted each, so that there is no room after any number of them.
+      let written = Locked(0)
+      store.device.setHost { [count] operation, range in
+        guard operation == .write else { return nil }
+        return written.withLock { written in
+          defer { written += 1 }
+          return written == count ? Int(range.length / 2) : nil
+        }
+      }
       let failed: Bool
       do {
         failed = try Self.lacksRoom { try operation.run(store.engine) }

@@ -39,18 +39,20 @@ import Testing
     try store.space.commit(run)
     try store.checkpoint()
     store.checksums.set(run.block + 10, 7)
-    try store.checksums.writeDirty()
-    #expect(try store.space.writeDirty().isEmpty)
+    let batch = store.batch
+    try store.checksums.writeDirty(batch)
+    #expect(try store.space.writeDirty(batch).isEmpty)
   }
 
   @Test func `writing again in one checkpoint uses the same slot and hands out what changed`() throws {
     let store = try SpaceFixture(blockCount: SpaceFixture.blockCount(forData: 100))
     try store.space.commit(store.space.allocate(upTo: 3, purpose: .data))
-    let first = try store.space.writeDirty()
+    let batch = store.batch
+    let first = try store.space.writeDirty(batch)
     #expect(first.map(\.group) == [0])
-    #expect(try store.space.writeDirty().isEmpty)
+    #expect(try store.space.writeDirty(batch).isEmpty)
     try store.space.commit(store.space.allocate(upTo: 1, purpose: .metadata))
-    let second = try store.space.writeDirty()
+    let second = try store.space.writeDirty(batch)
     #expect(second.map(\.record.bitmapSlot) == first.map(\.record.bitmapSlot))
     #expect(second.first?.record.freeCount == 8122)
   }

@@ -51,10 +51,11 @@ final class SpaceFixture: Sendable {
 
   /// Writes all of a checkpoint but its superblock.
   func writeCheckpoint() throws {
-    try checksums.writeDirty()
+    let batch = self.batch
+    try checksums.writeDirty(batch)
     while true {
-      let records = try space.writeDirty()
-      if records.isEmpty { return }
+      let records = try space.writeDirty(batch)
+      if records.isEmpty { return try batch.flush() }
       staged.withLock { for (group, record) in records { $0[group] = record } }
     }
   }
@@ -72,6 +73,11 @@ final class SpaceFixture: Sendable {
     }
     space.didCommit()
     checksums.didCommit()
+  }
+
+  /// A new batch for the device.
+  var batch: MetadataBatch {
+    MetadataBatch(NodeCache(device: device, blockSize: geometry.blockSize, byteLimit: 0))
   }
 
   func failCheckpoint() {

@@ -64,21 +64,4 @@ extension BlockDevice {
       throw ExtentFSError(.damaged, "\(error)")
     }
   }
-
-  /// Writes a block that `fill` makes, and returns its ``MetadataChecksum``.
-  func writeMetadataBlock(
-    _ block: UInt64, _ blockSize: BlockSize, _ fill: (UnsafeMutableRawBufferPointer) -> Void
-  ) throws(ExtentFSError) -> UInt32 {
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 64)
-    defer { unsafe buffer.deallocate() }
-    unsafe fill(buffer)
-    // Safe: as above.
-    let bytes = UnsafeRawBufferPointer(buffer)
-    do throws(DeviceError) {
-      try unsafe write(bytes, at: blockSize.offset(of: block))
-    } catch {
-      throw ExtentFSError(error)
-    }
-    return unsafe MetadataChecksum.checksum(bytes, block: block)
-  }
 }
