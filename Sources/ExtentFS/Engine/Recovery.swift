@@ -1,6 +1,5 @@
 internal import Atomics
 internal import Bytes
-internal import Checksums
 internal import Devices
 internal import Extents
 internal import Logging
@@ -120,10 +119,18 @@ struct Recovery {
       warnings.append("\(error.facts); what was changed after that is missing")
       damage.note("the journal", error, "what was changed after that is missing")
     }
+    let verifier = DataVerifier(device, superblock.geometry.blockSize)
     _ = try journal.forEach { record throws(ExtentFSError) in
       recordCount += 1
-      try apply(record, isDurable: record.sequence <= end.durableSequence)
+      if record.sequence <= end.durableSequence || !options.verifiesRecoveredData {
+        try apply(record)
+      } else {
+        // From the first one on they wait for each other, so that their data is read together, and keep their order.
+        verifier.add(record)
+        if verifier.isFull { try applyVerified(verifier) }
+      }
     }
+    try applyVerified(verifier)
     if let text = dropped.text(superblock.geometry.blockSize, name: nameForPeople) { warnings.append(text) }
     return (journal, end)
   }
@@ -141,19 +148,25 @@ struct Recovery {
     return "'\(name)'"
   }
 
-  private mutating func apply(_ record: JournalRecord, isDurable: Bool) throws(ExtentFSError) {
+  /// Does again what the records in `verifier` say, in their order, but for those whose data did not reach the device.
+  private mutating func applyVerified(_ verifier: DataVerifier) throws(ExtentFSError) {
+    for (record, isThere) in try verifier.verify() {
+      guard !isThere, case .map(let inode, let logical, _, let sums) = record.change else {
+        try apply(record)
+        continue
+      }
+      dropped.note(inode, blockCount: UInt64(sums.count))
+      log.write(
+        .debug,
+        "record \(record.sequence) is left out: of blocks \(logical..<logical + UInt64(sums.count)) of inode \(inode), which did "
+          + "not reach the device")
+    }
+  }
+
+  private mutating func apply(_ record: JournalRecord) throws(ExtentFSError) {
     switch record.change {
     case .map(let inode, let logical, let physical, let sums):
       let run = PhysicalRun(block: physical, count: UInt64(sums.count))
-      let isThere = isDurable || !options.verifiesRecoveredData ? true : try holds(run, sums)
-      guard isThere else {
-        dropped.note(inode, blockCount: run.count)
-        log.write(
-          .debug,
-          "record \(record.sequence) is left out: of blocks \(logical..<logical + run.count) of inode \(inode), which did "
-            + "not reach the device")
-        return
-      }
       try space.claim(run)
       unsafe sums.withUnsafeBufferPointer { unsafe checksums.set(run, $0) }
       try change(inode, logical..<logical + run.count, to: .physical(physical))
@@ -202,27 +215,6 @@ struct Recovery {
       return true
     }
     volume.delta.replace(blocks, with: target)
-  }
-
-  /// Whether the blocks of `run` hold what has these checksums. Blocks behind the device's end hold nothing: a device that
-  /// grew without a sync may be short again after a power cut. Those that the device does not give count as there: who reads them
-  /// is told.
-  private func holds(_ run: PhysicalRun, _ sums: [UInt32]) throws(ExtentFSError) -> Bool {
-    let blockSize = superblock.geometry.blockSize
-    let end = run.block.addingReportingOverflow(run.count)
-    guard !end.overflow, end.partialValue <= device.byteCount >> blockSize.shift else { return false }
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: blockSize.byteCount, alignment: 4096)
-    defer { unsafe buffer.deallocate() }
-    for (index, sum) in sums.enumerated() {
-      do throws(ExtentFSError) {
-        try unsafe device.readPart(into: buffer, at: blockSize.offset(of: run.block + UInt64(index)))
-      } catch {
-        guard error.isUnreadable else { throw error }
-        continue
-      }
-      if unsafe CRC32C.checksum(UnsafeRawBufferPointer(buffer)) != sum { return false }
-    }
-    return true
   }
 
   /// The parts of an engine whose journal begins at `start`, in the new epoch `epoch`.

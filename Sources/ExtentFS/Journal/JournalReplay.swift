@@ -147,7 +147,8 @@ package struct JournalReplay {
   private let device: any BlockDevice
   private let region: Range<UInt64>
   private let bytes: UnsafeMutableRawBufferPointer
-  private static var byteCount: UInt64 { 1 << 18 }
+  /// How much is read at once.
+  private static var byteCount: UInt64 { 1 << 20 }
   /// What of the ring is in `bytes`.
   private var held: Range<UInt64> = 0..<0
   /// The blocks of the ring, by their first bytes, that could not be read, and why. They are taken for zeroes.
