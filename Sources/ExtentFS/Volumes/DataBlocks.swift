@@ -43,18 +43,43 @@ struct DataBlocks: Sendable {
     } catch {
       throw ExtentFSError(error)
     }
-    let size = blockSize.byteCount
-    for index in 0..<buffer.count / size {
-      // Safe: the block lies in the buffer.
-      let found = unsafe CRC32C.checksum(UnsafeRawBufferPointer(rebasing: buffer[index * size..<(index + 1) * size]))
-      let expected = try checksums.checksum(of: block + UInt64(index))
-      guard found == expected else {
-        throw ExtentFSError(
-          .damaged,
-          "volume '\(volume.name)', offset \(blockSize.offset(of: logical + UInt64(index))): block \(block + UInt64(index)) "
-            + "has the checksum \(found), and \(expected) was expected"
-        ).naming(volume: volume.name)
+    let count = buffer.count >> Int(blockSize.shift)
+    if count == 1 {
+      return try unsafe verify(buffer, block, checksums.checksum(of: block), volume, logical)
+    }
+    var sums = InlineArray<256, UInt32>(repeating: 0)
+    var done = 0
+    while done < count {
+      let part = done..<min(done + sums.count, count)
+      var span = sums.mutableSpan
+      // Safe: there is room for the sums of a part.
+      try unsafe span.withUnsafeMutableBufferPointer { sums throws(ExtentFSError) in
+        try unsafe checksums.getChecksums(
+          of: PhysicalRun(block: block + UInt64(done), count: UInt64(part.count)),
+          into: UnsafeMutableBufferPointer(rebasing: sums[..<part.count]))
       }
+      for index in part {
+        // Safe: the block lies in the buffer.
+        let start = index << Int(blockSize.shift)
+        let bytes = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[start..<start + blockSize.byteCount])
+        try unsafe verify(bytes, block + UInt64(index), sums[index - done], volume, logical + UInt64(index))
+      }
+      done = part.upperBound
+    }
+  }
+
+  /// Refuses the bytes of a block that do not have its checksum.
+  @inline(__always)
+  private func verify(
+    _ bytes: UnsafeMutableRawBufferPointer, _ block: UInt64, _ expected: UInt32, _ volume: OpenVolume, _ logical: UInt64
+  ) throws(ExtentFSError) {
+    let found = unsafe CRC32C.checksum(UnsafeRawBufferPointer(bytes))
+    guard found == expected else {
+      throw ExtentFSError(
+        .damaged,
+        "volume '\(volume.name)', offset \(blockSize.offset(of: logical)): block \(block) "
+          + "has the checksum \(found), and \(expected) was expected"
+      ).naming(volume: volume.name)
     }
   }
 
