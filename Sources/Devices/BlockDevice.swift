@@ -74,11 +74,8 @@ package protocol BlockDevice: Sendable {
   /// Drops what the system keeps of `range` in memory, as far as it is on the medium, so that the next read asks that.
   func forgetCached(_ range: Range<UInt64>)
 
-  /// Maps `range`, whole and at a multiple of the page size, so that it can be written without waiting for other
-  /// writes: what is stored there is as good as written, and a `sync` covers it. Until it goes, the range is not discarded.
-  ///
-  /// - Returns: nil where the device cannot, and then `write` does.
-  func map(_ range: Range<UInt64>) -> MappedRange?
+  /// A medium for a journal in `range`, which begins at a multiple of the page size. Until it goes, the range is not discarded.
+  func journalMedium(_ range: Range<UInt64>) -> any JournalMedium
 }
 
 extension BlockDevice {
@@ -98,8 +95,8 @@ extension BlockDevice {
   /// Nothing is kept.
   package func forgetCached(_ range: Range<UInt64>) {}
 
-  /// Nothing can be mapped.
-  package func map(_ range: Range<UInt64>) -> MappedRange? { nil }
+  /// One that writes.
+  package func journalMedium(_ range: Range<UInt64>) -> any JournalMedium { WrittenJournal(self, at: range.lowerBound) }
 }
 
 extension BlockDevice {

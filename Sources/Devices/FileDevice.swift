@@ -330,6 +330,12 @@ package final class FileDevice: BlockDevice {
       POSIX_FADV_DONTNEED)
   }
 
+  /// One that goes through a mapping of a regular file, where the kernel can and the file system is known to be fit for it.
+  package func journalMedium(_ range: Range<UInt64>) -> any JournalMedium {
+    guard let mapping = map(range) else { return WrittenJournal(self, at: range.lowerBound) }
+    return MappedJournal(mapping, self, at: range.lowerBound)
+  }
+
   /// Maps `range` of a regular file; nil for a block device, and where the kernel cannot or the file system is not known to be fit for it.
   package func map(_ range: Range<UInt64>) -> MappedRange? {
     guard access == .readWrite, !isBlockDevice, range.upperBound <= byteCount else { return nil }

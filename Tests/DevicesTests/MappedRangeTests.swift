@@ -42,7 +42,6 @@ import Testing
         #expect(device.map(61_440..<65_536) != nil)
       }
       #expect(try openWhenFree(path, access: .readOnly).map(0..<4096) == nil)
-      #expect(try MemoryDevice(byteCount: 65_536).map(0..<4096) == nil)
     }
   }
 

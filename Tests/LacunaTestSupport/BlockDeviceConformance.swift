@@ -36,7 +36,7 @@ package enum BlockDeviceConformance {
   private static let edges: [UInt64] = [0, 1, 511, 512, 513, 4095, 4096, 4097, 8191, 8192, 12_289]
 
   /// All of it.
-  package static let promises = ranges + batches + storage + growth + threads
+  package static let promises = ranges + batches + journals + storage + growth + threads
 
   private static let ranges: [Promise<Kind>] = [
     Promise("a new device reads as zeroes") { kind in
@@ -204,6 +204,32 @@ package enum BlockDeviceConformance {
           expectFailure(.write, EINVAL) { try device.write(batch: [(512, [1]), (offset, pattern(count, seed: 2))]) }
         }
         #expect(device.byteCount == 65_536)
+      }
+    },
+  ]
+
+  // MARK: Journals
+
+  private static let journals: [Promise<Kind>] = [
+    Promise("what is stored in the medium of a journal is read back, and nothing beside it changes") { kind in
+      try kind.withDevice(byteCount: 262_144) { device in
+        var model = pattern(262_144, seed: 9)
+        try device.write(bytes: model, at: 0)
+        let medium = device.journalMedium(65_536..<196_608)
+        var stored = 0
+        for (offset, count) in [(0, 80), (80, 4096), (4090, 12), (131_071, 1), (0, 131_072), (77, 0), (131_072, 0)] {
+          let bytes = pattern(count, seed: offset + count)
+          let result = bytes.withUnsafeBytes { buffer in
+            Result { () throws(DeviceError) in try medium.store(buffer, at: UInt64(offset)) }
+          }
+          try result.get()
+          model.replaceSubrange(65_536 + offset..<65_536 + offset + count, with: bytes)
+          #expect(try device.bytes(at: 0, count: model.count) == model, "\(count) bytes at \(offset)")
+          stored += count
+        }
+        try device.sync()
+        #expect(medium.mappedByteCount == 0 || medium.mappedByteCount == stored)
+        #expect(try device.bytes(at: 0, count: model.count) == model)
       }
     },
   ]

@@ -24,7 +24,7 @@ struct Recovery {
   let spaceTree: SpaceTree
   let space: SpaceMap
   let checksums: ChecksumTable
-  private let mapping: MappedRange?
+  private let medium: any JournalMedium
   private(set) var volumes: [UInt64: RecoveredVolume] = [:]
   /// What the user should know.
   private(set) var warnings: [String] = []
@@ -70,7 +70,8 @@ struct Recovery {
       records: records, damage: damage)
     checksums = ChecksumTable(space: space, byteBudget: half, damage: damage)
     // Before the journal is read: that would fill the kernel's memory with large folios of it.
-    mapping = readOnly ? nil : device.map(geometry.journalRegion)
+    let region = geometry.journalRegion
+    medium = readOnly ? WrittenJournal(device, at: region.lowerBound) : device.journalMedium(region)
   }
 
   /// Takes note of a superblock that was damaged.
@@ -231,7 +232,7 @@ struct Recovery {
       device: device, superblock: superblock, slot: slot, nodes: nodes, space: space, checksums: checksums,
       spaceTree: spaceTree, health: health, log: log,
       journal: try JournalRing(
-        device: device, region: region, identity: identity, start: start, mapping: mapping,
+        device: device, region: region, identity: identity, start: start, medium: medium,
         keptByteCount: superblock.geometry.keptJournalByteCount, health: health),
       damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.delta),
       mergesJournal: !readOnly, carryByteCountMax: carryByteCountMax)

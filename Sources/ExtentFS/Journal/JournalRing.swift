@@ -9,21 +9,21 @@ package import Devices
 /// 1. When `append` returns a number, the record is in the kernel's hands, and so is every record with a lower number.
 /// 2. A block of 4096 bytes that held a record when a sync began is not written again while that record is live.
 /// 3. Nothing from the tail on is overwritten.
-/// 4. After a failed write nothing more is written: what the ring holds behind the last record is not known then. A store in
-///    the mapping that failed is none yet: all of the record is then written to the same place, which decides.
+/// 4. After a failed write nothing more is written: what the ring holds behind the last record is not known then. What
+///    a `JournalMedium` could not store in a mapping it has tried to write as well, all of the record to the same place.
 /// 5. A write that found no room has done nothing, where the ring is seen not to hold the whole record: then that can never be
 ///    found, and the next one gets its number, and its place or another one.
 ///
 /// Locks: one, for the state and for the buffer that records are built in. It is held during the device's write, so that
 /// records reach the kernel in the order of their numbers; that write is a copy into memory which the kernel has. Where
-/// the device can map the ring, it is no more than that; else it also waits for whoever else is writing to the file.
+/// the medium is a mapping, it is no more than that; else it also waits for other threads that are writing to the file.
 @safe package final class JournalRing: @unchecked Sendable {
   // Sendable because `image` is touched only with the lock held, and the rest is constant, locked or atomic.
   private let device: any BlockDevice
   private let region: Range<UInt64>
   private let identity: JournalIdentity
   private let image: UnsafeMutableRawPointer
-  private let mapping: MappedRange?
+  private let medium: any JournalMedium
   /// How many blocks are kept for records that are carried along.
   private let keptBlockCount: UInt64
   private let state: Locked<State>
@@ -40,11 +40,8 @@ package import Devices
     var recordedSequence: UInt64
     /// The number of the first record that is live.
     var tailSequence: UInt64
-    /// Whether records go through the mapping, until that fails once.
-    var usesMapping: Bool
-    /// How many bytes were written, and how many of them were stored in the mapping.
+    /// How many bytes were written.
     var writtenByteCount: UInt64 = 0
-    var mappedByteCount: UInt64 = 0
   }
 
   /// The most blocks of data that one record maps.
@@ -58,20 +55,20 @@ package import Devices
   /// A superblock with `identity` and `start` must be durable, and no record with this identity may ever have been written.
   ///
   /// - Parameters:
-  ///   - mapping: the region as memory, where the device has that; records are then stored there.
+  ///   - medium: what the region is written through; that of `device`, for nil.
   ///   - keptByteCount: how much of it is kept for records that are carried along.
   ///   - health: whether anything may be written, which a failed write here ends.
   /// - Throws: `.damaged` where region or start are none.
   package init(
     device: any BlockDevice, region: Range<UInt64>, identity: JournalIdentity, start: JournalPosition,
-    mapping: MappedRange? = nil, keptByteCount: UInt64 = 0, health: EngineHealth
+    medium: (any JournalMedium)? = nil, keptByteCount: UInt64 = 0, health: EngineHealth
   ) throws(ExtentFSError) {
     try Self.check(region: region, start: start, on: device)
     keptBlockCount = keptByteCount / JournalFormat.blockByteCount
     self.device = device
     self.region = region
     self.identity = identity
-    self.mapping = mapping
+    self.medium = medium ?? device.journalMedium(region)
     self.health = health
     unsafe image = .allocate(byteCount: Self.imageByteCount, alignment: Int(JournalFormat.blockByteCount))
     state = Locked(
@@ -79,8 +76,7 @@ package import Devices
       State(
         space: JournalSpace(byteCount: region.upperBound - region.lowerBound, start: start.offset),
         nextSequence: start.sequence, durableSequence: start.sequence - 1,
-        changeSequence: start.sequence - 1, recordedSequence: start.sequence - 1, tailSequence: start.sequence,
-        usesMapping: mapping != nil))
+        changeSequence: start.sequence - 1, recordedSequence: start.sequence - 1, tailSequence: start.sequence))
     publishedUsedByteCount = ManagedAtomic(0)
   }
 
@@ -94,7 +90,7 @@ package import Devices
 
   /// How many bytes were written since it was opened, and how many of them were stored in a mapping.
   var writtenByteCounts: (all: UInt64, mapped: UInt64) {
-    state.withLock { ($0.writtenByteCount, $0.mappedByteCount) }
+    (state.withLock { $0.writtenByteCount }, medium.mappedByteCount)
   }
 
   /// How much of the ring is in use, in bytes; of any recent moment. No lock.
@@ -202,15 +198,8 @@ extension JournalRing {
       as: UInt8.self, repeating: 0, count: place.writtenByteCount - recordByteCount)
     let bytes = unsafe UnsafeRawBufferPointer(start: image, count: place.writtenByteCount)
     state.writtenByteCount &+= UInt64(bytes.count)
-    if state.usesMapping, let mapping, unsafe mapping.store(bytes, at: Int(place.offset)) {
-      state.mappedByteCount &+= UInt64(bytes.count)
-      return
-    }
-    state.usesMapping = false
     do throws(DeviceError) {
-      try LockOrder.allowingInputAndOutput { () throws(DeviceError) in
-        try unsafe device.write(bytes, at: region.lowerBound + place.offset)
-      }
+      try LockOrder.allowingInputAndOutput { () throws(DeviceError) in try unsafe medium.store(bytes, at: place.offset) }
     } catch {
       // Safe: as above.
       let isNothing =

@@ -13,10 +13,10 @@ import Testing
     try withTestDirectory { directory in
       let path = directory + "/ring"
       let device = try FileDevice(creating: FilePath(path), byteCount: UInt64(deviceByteCount))
-      let mapping = try #require(device.map(ringRegion))
+      try #require(device.map(ringRegion) != nil)
       let ring = try JournalRing(
         device: device, region: ringRegion, identity: testIdentity, start: JournalPosition(offset: 0, sequence: 1),
-        mapping: mapping, health: EngineHealth())
+        health: EngineHealth())
       try body(ring, device, path)
     }
   }
