@@ -35,6 +35,7 @@ static const int lacuna_F_OFD_SETLK = 37;
 
 // ioctl(2) on a block device. The macros compute, so Swift does not see them.
 static const unsigned long lacuna_BLKGETSIZE64 = BLKGETSIZE64;
+static const unsigned long lacuna_BLKSSZGET = BLKSSZGET;
 static const unsigned long lacuna_BLKDISCARD = BLKDISCARD;
 
 // ioctl(2) on a file: its attributes, FS_NOCOW_FL and the like. As above; they take and give an int, whatever they say.

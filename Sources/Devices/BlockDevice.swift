@@ -11,6 +11,9 @@ package protocol BlockDevice: Sendable {
   /// The device's length in bytes. It never falls.
   var byteCount: UInt64 { get }
 
+  /// The units in which it works. They never change.
+  var geometry: DeviceGeometry { get }
+
   /// Fills `buffer` with the bytes that start at `offset`.
   ///
   /// - Throws: `DeviceError` with `EINVAL` where the range ends past `byteCount`, else what the system reported.
@@ -76,6 +79,11 @@ package protocol BlockDevice: Sendable {
 
   /// A medium for a journal in `range`, which begins at a multiple of the page size. Until it goes, the range is not discarded.
   func journalMedium(_ range: Range<UInt64>) -> any JournalMedium
+}
+
+extension BlockDevice {
+  /// Bytes, and pages of memory.
+  package var geometry: DeviceGeometry { DeviceGeometry() }
 }
 
 extension BlockDevice {

@@ -1,3 +1,4 @@
+import Bytes
 import Glibc
 import SystemPackage
 
@@ -15,6 +16,7 @@ extension FileDevice {
       try unsafe DeviceError.checkRange(
         .read, offset: piece.offset, byteCount: piece.buffer.count, within: byteCount)
     }
+    LockOrder.requireMayWait()
     let sorted = unsafe batch.sorted { unsafe $0.offset < $1.offset }
     var vectors = IOVectors()
     for index in unsafe sorted.indices {
@@ -38,6 +40,7 @@ extension FileDevice {
       try unsafe DeviceError.checkRange(
         .write, offset: piece.offset, byteCount: piece.buffer.count, within: byteCount)
     }
+    LockOrder.requireMayWait()
     let sorted = unsafe batch.sorted { unsafe $0.offset < $1.offset }
     var vectors = IOVectors()
     for index in unsafe sorted.indices {

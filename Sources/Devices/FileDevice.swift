@@ -45,6 +45,8 @@ package final class FileDevice: BlockDevice {
   private let heldBack = HeldBytes()
   /// Whether it is a block device rather than a file.
   package let isBlockDevice: Bool
+  /// The sectors of a block device, and what it gives back alone. A file has bytes, and blocks of its file system.
+  package let geometry: DeviceGeometry
   private let currentByteCount: ManagedAtomic<UInt64>
   /// What was written, where it may not go into the file.
   let scratch: ScratchPages?
@@ -108,6 +110,7 @@ package final class FileDevice: BlockDevice {
     isPublished = ManagedAtomic(temporaryPath == nil)
     descriptor = opening.descriptor
     isBlockDevice = opening.isBlockDevice
+    geometry = opening.geometry
     currentByteCount = ManagedAtomic(opening.byteCount)
     scratch = access == .scratch ? ScratchPages(over: opening.byteCount) : nil
   }
@@ -258,7 +261,7 @@ package final class FileDevice: BlockDevice {
   }
 
   private func giveBackBlocks(of range: Range<UInt64>) throws(Errno) {
-    let whole = range.wholeBlocks(of: Self.blockDeviceAlignment)
+    let whole = range.wholeBlocks(of: geometry.sectorByteCount)
     guard !whole.isEmpty else { return }
     try SystemCalls.discardBlocks(descriptor, offset: whole.lowerBound, byteCount: whole.upperBound - whole.lowerBound)
   }
@@ -479,7 +482,7 @@ extension FileDevice {
   ///
   /// The blocks come first, so that a device that cannot discard keeps its bytes.
   private func punchWholeBlocks(of range: Range<UInt64>) throws(Errno) {
-    let whole = range.wholeBlocks(of: Self.blockDeviceAlignment)
+    let whole = range.wholeBlocks(of: geometry.sectorByteCount)
     if !whole.isEmpty {
       try SystemCalls.punchHole(
         descriptor, offset: Int64(whole.lowerBound), byteCount: Int64(whole.upperBound - whole.lowerBound))
@@ -487,9 +490,6 @@ extension FileDevice {
     try writeZeroes(range.lowerBound..<whole.lowerBound)
     try writeZeroes(whole.upperBound..<range.upperBound)
   }
-
-  /// A multiple of the block size of every block device that Linux 6.1 serves.
-  private static var blockDeviceAlignment: UInt64 { 4096 }
 
   private func writeZeroes(_ range: Range<UInt64>) throws(Errno) {
     let zeroes = [UInt8](repeating: 0, count: Int(min(range.upperBound - range.lowerBound, 1 << 20)))

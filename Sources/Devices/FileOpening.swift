@@ -14,6 +14,8 @@ struct FileOpening {
   var isBlockDevice: Bool
   /// The length of the file or block device in bytes.
   var byteCount: UInt64
+  /// The units in which it works.
+  var geometry: DeviceGeometry
 
   /// Opens and locks what `path` names.
   static func opening(_ path: FilePath, _ access: FileDevice.Access) throws(DeviceError) -> FileOpening {
@@ -110,7 +112,12 @@ struct FileOpening {
         descriptor: descriptor, isBlockDevice: isBlockDevice,
         // Offsets are `Int64` to the system, so that no device is longer.
         byteCount: min(
-          isBlockDevice ? try SystemCalls.blockDeviceByteCount(descriptor) : status.byteCount, UInt64(Int64.max)))
+          isBlockDevice ? try SystemCalls.blockDeviceByteCount(descriptor) : status.byteCount, UInt64(Int64.max)),
+        geometry: isBlockDevice
+          ? DeviceGeometry(
+            sectorByteCount: try SystemCalls.sectorByteCount(descriptor),
+            discardByteCount: SystemCalls.discardByteCount(ofDevice: status.ownDevice) ?? 4096)
+          : DeviceGeometry())
     } catch {
       // fcntl(2) lets a system answer EACCES for a lock held elsewhere; callers get to see one number.
       let isHeldElsewhere = operation == .lock && error == .permissionDenied

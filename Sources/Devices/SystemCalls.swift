@@ -128,6 +128,36 @@ enum SystemCalls {
     return byteCount
   }
 
+  /// The length of a sector of a block device in bytes: what it reads and writes as a whole. See ioctl(2).
+  static func sectorByteCount(_ descriptor: FileDescriptor) throws(Errno) -> UInt64 {
+    var byteCount: Int32 = 0
+    // Safe: the request fills in exactly the four bytes of `byteCount`.
+    try check { unsafe ioctl(descriptor.rawValue, lacuna_BLKSSZGET, &byteCount) }
+    return UInt64(max(byteCount, 1))
+  }
+
+  /// The number in a small file, such as those in /sys; nil where there is none.
+  static func number(in path: FilePath) -> UInt64? {
+    guard let descriptor = try? open(path, .readOnly, options: [.closeOnExec]) else { return nil }
+    defer { try? descriptor.close() }
+    var text = [UInt8](repeating: 0, count: 32)
+    // Safe: the pointer is used inside the closure only.
+    let count = unsafe text.withUnsafeMutableBytes { buffer in try? unsafe read(descriptor, into: buffer, at: 0) }
+    guard let count else { return nil }
+    return UInt64(String(decoding: text[..<count].prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self))
+  }
+
+  /// The smallest piece of a block device that it gives back alone, in bytes, as its driver says: that of the whole disk for a part of
+  /// one. Nil where it gives nothing back, or does not say. See sysfs-block of Linux.
+  static func discardByteCount(ofDevice device: UInt64) -> UInt64? {
+    let (major, minor) = (device >> 8 & 0xFFF | device >> 32 & 0xFFFF_F000, device & 0xFF | device >> 12 & 0xFFFF_FF00)
+    let folder = "/sys/dev/block/\(major):\(minor)"
+    let found =
+      number(in: FilePath("\(folder)/queue/discard_granularity"))
+      ?? number(in: FilePath("\(folder)/../queue/discard_granularity"))
+    return found == 0 ? nil : found
+  }
+
   /// Gives the storage of a range of a block device back; what it reads as then, nobody knows. See ioctl(2).
   static func discardBlocks(_ descriptor: FileDescriptor, offset: UInt64, byteCount: UInt64) throws(Errno) {
     var range = (offset, byteCount)

@@ -16,4 +16,15 @@ import Testing
       #expect(try device.allAllocated(in: 1 << 20..<9 << 20) == [])
     }
   }
+
+  @Test func `a file has bytes, and a block device sectors`() throws {
+    try DeviceKind.file.withDevice(byteCount: 4096) { device in
+      #expect(device.geometry == DeviceGeometry(sectorByteCount: 1, discardByteCount: 4096))
+    }
+    guard LoopDevice.isPossible else { return }
+    try DeviceKind.loop.withDevice(byteCount: 65_536) { device in
+      #expect([512, 4096].contains(device.geometry.sectorByteCount), "\(device.geometry)")
+      #expect(device.geometry.discardByteCount >= device.geometry.sectorByteCount, "\(device.geometry)")
+    }
+  }
 }

@@ -129,6 +129,18 @@ package enum BlockDeviceConformance {
       }
     },
 
+    Promise("the units of a device are powers of two, and stay; its length has whole sectors") { kind in
+      try kind.withDevice(byteCount: 65_536) { device in
+        let geometry = device.geometry
+        for unit in [geometry.sectorByteCount, geometry.discardByteCount] {
+          #expect(unit.nonzeroBitCount == 1, "\(unit)")
+        }
+        #expect(device.byteCount % geometry.sectorByteCount == 0)
+        try device.write(bytes: [1], at: 0)
+        #expect(device.geometry == geometry)
+      }
+    },
+
     Promise("a sync after writes succeeds") { kind in
       try kind.withDevice(byteCount: 65_536) { device in
         try device.write(bytes: pattern(5000, seed: 6), at: 100)
@@ -231,7 +243,7 @@ package enum BlockDeviceConformance {
         #expect(medium.mappedByteCount == 0 || medium.mappedByteCount == stored)
         #expect(try device.bytes(at: 0, count: model.count) == model)
       }
-    },
+    }
   ]
 
   // MARK: What holds storage

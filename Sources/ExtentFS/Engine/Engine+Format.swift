@@ -28,6 +28,13 @@ extension Engine {
     guard let blockSize = BlockSize(byteCount: options.blockByteCount) else {
       throw ExtentFSError(.invalidArgument, "a store cannot have blocks of \(options.blockByteCount) bytes")
     }
+    // What is durable and what is written later must never share a sector.
+    guard device.geometry.sectorByteCount <= JournalFormat.blockByteCount else {
+      throw ExtentFSError(
+        .invalidArgument,
+        "the device has sectors of \(device.geometry.sectorByteCount) bytes, and a store needs sectors of at most "
+          + "\(JournalFormat.blockByteCount)")
+    }
     let geometry = try StoreGeometry(blockSize: blockSize, journalByteCount: options.journalByteCount)
     let headByteCount = blockSize.offset(of: geometry.headBlockCount)
     guard device.canGrow || device.byteCount >= headByteCount else {

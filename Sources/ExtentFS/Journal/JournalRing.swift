@@ -199,7 +199,8 @@ extension JournalRing {
     let bytes = unsafe UnsafeRawBufferPointer(start: image, count: place.writtenByteCount)
     state.writtenByteCount &+= UInt64(bytes.count)
     do throws(DeviceError) {
-      try LockOrder.allowingInputAndOutput { () throws(DeviceError) in try unsafe medium.store(bytes, at: place.offset) }
+      try LockOrder.allowingInputAndOutput { () throws(DeviceError) in try unsafe medium.store(bytes, at: place.offset)
+      }
     } catch {
       // Safe: as above.
       let isNothing =

@@ -41,9 +41,14 @@ struct TrimMarks {
   /// How many blocks the marked pieces have.
   private(set) var blockCount: UInt64 = 0
 
-  fileprivate init(_ size: TrimSize, in geometry: StoreGeometry) {
-    pieceLength = Swift.max(size.byteCount >> geometry.blockSize.shift, 1)
+  /// - Parameter discardByteCount: what the device gives back alone; smaller pieces would be marked and asked for in vain.
+  fileprivate init(_ size: TrimSize, in geometry: StoreGeometry, discardByteCount: UInt64) {
+    let byteCount = Swift.max(size.byteCount, Swift.min(discardByteCount, Self.byteCountMax))
+    pieceLength = Swift.max(byteCount >> geometry.blockSize.shift, 1)
   }
+
+  /// A piece lies in one group, and groups have 8 MiB at least, those of tests too.
+  private static var byteCountMax: UInt64 { 4 << 20 }
 
   /// The first run of marked pieces that lie in `blocks`.
   func first(in blocks: Range<UInt64>) -> Range<UInt64>? {
@@ -105,9 +110,9 @@ struct Trims {
   private var small: TrimMarks
   private var large: TrimMarks
 
-  init(in geometry: StoreGeometry) {
-    small = TrimMarks(.small, in: geometry)
-    large = TrimMarks(.large, in: geometry)
+  init(in geometry: StoreGeometry, discardByteCount: UInt64) {
+    small = TrimMarks(.small, in: geometry, discardByteCount: discardByteCount)
+    large = TrimMarks(.large, in: geometry, discardByteCount: discardByteCount)
   }
 
   subscript(size: TrimSize) -> TrimMarks { size == .small ? small : large }

@@ -69,7 +69,9 @@ package final class SpaceMap: Sendable {
     self.damage = damage
     state = Locked(
       rank: .spaceMap,
-      SpaceState(geometry: geometry, blockCount: blockCount, usedBlockCount: usedBlockCount, limit: limit))
+      SpaceState(
+        geometry: geometry, discardByteCount: device.geometry.discardByteCount, blockCount: blockCount,
+        usedBlockCount: usedBlockCount, limit: limit))
   }
 
   /// Sets the length in blocks up to which the device is grown. When this returns, nothing grows it beyond.
@@ -146,9 +148,11 @@ struct SpaceState {
   /// Of the blocks from here on nobody has asked since the store was opened whether the host holds storage for free ones.
   var reclaimPosition: UInt64 = 0
 
-  init(geometry: StoreGeometry, blockCount: UInt64, usedBlockCount: UInt64, limit: UInt64?) {
+  init(
+    geometry: StoreGeometry, discardByteCount: UInt64, blockCount: UInt64, usedBlockCount: UInt64, limit: UInt64?
+  ) {
     self.geometry = geometry
-    trims = Trims(in: geometry)
+    trims = Trims(in: geometry, discardByteCount: discardByteCount)
     self.blockCount = blockCount
     usedCount = usedBlockCount
     freeCount = geometry.usableBlockCount(inDeviceOf: blockCount) - usedBlockCount

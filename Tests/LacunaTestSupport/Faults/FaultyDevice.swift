@@ -131,6 +131,7 @@ package final class FaultyDevice<Base: BlockDevice>: BlockDevice {
   }
 
   package var byteCount: UInt64 { base.byteCount }
+  package var geometry: DeviceGeometry { base.geometry }
 
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
     let fault = state.withLock { state in

@@ -47,6 +47,7 @@ package final class PacedDevice<Base: BlockDevice>: BlockDevice {
   }
 
   package var byteCount: UInt64 { base.byteCount }
+  package var geometry: DeviceGeometry { base.geometry }
   package var canGrow: Bool { base.canGrow }
 
   package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError) {
