@@ -40,7 +40,7 @@ public final class ByteBackedExtentStore<Base: ByteStore>: ExtentStore {
   public init(_ base: Base, blockSize: BlockSize = .standard, blockCount: UInt64) throws(StoreError) {
     let (byteCount, overflow) = blockCount.multipliedReportingOverflow(by: UInt64(blockSize.byteCount))
     guard blockCount > 0, !overflow, byteCount <= UInt64(Int64.max) else {
-      throw StoreError(.outOfRange, "a store of \(blockCount) blocks of \(blockSize.byteCount) bytes cannot be")
+      throw StoreError(.outOfRange, "a store cannot have \(blockCount) blocks of \(blockSize.byteCount) bytes")
     }
     self.base = base
     self.blockSize = blockSize

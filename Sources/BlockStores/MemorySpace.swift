@@ -32,7 +32,7 @@ final class MemorySpace: Sendable {
     self.residentLimit = residentLimit
     let (byteCount, overflow) = blockCount.multipliedReportingOverflow(by: UInt64(blockSize.byteCount))
     guard blockCount > 0, !overflow else {
-      throw StoreError(.outOfRange, "a memory of \(blockCount) blocks of \(blockSize.byteCount) bytes cannot be")
+      throw StoreError(.outOfRange, "a memory cannot have \(blockCount) blocks of \(blockSize.byteCount) bytes")
     }
     do {
       device = try MemoryDevice(byteCount: byteCount, maximumByteCount: byteCount)

@@ -6,9 +6,9 @@ package enum EngineStep: String, Sendable {
   case journal = "writing the journal"
   case sync = "making data durable"
   case checkpoint = "a checkpoint"
-  case undo = "taking a checkpoint back"
+  case undo = "undoing a checkpoint"
   case superblock = "writing the superblock"
-  case freeing = "setting blocks free"
+  case freeing = "freeing blocks"
 }
 
 /// The failure after which an engine refuses changes.

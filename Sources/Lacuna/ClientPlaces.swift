@@ -1,6 +1,6 @@
 internal import Bytes
 
-/// How many clients may be connected at once, and who goes where one more comes: a client that does not finish its handshake.
+/// How many clients may be connected at once, and which one is disconnected where one more comes: a client that does not finish its handshake.
 ///
 /// A client has its place from before its handshake until its connection is closed. nbdkit has no time limit for handshakes, so that
 /// clients which only connect could take all places, and keep out those who may use the disks.
@@ -80,7 +80,7 @@ package final class ClientPlaces: Sendable {
     return true
   }
 
-  /// Chooses who is to go, once.
+  /// Chooses the client to disconnect, once.
   private func endSlowestHandshake() -> Int32? {
     state.change { state in
       let slowest = state.handshakes.filter { !$0.value.isEnding }.min { $0.value.beginning < $1.value.beginning }

@@ -11,7 +11,7 @@ enum DeviceContents: Equatable {
   case blank
   /// What has the mark of a store, whatever else is wrong with it.
   case store
-  /// Anything else, in words that fit behind "holds".
+  /// Anything else, in words that fit after "holds".
   case other(String)
 
   /// Looks at an open device.

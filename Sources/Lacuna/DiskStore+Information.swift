@@ -51,7 +51,7 @@ extension DiskStore {
   /// The store as a whole.
   func information() throws(LacunaError) -> StoreInfo {
     let catalog = try catalog()
-    // Where it is written, who gives space back has met what cannot be.
+    // Where it is written, freeing space has met what cannot be read.
     if isReadOnly { try onDisk { () throws(ExtentFSError) in try engine.findDamagedDeletions() } }
     let figures = engine.figures
     return StoreInfo(

@@ -3,7 +3,7 @@ internal import Devices
 internal import ExtentFS
 
 extension DiskStore {
-  /// Opens the export `name` for one client, who closes what it gets; the default one for the empty name.
+  /// Opens the export `name` for one client, which closes what it gets; the default one for the empty name.
   func openVolume(named name: String) throws(LacunaError) -> Volume {
     guard let name = name.isEmpty ? try defaultName : name else {
       throw LacunaError(.noSuchVolume, "the store has no default volume, and the client asked for no other")

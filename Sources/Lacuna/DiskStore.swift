@@ -7,13 +7,13 @@ internal import SystemPackage
 ///
 /// It holds no volume open by itself. Lock order: `throwaways.opening`, then the engine's; the others are for a moment only.
 final class DiskStore: Sendable {
-  /// The absolute path, as far as who opened it gave one.
+  /// The absolute path, as far as the caller gave one.
   let path: String
   /// What the user should know.
   let warnings: [String]
   /// Why nobody may write, where that is for reasons of the store itself.
   let refusalOfWriting: LacunaError?
-  /// Whether nobody can write to it.
+  /// Whether writes to it are refused.
   let isReadOnly: Bool
   /// Whether that is only because it was opened to be looked at: what it says of itself is then what it would say if it had
   /// been opened for writing.
@@ -79,7 +79,7 @@ final class DiskStore: Sendable {
   }
 
   /// Sees to it that what the catalog counts is what is mapped now. Where it cannot be, on a store that has failed or has no room
-  /// for a checkpoint, it stays as of the last checkpoint; the engine remembers a failure and tells whoever writes.
+  /// for a checkpoint, it stays as of the last checkpoint; the engine remembers a failure and every later write throws it.
   func bringUpToDate() {
     guard !isReadOnly else { return }
     upToDate.withLock {
@@ -87,7 +87,7 @@ final class DiskStore: Sendable {
     }
   }
 
-  /// As `bringUpToDate`, but once in a second at most: for those who look again and again.
+  /// As `bringUpToDate`, but once in a second at most: for callers that look again and again.
   func bringUpToDateSometimes() {
     if upToDate.withLock({ ContinuousClock.now - $0 >= .seconds(1) }) { bringUpToDate() }
   }

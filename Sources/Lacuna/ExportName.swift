@@ -29,7 +29,7 @@ enum ExportName: Hashable {
         throw Self.refusal(text, "a difference is read-only, and has no throwaway")
       }
       guard label.utf8.allSatisfy(Self.mayBeInLabel) else {
-        throw Self.refusal(text, "the name behind the + has letters, digits and ._- alone")
+        throw Self.refusal(text, "the name after the + has letters, digits and ._- alone")
       }
       self = .throwaway(of: String(source), label: label.isEmpty ? nil : String(label))
     } else if Self.isDifference(text[...]), let at = text.firstIndex(of: "@") {

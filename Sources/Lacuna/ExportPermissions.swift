@@ -51,7 +51,7 @@ package struct ExportPattern: Sendable {
   ///
   /// - Throws: `.invalidParameter` where it names nothing.
   package init(_ text: String) throws(LacunaError) {
-    // By bytes: a combining mark behind a character is no part of it here.
+    // By bytes: a combining mark after a character is no part of it here.
     var bytes = Array(text.utf8)[...]
     isReadOnly = bytes.suffix(3).elementsEqual(":ro".utf8)
     if isReadOnly { bytes = bytes.dropLast(3) }
@@ -60,7 +60,7 @@ package struct ExportPattern: Sendable {
     }
     guard !bytes.contains(UInt8(ascii: ":")) else {
       throw LacunaError(
-        .invalidParameter, "'\(text)': behind the colon of a pattern there is only ro, for reading only, at its end")
+        .invalidParameter, "'\(text)': after the colon of a pattern only ro, for reading only, may stand")
     }
     var parts: [Part] = []
     for byte in bytes {

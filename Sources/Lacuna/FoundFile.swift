@@ -1,8 +1,8 @@
 internal import Glibc
 internal import SystemPackage
 
-/// What a path leads to: opened once, by the kernel's own rules for symbolic links (proc(5), `protected_symlinks`), and only then
-/// named. What is asked of it later is asked of that file, whatever the path leads to by then.
+/// What a path refers to: opened once, by the kernel's own rules for symbolic links (proc(5), `protected_symlinks`), and only then
+/// named. What is asked of it later is asked of that file, whatever the path refers to by then.
 package struct FoundFile: Sendable {
   let descriptor: Descriptor
   /// Its name from the root on, without symbolic links.

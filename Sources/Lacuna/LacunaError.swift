@@ -21,7 +21,7 @@ public struct LacunaError: Error, Sendable, CustomStringConvertible {
     case readOnly
     /// The volume may not map more blocks than it does.
     case quotaReached
-    /// The range ends behind the volume's end.
+    /// The range ends past the volume's end.
     case outOfRange
     /// There is no room for what was to be written.
     case outOfSpace

@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// Waits for a store that somebody has locked: some seconds where that may be over soon, since whoever has it only looks at it.
+/// Waits for a store that another process has locked: some seconds where that may be over soon, since that process only looks at it.
 ///
 /// Who holds the lock is looked for once. All times are by a clock that only goes forward.
 package struct LockWait: Sendable {
@@ -10,8 +10,8 @@ package struct LockWait: Sendable {
   package let holder: LockHolder?
   private let deadline: Instant
 
-  /// The longest times, in milliseconds: for another run of this program, which ends by itself; for somebody who only reads; for nobody
-  /// that can be seen, who may just have gone, or be somebody else; and for a server, which stays.
+  /// The longest times, in milliseconds: for another run of this program, which ends by itself; for a process that only reads; for one
+  /// that is not found, which may just have ended, or be another user's; and for a server, which stays.
   private static let (program, reader, nobody, server): (UInt32, UInt32, UInt32, UInt32) = (10_000, 5_000, 1_000, 0)
   private static let pauseMicroseconds: useconds_t = 20_000
 
@@ -53,7 +53,7 @@ package struct LockWait: Sendable {
   }
 
   private static func whoMay(_ path: String) -> String {
-    "whoever may read it can keep it locked, and other users may; 'chmod go-r \(path)' ends that, once they have closed it"
+    "every user with the right to read it can keep it locked, and other users have that right; 'chmod go-r \(path)' ends that, once they have closed it"
   }
 }
 

@@ -1,4 +1,4 @@
-/// What of many lines a log gets, so that somebody who causes the same error a million times does not fill the disk.
+/// What of many lines a log gets, so that a client that causes the same error a million times does not fill the disk.
 ///
 /// Lines are of one kind where they differ in nothing but numbers and what stands in quotes. Of each kind the log gets five lines, and
 /// when ten seconds have passed since the first of them, the last one with the number of those that it did not get. If there are more

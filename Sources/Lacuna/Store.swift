@@ -6,11 +6,11 @@ public struct VolumeDescription: Sendable, Hashable {
   public var name: String
   /// Its size in bytes.
   public var byteCount: UInt64
-  /// Whether nobody can write to it.
+  /// Whether writes to it are refused.
   public var isReadOnly: Bool
   /// One line about it, for people.
   public var summary: String
-  /// Whether each who opens the same name gets contents of their own.
+  /// Whether each client that opens the same name gets contents of their own.
   public var isPrivate = false
 }
 
@@ -28,7 +28,7 @@ public final class Store: Sendable {
 
   /// Opens or makes what `options` ask for.
   ///
-  /// - Throws: `.invalidParameter` where they ask for nothing, or for what cannot be; `.inUse`, `.notAStore`, `.newerFormat`,
+  /// - Throws: `.invalidParameter` where they ask for nothing, or for something invalid; `.inUse`, `.notAStore`, `.newerFormat`,
   ///   `.damaged` for a file that cannot be served; `.deviceFailed` or `.outOfSpace` where the system refuses.
   public init(_ options: StoreOptions) throws(LacunaError) {
     switch (options.path, options.memoryByteCount) {
@@ -89,7 +89,7 @@ public final class Store: Sendable {
   }
 
   /// Opens the export `name` for one client: a volume, a snapshot, or what is made of them (``docs/design.md``); the default one
-  /// for the empty name. Whoever opens it closes it.
+  /// for the empty name. The caller closes it.
   ///
   /// - Throws: `.noSuchVolume`; `.readOnly` for a throwaway of a store that may only be read.
   public func openVolume(named name: String) throws(LacunaError) -> Volume {

@@ -75,7 +75,7 @@ struct StoreOpening {
           warnings: self.warnings + warnings + (sizeWarning.map { [$0] } ?? []),
           refusalOfWriting: refusalOfWriting)
       } catch {
-        // So that the file is let go of; what is wrong is known already.
+        // So that the file is unlocked; what is wrong is known already.
         try? engine.close()
         throw error
       }

@@ -1,4 +1,4 @@
-public import Logging
+package import Logging
 
 /// How a disk in memory is held: the three designs of the mission's document, to be compared on one workload.
 public enum MemoryEngine: String, CaseIterable, Sendable {
@@ -42,7 +42,7 @@ public struct StoreOptions: Sendable {
   /// must have.
   public var byteCount: UInt64?
   /// What the volume is to be besides its size where it is made: nobody can write to it; the most bytes that it may map, and the
-  /// bytes that are promised to it, nil or 0 for none.
+  /// bytes that are reserved for it, nil or 0 for none.
   public var volumeIsReadOnly = false
   public var quotaByteCount: UInt64?
   public var reservationByteCount: UInt64?
@@ -69,7 +69,7 @@ public struct StoreOptions: Sendable {
   public var detectsZeroes = true
 
   /// Gets what no caller is told of an open store (docs/log.md): on any thread, with no lock held. It must not call the store.
-  public var logger = Logger(label: "lacuna", factory: { _ in SwiftLogNoOpLogHandler() })
+  package var logger = Logger(label: "lacuna", factory: { _ in SwiftLogNoOpLogHandler() })
 
   /// Begins to end the process that serves the store, and returns before it ends, with the number of the last process to end; nil
   /// where nothing is served. On any thread.

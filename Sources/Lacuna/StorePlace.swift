@@ -49,10 +49,10 @@ package enum StorePlace: Sendable, Hashable {
   // MARK: What belongs to a store
 
   /// The file that belongs to the store at `store` and whose name ends in `suffix`, such as a socket of its server, unless that was told
-  /// otherwise: beside a store in a file, with `suffix` behind its name. What belongs to one on a block device is not put into /dev: it
+  /// otherwise: beside a store in a file, with `suffix` after its name. What belongs to one on a block device is not put into /dev: it
   /// is named for the device in `/run/lacuna/dev`, or for a user with a runtime folder of their own in `$XDG_RUNTIME_DIR/lacuna/dev`.
   ///
-  /// - Parameter followsLinks: whether a file is looked for behind symbolic links; a block device always is.
+  /// - Parameter followsLinks: whether a file is looked for through symbolic links; a block device always is.
   package static func companion(ofStore store: String, suffix: String, followsLinks: Bool = false) -> String {
     guard let file = FoundFile(at: store) else { return store + suffix }
     return file.isBlockDevice || followsLinks ? companion(of: file, suffix: suffix) : store + suffix

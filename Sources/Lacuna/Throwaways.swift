@@ -27,8 +27,8 @@ struct Throwaways: Sendable {
     var userCount = 1
   }
 
-  /// Held while a shared throwaway is looked for and made, or let go of, so that there is one of each name. It is held during
-  /// input and output: who waits for it would wait for the engine anyway.
+  /// Held while a shared throwaway is looked for and made, or closed, so that there is one of each name. It is held during
+  /// input and output: a thread that waits for it would wait for the engine anyway.
   let opening = Lock(rank: .throwawayOpening)
   /// By inode.
   let open = Locked<[UInt64: Entry]>(rank: .storeTable, [:])
@@ -101,7 +101,7 @@ extension DiskStore {
     try throwaways.opening.withLock { () throws(LacunaError) in
       let candidates = throwaways.named(name)
       guard let throwaway = candidates.first else {
-        throw notStored(name) ?? LacunaError(.noSuchVolume, "'\(name.beginning(300))' is no name of a throwaway")
+        throw notStored(name) ?? LacunaError(.noSuchVolume, "'\(name.beginning(300))' is not the name of a throwaway")
       }
       guard candidates.count == 1 else {
         let text =

@@ -1,6 +1,6 @@
 /// How text that others wrote is shown: names from stores and clients, paths, what a server says, how a stranger's process is called.
 ///
-/// A terminal, a log and whoever reads them must not take such text for something else. So what would move a terminal's cursor or
+/// A terminal, a log and their readers must not take such text for something else. So what would move a terminal's cursor or
 /// change its colours, end a line, turn the direction of writing around, or not be seen at all is written as an escape such as
 /// `\n` or `\u{202e}`. All output goes through here at its last step: `Terminal` in the command, the three functions of the plugin
 /// that write to nbdkit's log, and the encoders of JSON. Names that are sentences' or tables' parts go through it before, since at
@@ -52,7 +52,7 @@ extension Unicode.Scalar {
     }
   }
 
-  /// Whether a combining mark behind it is part of what one reads.
+  /// Whether a combining mark after it is part of what one reads.
   fileprivate var carriesMarks: Bool {
     switch properties.generalCategory {
     case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter, .nonspacingMark,

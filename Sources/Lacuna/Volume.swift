@@ -32,12 +32,12 @@ public struct VolumeExtent: Sendable, Hashable {
 /// An open virtual disk.
 ///
 /// Positions and lengths are in bytes and need no alignment. All operations may be called from any thread, and check their
-/// ranges: `.outOfRange` where one ends behind the volume's end, `.outOfSpace` for a write there. An operation covers
+/// ranges: `.outOfRange` where one ends past the volume's end, `.outOfSpace` for a write there. An operation covers
 /// whole or not at all what it changes in one block; two that overlap in time have no order. Another user may have made the
 /// volume smaller since it was opened, which is told in the same way, or may have deleted it: `.deleted`. Once the store is closed, every
 /// call throws `.closed`.
 ///
-/// Durability: what returned before a ``flush()`` began is durable when that returns, whoever did it; what was done
+/// Durability: what returned before a ``flush()`` began is durable when that returns, whichever client did it; what was done
 /// `durably` is so when it returns. A volume in memory has nothing more durable to offer than that; what a volume on disk has
 /// acknowledged, flushed or not, survives the end of the process, however that ends.
 public final class Volume: Sendable {
@@ -65,7 +65,7 @@ public final class Volume: Sendable {
 
   deinit { try? close() }
 
-  /// Ends the use of the volume by the one who opened it; a throwaway goes with its last user. No other call may follow, nor be
+  /// Ends the use of the volume by its client; a throwaway goes with its last user. No other call may follow, nor be
   /// running. It happens by itself when nobody has a reference left. Once the store is closed there is nothing left to end.
   public func close() throws(LacunaError) {
     let close = onClose.withLock { onClose in
@@ -81,10 +81,10 @@ public final class Volume: Sendable {
   /// The unit of reading and writing that costs least, in bytes: a power of two.
   public var preferredByteCount: UInt32 { UInt32(contents.preferredByteCount) }
 
-  /// Whether nobody can write to it.
+  /// Whether writes to it are refused.
   public var isReadOnly: Bool { description.isReadOnly }
 
-  /// Whether each who opens the same name gets contents of their own, as of a throwaway that has no label.
+  /// Whether each client that opens the same name gets contents of their own, as of a throwaway that has no label.
   public var isPrivate: Bool { description.isPrivate }
 
   /// Whether distance between positions costs time.
@@ -114,7 +114,7 @@ public final class Volume: Sendable {
   /// Makes `range` read as zeroes.
   ///
   /// - Parameters:
-  ///   - mayTrim: blocks may become holes; else they keep their space, or the promise of it.
+  ///   - mayTrim: blocks may become holes; else they keep their space, or have it reserved.
   ///   - onlyIfFast: fail with `.notSupported`, with nothing changed, rather than take as long as writing zeroes would.
   public func zero(
     _ range: Range<UInt64>, mayTrim: Bool, onlyIfFast: Bool, durably: Bool

@@ -113,7 +113,7 @@ enum VolumeContents: Sendable {
     }
   }
 
-  /// What a difference says to who wants to change it. Clients are told that it is read-only, and do not ask.
+  /// The error for a change of a difference. Clients are told that it is read-only, and do not ask.
   private static var readOnly: LacunaError { LacunaError(.readOnly, "a difference of snapshots is read-only") }
 
   /// The unit of reading and writing that costs least, in bytes.

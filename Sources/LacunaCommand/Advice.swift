@@ -28,7 +28,7 @@ extension LacunaError {
     case .damaged: "'lacuna check \(store)' shows all that is damaged"
     case .failed: "end the process that has it open, and open it again"
     case .notAStore: "give the path of a file that 'lacuna create' made"
-    case .olderSuperblock: "'lacuna recover \(store)' reads all that the other one leads to, and goes on from that"
+    case .olderSuperblock: "'lacuna recover \(store)' reads all that the older one references, and continues from it"
     case .newerFormat, .readOnlyFormat: "use the version of lacuna that made it, or a newer one"
     case .invalidParameter, .outOfRange, .notSupported, .inUse, .closed, .unreachable, .untrusted, .invalidRequest,
       .deviceFailed,

@@ -141,7 +141,7 @@ struct StoreAccess {
       throw LacunaError(
         error.code,
         "\(error.description); --control takes the control socket of the process that serves \(store), "
-          + "and is not needed for a store that nobody serves")
+          + "and is not needed for a store that is not served")
     }
   }
 

@@ -21,7 +21,7 @@ import Testing
     let finished = try Program.run(
       ["serve", store, "--dry-run", "--", option], launcher: ["env", "LACUNA_PLUGIN=\(try Program.plugin())"])
     if isRefused {
-      finished.refused(64, naming: ["'\(option)'", "not for here"], option)
+      finished.refused(64, naming: ["'\(option)'", "cannot be passed to nbdkit here"], option)
     } else {
       #expect(finished.status == .exited(0) && finished.standardOutput.contains(option), "\(option)")
     }

@@ -41,7 +41,7 @@ import Testing
         let error = #expect(throws: NBDError.self) { try idle.read(4096, at: 4096) }
         #expect(error?.code != ESHUTDOWN)
         try Program.run(["check", directory.file("s"), "--data"]).succeeded()
-        try Program.run(["stop", directory.file("s")]).refused(1, naming: ["nobody serves", directory.file("s")])
+        try Program.run(["stop", directory.file("s")]).refused(1, naming: ["is not served", directory.file("s")])
       }
     }
   }
@@ -131,7 +131,7 @@ import Testing
     try PrivateDirectory.run { directory in
       try Program.run(["stop", directory.file("s")]).refused(1, naming: ["there is no store", directory.file("s")])
       try Program.run(["create", directory.file("s"), "--size", "1M"]).succeeded()
-      try Program.run(["stop", directory.file("s")]).refused(1, naming: ["nobody serves", directory.file("s")])
+      try Program.run(["stop", directory.file("s")]).refused(1, naming: ["is not served", directory.file("s")])
     }
   }
 }

@@ -133,7 +133,7 @@ private func openConnection(isReadOnly: Bool) throws(PluginError) -> Connection 
     guard let permission = name.isEmpty ? .reading : served.permissions.permission(for: name) else {
       // A client hears the same of what is not there. By scalars, since one character may be of any length.
       let beginning = String(name.unicodeScalars.prefix(300))
-      throw LacunaError(.noSuchVolume, "the export '\(beginning)' is none that allow= lets clients open")
+      throw LacunaError(.noSuchVolume, "the export '\(beginning)' is not among those that allow= lets clients open")
     }
     let isReadOnly = isReadOnly || permission == .reading
     if !isReadOnly, let refusal = store.refusalOfWriting {

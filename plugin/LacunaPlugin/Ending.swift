@@ -37,7 +37,7 @@ enum Ending {
   }
 
   private static func end() -> Never {
-    // The answer to who asked for it goes out first.
+    // The answer to the client that asked for it goes out first.
     pause(milliseconds: 100)
     var waited = 0
     while AcceptedSockets.shutDown(writing: false) > 0, waited < 500 {

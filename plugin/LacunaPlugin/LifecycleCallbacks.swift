@@ -2,7 +2,7 @@ import CNBDKit
 import Lacuna
 
 extension nbdkit_plugin {
-  /// From the command line to the end of the process: configure, open the store, tell of its volumes, let go.
+  /// From the command line to the end of the process: configure, open the store, tell of its volumes, close it.
   ///
   /// `load` and `unload` stay empty: `cleanup` is the last call that any state needs.
   mutating func addLifecycleCallbacks() {

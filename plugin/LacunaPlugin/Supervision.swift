@@ -11,7 +11,7 @@ enum Supervision {
     return number
   }()
 
-  /// Sees to it that this process ends with its supervisor, at once: without that one the socket has nobody who looks after it.
+  /// Sees to it that this process ends with its supervisor, at once: without that one no process looks after the socket.
   ///
   /// nbdkit, which was given its socket, sees to it that it gets SIGTERM then, and with that would wait for idle clients and keep
   /// the store from others. Death loses nothing that was acknowledged.

@@ -59,9 +59,9 @@ struct BlockCensus {
     while next < end {
       guard let number = geometry.group(of: next), next < blockCount,
         geometry.indexInGroup(of: next) >= StoreGeometry.metadataBlocksPerGroup
-      else { return (metCount - before, "leads to block \(next), which is none for data or nodes") }
+      else { return (metCount - before, "references block \(next), which is not a block for data or nodes") }
       guard let group = groups[number] else {
-        return (metCount - before, "leads to block \(next), which is in group \(number), of which there is no bitmap")
+        return (metCount - before, "references block \(next) in group \(number), which has no bitmap")
       }
       let first = geometry.firstBlock(ofGroup: number)
       let stop = min(end, blockCount, first + geometry.blocksPerGroup)
@@ -84,7 +84,7 @@ struct BlockCensus {
           ? group.nodes?.containsAll(of: start..<next) != true : group.nodes?.containsAny(of: start..<next) == true
         if hasOther {
           return
-            "leads to block \(first + UInt64(start)), and so does something else that takes it for other than a \(use)"
+            "references block \(first + UInt64(start)) as \(use), and something else references it as something else"
         }
         countAgain(first + UInt64(start)..<first + UInt64(next))
       } else {

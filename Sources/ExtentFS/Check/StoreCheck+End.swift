@@ -26,7 +26,8 @@ extension StoreCheck {
       }
       // Safe: `used` is less than a block.
       guard let index = unsafe buffer[used...].firstIndex(where: { $0 != 0 }) else { return }
-      report.note(.tail, label, "block \(block) holds bytes behind the volume's end, from byte \(index) on")
+      report.note(
+        .tail, label, "block \(block) has bytes past the volume's end that are not zero, from byte \(index) on")
     } catch {
       // A node that cannot be read was told of by the walk.
       guard error.code == .damaged else { throw error }

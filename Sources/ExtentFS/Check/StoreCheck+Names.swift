@@ -4,20 +4,20 @@ extension StoreCheck {
     var named: [UInt64: UInt64] = [:]
     for (key, inode) in names.sorted(by: { $0.key < $1.key }) {
       guard let record = inodes[inode] else {
-        report.note(.name, "", "the name at key \(key) leads to inode \(inode), which is not there")
+        report.note(.name, "", "the name at key \(key) references inode \(inode), which does not exist")
         continue
       }
       let label = record.label(inode)
-      if record.isTransient { report.note(.name, label, "a name leads to it, at key \(key)") }
+      if record.isTransient { report.note(.name, label, "a name references it, at key \(key)") }
       if let other = named.updateValue(key, forKey: inode) {
-        report.note(.name, label, "two names lead to it, at keys \(other) and \(key)")
+        report.note(.name, label, "two names reference it, at keys \(other) and \(key)")
       }
       var probe = NameHash.key(of: record.name)
       while probe != key, names[probe] != nil { probe &+= 1 }
-      if probe != key { report.note(.name, label, "its name is at key \(key), where it is not looked for") }
+      if probe != key { report.note(.name, label, "its name is at key \(key), where no look-up finds it") }
     }
     for (inode, record) in inodes.sorted(by: { $0.key < $1.key }) {
-      if named[inode] == nil, !record.isTransient { report.note(.name, record.label(inode), "no name leads to it") }
+      if named[inode] == nil, !record.isTransient { report.note(.name, record.label(inode), "no name references it") }
       checkFeature(inode, record)
       checkText(inode, record)
     }
@@ -41,7 +41,7 @@ extension StoreCheck {
     let label = record.label(inode)
     guard superblock.has(.snapshots) else {
       if record.isTransient || record.kind != .volume || record.quotaBlocks > 0 || record.reservationBlocks > 0 {
-        report.note(.feature, label, "is what the store does not have the feature for")
+        report.note(.feature, label, "needs a feature that the store lacks")
       }
       return
     }

@@ -22,8 +22,8 @@ extension StoreCheck {
       guard stored != expected else { continue }
       let first = geometry.firstBlock(ofGroup: number)
       for (wrong, text) in [
-        (stored.subtracting(expected), "is marked as used, and nothing leads to it"),
-        (expected.subtracting(stored), "is marked as free, and something leads to it"),
+        (stored.subtracting(expected), "is marked as used, and nothing references it"),
+        (expected.subtracting(stored), "is marked as free, and something references it"),
       ] {
         guard let index = wrong.firstSet(from: 0, before: wrong.count) else { continue }
         let others = wrong.setCount > 1 ? ", and so are \(wrong.setCount - 1) others of the group" : ""
@@ -52,10 +52,10 @@ extension StoreCheck {
         blocks.count == 1 ? "block \(blocks.lowerBound)" : "blocks \(blocks.lowerBound) to \(blocks.upperBound - 1)"
       let places = finder.places[index].map(\.path)
       let text = places.isEmpty ? "" : ": " + places.joined(separator: "; ")
-      report.note(.references, what, "\(found) places lead there, and the shared runs say \(said)\(text)")
+      report.note(.references, what, "\(found) references were found, and the refcount tree says \(said)\(text)")
     }
     if moreCount > 0 {
-      report.note(.references, "", "the shared runs are wrong about \(moreCount) more runs of blocks")
+      report.note(.references, "", "the refcount tree is wrong about \(moreCount) more runs of blocks")
     }
   }
 }

@@ -86,7 +86,7 @@ extension StoreCheck {
 
   func readShared() throws(ExtentFSError) {
     var end: UInt64 = 0
-    try walkCatalog(superblock.shared, .shared, "shared runs") { leaf, index throws(ExtentFSError) in
+    try walkCatalog(superblock.shared, .shared, "refcount tree") { leaf, index throws(ExtentFSError) in
       let first = leaf.key(at: index)
       let record = try leaf.withValue(at: index) { value throws(ExtentFSError) in
         try SharedRecord(decoding: value, at: 0)
@@ -101,7 +101,7 @@ extension StoreCheck {
       table.replace(first..<first + record.length, with: ReferenceCount(count: record.count))
     }
     if !superblock.has(.snapshots), !superblock.shared.isEmpty {
-      report.note(.feature, "", "there are shared runs, and the store does not have the feature for them")
+      report.note(.feature, "", "the store has a refcount tree, and lacks the feature for it")
     }
   }
 
@@ -132,7 +132,7 @@ extension StoreCheck {
     if let problem {
       report.note(.references, path, problem)
     } else if newCount == 0 {
-      report.note(.references, path, "leads to block \(block), and so does something else")
+      report.note(.references, path, "references block \(block), and so does something else")
     }
   }
 
@@ -194,7 +194,7 @@ extension StoreCheck {
     if sum.isWhole, !isRight {
       report.note(
         .number, label,
-        "counts \(record.mappedBlocks) mapped and \(record.reservedBlocks) reserved blocks, and has \(sum.mapped) and \(sum.reserved)"
+        "counts \(record.mappedBlocks) mapped and \(record.reservedBlocks) unwritten blocks, and has \(sum.mapped) and \(sum.reserved)"
       )
     }
     if readsData { try checkEnd(of: record) }
@@ -214,7 +214,8 @@ extension StoreCheck {
       guard known.pointer == pointer, known.level == level, first ?? known.first == known.first,
         upper.map({ known.end <= $0 }) ?? true
       else {
-        report.note(.references, path, "leads to block \(pointer.block), and not as something else that shares it does")
+        report.note(
+          .references, path, "references block \(pointer.block) with another pointer than the others that share it")
         return nil
       }
       return meetNode(pointer, isExclusive: false) == nil ? nil : known

@@ -151,6 +151,6 @@ package final class StoreCheck {
     compare(
       superblock.reservedBlockCount,
       inodes.values.reduce(0) { $0.addingReportingOverflow($1.promisedBlocks).partialValue },
-      "promised blocks, and the volumes are promised")
+      "reserved blocks, and the volumes reserve")
   }
 }

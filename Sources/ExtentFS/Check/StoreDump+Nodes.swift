@@ -69,7 +69,7 @@ extension StoreDump {
         dump.problems.append("its generation is \(header.generation), and should be \(expected.generation)")
       }
     } else {
-      dump.problems.append("nothing in its place in the tree leads to it, so that its checksum cannot be compared")
+      dump.problems.append("nothing in the tree references it, so that its checksum cannot be compared")
     }
     if header.kind == .extents, expected != nil {
       do throws(ExtentFSError) {
@@ -97,19 +97,19 @@ extension StoreDump {
     switch header.kind {
     case .extents:
       guard let extent = ExtentRecord(decoding: entry, at: 0) else {
-        return "logical block \(key): an extent that cannot be"
+        return "logical block \(key): an invalid extent"
       }
       return describe(extent)
     case .names:
       return "\(key.hex): inode \(entry.uint64(at: 8))"
     case .inodes:
       guard let record = try? InodeRecord(decoding: entry, at: 8) else {
-        return "inode \(key): a record that cannot be"
+        return "inode \(key): an invalid record"
       }
       return describe(key, record)
     case .space:
       guard let record = try? GroupRecord(decoding: entry, at: 8) else {
-        return "group \(key): a record that cannot be"
+        return "group \(key): an invalid record"
       }
       let pages = (0..<32).filter { record.checksumPresent >> UInt32($0) & 1 == 1 }.map { page in
         "\(page) in slot \(record.checksumSlots >> UInt32(page) & 1), checksum \(record.checksums[page].hex)"
@@ -119,7 +119,7 @@ extension StoreDump {
         "group \(key): \(record.freeCount) free, bitmap in slot \(record.bitmapSlot), checksum \(record.bitmapChecksum.hex); checksum blocks: \(sums)"
     case .shared:
       guard let record = try? SharedRecord(decoding: entry, at: 8), key < ExtentRecord.blockLimit else {
-        return "block \(key): a run that cannot be"
+        return "block \(key): an invalid run"
       }
       return "blocks \(key) to \(key + record.length - 1): \(record.count) references"
     }
@@ -127,7 +127,7 @@ extension StoreDump {
 
   private static func describe(_ extent: ExtentRecord) -> String {
     let blocks = "logical blocks \(extent.logical) to \(extent.blocks.upperBound - 1)"
-    return extent.target.physicalBlock.map { "\(blocks): from block \($0)" } ?? "\(blocks): reserved zeroes"
+    return extent.target.physicalBlock.map { "\(blocks): from block \($0)" } ?? "\(blocks): unwritten"
   }
 
   private static func describe(_ inode: UInt64, _ record: InodeRecord) -> String {

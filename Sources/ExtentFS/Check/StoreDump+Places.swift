@@ -194,9 +194,9 @@ private struct JournalText {
       case .reserve(let inode, let blocks)?:
         "reserve: inode \(inode), logical blocks \(blocks.lowerBound) to \(blocks.upperBound - 1)"
       case .commitMarker?: "marker"
-      case nil: "fields that cannot be"
+      case nil: "invalid fields"
       }
     text = "record \(sequence)\(life), durable \(durable), \(byteCount) bytes: \(change)"
-    if record == nil { problem = "record \(sequence) has a right checksum and fields that cannot be" }
+    if record == nil { problem = "record \(sequence) has a right checksum and invalid fields" }
   }
 }

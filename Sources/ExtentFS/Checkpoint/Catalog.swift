@@ -33,7 +33,7 @@ struct Catalog {
   }
 
   static func missing(_ inode: UInt64) -> ExtentFSError {
-    ExtentFSError(.damaged, "the catalog names the inode \(inode), which is not there")
+    ExtentFSError(.damaged, "the catalog names the inode \(inode), which does not exist")
   }
 
   /// The inode number and the record of the volume `name`; nil where there is no such volume.

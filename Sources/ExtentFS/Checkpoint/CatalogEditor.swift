@@ -57,7 +57,7 @@ final class CatalogEditor {
   func makeInode() throws(ExtentFSError) -> UInt64 {
     let inode = superblock.nextInode
     guard inode > 0, inode < .max, try record(of: inode) == nil else {
-      throw ExtentFSError(.damaged, "the superblock says that the next inode is \(inode), which cannot be")
+      throw ExtentFSError(.damaged, "the superblock has an invalid next inode, \(inode)")
     }
     superblock.nextInode = inode + 1
     return inode

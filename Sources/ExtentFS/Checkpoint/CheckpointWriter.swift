@@ -86,7 +86,7 @@ final class CheckpointWriter: TreeWriter {
   func finishReferences() throws(ExtentFSError) -> [KeyedEdit] {
     let edits = try references.finish { run throws(ExtentFSError) in try giveUp(run) }
     if let error = references.damage {
-      runner.damage.note("the shared runs", error, "blocks whose references they counted are never free again")
+      runner.damage.note("the refcount tree", error, "blocks whose references they counted are never free again")
     }
     return edits
   }

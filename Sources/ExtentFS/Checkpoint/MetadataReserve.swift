@@ -110,7 +110,7 @@ final class MetadataReserve: Sendable {
     // Growing is left to the checkpoint itself.
     guard space.freeBlockCount + space.growableBlockCount >= need else {
       throw ExtentFSError(
-        .outOfSpace, "the store is full, and what was given up is still being read: it has to wait for that")
+        .outOfSpace, "the store is full, and readers still hold freed blocks: try again when they are done")
     }
   }
 

@@ -3,7 +3,7 @@ internal import Devices
 
 /// What is to be different about a volume; nil for what stays.
 package struct VolumeAttributes: Sendable, Hashable {
-  /// Whether nobody can write to it.
+  /// Whether writes to it are refused.
   package var isReadOnly: Bool?
   /// How many bytes the volume may map; 0 for no limit. Where it maps more already, it may not grow.
   package var quotaByteCount: UInt64?

@@ -122,7 +122,7 @@ extension Engine {
     let byteCount = min(deletion.mappedBlockCount, space.blockCount) << blockSize.shift
     damage.note(
       deletion.text, key: "deleted \(DamageRegister.key(ofInode: deletion.inode))", error,
-      "its space cannot be given back, so that up to \(byteCount) bytes stay in use")
+      "its space cannot be freed, so that up to \(byteCount) bytes stay in use")
   }
 }
 

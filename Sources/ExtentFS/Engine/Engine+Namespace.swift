@@ -94,7 +94,7 @@ extension Engine {
       let source = try plan.catalog.find(existing: snapshot)
       try requireWritable(target.record)
       guard source.record.kind == .snapshot else {
-        throw ExtentFSError(.invalidArgument, "'\(snapshot)' is no snapshot")
+        throw ExtentFSError(.invalidArgument, "'\(snapshot)' is not a snapshot")
       }
       guard source.record.isSnapshot(of: target) else {
         throw ExtentFSError(
@@ -173,7 +173,7 @@ extension Engine {
       guard allowsSmaller else {
         throw ExtentFSError(
           .invalidArgument,
-          "'\(name)' has \(before) bytes, of which all behind \(byteCount) would be lost; allow it to shrink, if that is meant"
+          "'\(name)' has \(before) bytes, and all past \(byteCount) would be lost; allow it to shrink if that is intended"
         )
       }
       guard byteCount & UInt64(blockSize.byteCount - 1) == 0 else {
@@ -283,7 +283,7 @@ extension Engine {
   /// Promises `count` blocks of zeroes to `name`, which the checkpoint that is about to begin makes reserved.
   func promise(_ count: UInt64, to name: String) throws(ExtentFSError) {
     guard space.promise(count) else {
-      throw ExtentFSError(.outOfSpace, "the store has no room to promise \(count) blocks to '\(name)'")
+      throw ExtentFSError(.outOfSpace, "the store has no room to reserve \(count) blocks for '\(name)'")
     }
   }
 }

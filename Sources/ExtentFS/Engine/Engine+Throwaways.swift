@@ -67,7 +67,7 @@ extension Engine {
       let written = try plan.catalog.record(of: volume.inode)
       guard var record = written ?? ephemerals.record(of: volume.inode), record.isThrowaway,
         volume.access != .deleted
-      else { throw ExtentFSError(.noSuchVolume, "'\(volume.name)' is no throwaway, or is gone") }
+      else { throw ExtentFSError(.noSuchVolume, "'\(volume.name)' is not a throwaway, or is gone") }
       plan.held.append(volume.state)
       let catalog = plan.catalog
       try catalog.enter(name, for: volume.inode)

@@ -88,7 +88,7 @@ struct Recovery {
     if let finding = report.findings.first(where: { $0.kind != .superblock }) {
       throw ExtentFSError(
         .olderSuperblock,
-        "\(part): \(broken.error.facts); \(broken.effect), and what the other one leads to is not as it was (\(finding)), so that nothing is written"
+        "\(part): \(broken.error.facts); \(broken.effect), and what the other one references is not as it was (\(finding)), so that nothing is written"
       )
     }
   }
@@ -109,7 +109,7 @@ struct Recovery {
       // The next record may stand there, acknowledged or even flushed.
       guard readOnly else { throw error }
       warnings.append(
-        "the journal cannot be read behind record \(end.lastSequence); what was changed after that is missing")
+        "the journal cannot be read past record \(end.lastSequence); what was changed after that is missing")
       damage.note("the journal", error, "what was changed after record \(end.lastSequence) is missing")
     } else if let lost = try journal.lostDurableSequence(after: end) {
       let error = ExtentFSError(
@@ -188,7 +188,7 @@ struct Recovery {
       do throws(ExtentFSError) {
         guard let record = try catalog.record(of: inode) else {
           // What is missing is not what cannot be read.
-          throw ExtentFSError(.failed, "the journal changes inode \(inode), which is not there")
+          throw ExtentFSError(.failed, "the journal changes inode \(inode), which does not exist")
         }
         volumes[inode] = RecoveredVolume(record: record)
       } catch {

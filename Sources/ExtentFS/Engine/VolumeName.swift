@@ -19,17 +19,17 @@ package enum VolumeName {
       guard isVolume(name) else {
         throw ExtentFSError(
           .invalidArgument,
-          "'\(name)' cannot be the name of a volume: it has letters, digits and ._-, in components between slashes")
+          "'\(name)' is not a valid volume name: those have letters, digits and ._-, in components between slashes")
       }
       guard !name.hasPrefix("-") else {
         throw ExtentFSError(
-          .invalidArgument, "'\(name)' cannot be the name of a new volume: it begins with -, as options do")
+          .invalidArgument, "'\(name)' is not a valid name for a new volume: it begins with -, as options do")
       }
     case .snapshot:
       guard parts.count == 2, isVolume(String(parts[0])), isSnapshotPart(String(parts[1])) else {
         throw ExtentFSError(
           .invalidArgument,
-          "'\(name)' cannot be the name of a snapshot: it is VOLUME@NAME, and NAME has letters, digits and ._-, with no dot at its ends and no two together"
+          "'\(name)' is not a valid snapshot name: those are VOLUME@NAME, and NAME has letters, digits and ._-, with no dot at its ends and no two together"
         )
       }
     case .deleted: break

@@ -142,7 +142,7 @@ package struct InodeRecord: Sendable, Equatable {
       let place = offset + extentsOffset + index * ExtentRecord.encodedByteCount
       let end = extents.last?.blocks.upperBound ?? 0
       guard let extent = ExtentRecord(decoding: bytes, at: place), extent.logical >= end else {
-        throw ExtentFSError(.damaged, "inline extent \(index) of an inode cannot be")
+        throw ExtentFSError(.damaged, "inline extent \(index) of an inode is invalid")
       }
       extents.append(extent)
     }

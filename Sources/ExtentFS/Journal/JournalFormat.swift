@@ -157,7 +157,7 @@ package enum JournalFormat {
     case nil: change = nil
     }
     guard let change, durableSequence < sequence else {
-      throw ExtentFSError(.damaged, "journal record \(sequence) has a right checksum and fields that cannot be")
+      throw ExtentFSError(.damaged, "journal record \(sequence) has a right checksum and invalid fields")
     }
     return JournalRecord(sequence: sequence, durableSequence: durableSequence, change: change)
   }

@@ -119,7 +119,7 @@ package final class ChecksumTable: Sendable {
   }
 
   private static func outside(_ block: UInt64) -> ExtentFSError {
-    ExtentFSError(.damaged, "block \(block) is mapped, and is no block of a store")
+    ExtentFSError(.damaged, "block \(block) is mapped, and is out of range")
   }
 
   /// The blocks whose checksums the page has.

@@ -61,7 +61,7 @@ final class ReferenceCounts {
 
   private static func check(_ block: UInt64) throws(ExtentFSError) {
     guard block < ExtentRecord.blockLimit else {
-      throw ExtentFSError(.damaged, "a node should be in block \(block), which there cannot be")
+      throw ExtentFSError(.damaged, "a node pointer is out of range: block \(block)")
     }
   }
 
@@ -70,7 +70,7 @@ final class ReferenceCounts {
     if isTrivial { return true }
     try Self.check(block)
     switch try count(ofNode: block) {
-    case 0: throw ExtentFSError(.damaged, "the node in block \(block) is given up, and nothing leads to it")
+    case 0: throw ExtentFSError(.damaged, "the node in block \(block) is freed, and nothing references it")
     case 1:
       // Without an entry there is nothing to change.
       if try table.count(of: block) == 1 {

@@ -38,7 +38,7 @@ extension SpaceMap {
   private static var groupsReadForRun: Int { 4 }
 
   private var full: ExtentFSError {
-    ExtentFSError(.outOfSpace, "the store is full: of \(blockCount) blocks none is free, or all are promised")
+    ExtentFSError(.outOfSpace, "the store is full: none of its \(blockCount) blocks is free and unreserved")
   }
 
   /// Gives back blocks that were allocated, and that neither a tree nor a record of the journal leads to.

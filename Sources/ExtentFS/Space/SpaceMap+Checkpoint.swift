@@ -27,7 +27,7 @@ extension SpaceMap {
   package func release(_ run: PhysicalRun) throws(ExtentFSError) {
     try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.committed.containsAll(of: positions) else {
-        throw ExtentFSError(.damaged, "blocks \(run.blocks) are given up, and the bitmap says that they are free")
+        throw ExtentFSError(.damaged, "blocks \(run.blocks) are freed, and the bitmap says that they are free already")
       }
       state.noteChange(of: group)
       group.release(positions)

@@ -104,7 +104,7 @@ extension SpaceMap {
     let others = unreadable.reduce(0) { $0 &+ $1.length } &- 1
     damage.note(
       "group \(number)" + (others > 0 ? " and \(others) more" : ""), key: "group \(number)", error,
-      "none of the blocks there is used or given back")
+      "none of its blocks is allocated or freed")
     state.withLock { $0.pass(over: unreadable, recorded) }
   }
 
@@ -124,7 +124,7 @@ extension SpaceMap {
         if try readNextGroup() { return }
         if try grow() { continue }
         guard let damage = damage.all.first else { return }
-        throw ExtentFSError(.damaged, "nobody knows which blocks are free: \(damage.part): \(damage.facts)")
+        throw ExtentFSError(.damaged, "it is unknown which blocks are free: \(damage.part): \(damage.facts)")
       }
     }
   }
@@ -182,7 +182,7 @@ extension SpaceMap {
       block, geometry.blockSize, checksum: record.bitmapChecksum
     ) { bytes in unsafe Bitmap(bytes: bytes) }
     guard bitmap.containsAll(of: metadata), bitmap.count - bitmap.setCount == Int(record.freeCount) else {
-      throw ExtentFSError(.damaged, "the bitmap of group \(number) does not fit the group's record")
+      throw ExtentFSError(.damaged, "the bitmap and the record of group \(number) disagree")
     }
     return bitmap
   }

@@ -56,7 +56,7 @@
     guard checksum == pointer.checksum else {
       throw damaged("its checksum is \(checksum) and should be \(pointer.checksum)")
     }
-    guard let header = unsafe NodeHeader(decoding: bytes.bytes) else { throw damaged("it is no node") }
+    guard let header = unsafe NodeHeader(decoding: bytes.bytes) else { throw damaged("it has no valid node header") }
     guard header.kind == kind, header.level == level else {
       throw damaged("it is of kind \(header.kind) and level \(header.level)")
     }
@@ -75,7 +75,7 @@
     let node = unsafe Node(takingOwnershipOf: bytes, header, checksum: checksum)
     isTaken = true
     guard node.hasRisingKeys else { throw damaged("its keys do not rise") }
-    guard kind != .extents || level > 0 || node.hasValidExtents else { throw damaged("its extents cannot be") }
+    guard kind != .extents || level > 0 || node.hasValidExtents else { throw damaged("it has invalid extents") }
     return node
   }
 

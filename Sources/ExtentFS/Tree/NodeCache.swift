@@ -149,7 +149,7 @@ package final class NodeCache: Sendable {
     _ pointer: BlockPointer, kind: NodeKind, level: Int, owner: UInt64
   ) throws(ExtentFSError) -> Node {
     guard !pointer.isNull, pointer.block < device.byteCount >> blockSize.shift else {
-      throw ExtentFSError(.damaged, "a node of kind \(kind) should be at block \(pointer.block), which there is not")
+      throw ExtentFSError(.damaged, "a pointer to a node of kind \(kind) is out of range: block \(pointer.block)")
     }
     let bytes = unsafe Node.allocateBytes(blockSize.byteCount)
     do throws(ExtentFSError) {

@@ -19,7 +19,7 @@ extension DiskVolume {
     var left = Self.readAheadByteCountMax
     do throws(ExtentFSError) {
       try forEachMapping(in: range) { bytes, _, offset in
-        // What lies behind the device's end, as a damaged mapping says, is for a read to find out.
+        // What is past the end of the device, as a damaged mapping says, is for a read to find out.
         guard let offset, offset < engine.device.byteCount else { return true }
         let count = min(bytes.length, left)
         engine.device.readAhead(offset..<offset + count)

@@ -25,7 +25,7 @@ extension DiskVolume {
       case .hasChanged: if isNewest { return false }
       case .noRoom:
         throw ExtentFSError(
-          .outOfSpace, "volume '\(name)': the store has no room to promise for \(blocks.length) blocks of zeroes"
+          .outOfSpace, "volume '\(name)': the store has no room to reserve \(blocks.length) blocks of zeroes"
         ).naming(volume: name)
       }
     }

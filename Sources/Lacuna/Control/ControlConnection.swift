@@ -56,7 +56,7 @@ final class ControlConnection: Sendable {
       for request in requests {
         silentSince.withLock { $0 = .now }
         let answer = perform(request, progress: channel)
-        // Nothing comes behind it.
+        // Nothing comes after it.
         try send(answer ?? [], channel, isLast: true)
       }
     case .requests(let requests, isBatch: true): try answerBatch(requests, channel)

@@ -29,7 +29,7 @@ enum ControlMessage {
       }
       self = .requests(requests, isBatch: isBatch)
     } catch {
-      self = .refused(RPCError(LacunaError(.invalidRequest, "that is no JSON"), code: RPCError.Code.parse))
+      self = .refused(RPCError(LacunaError(.invalidRequest, "that is not JSON"), code: RPCError.Code.parse))
     }
   }
 }
@@ -105,7 +105,7 @@ enum Incoming: Decodable {
 
   private static func describe(_ error: any Error) -> String {
     // The decoder has errors of its own for numbers.
-    guard let error = error as? DecodingError else { return "one of its parameters is a number that it cannot be" }
+    guard let error = error as? DecodingError else { return "a numeric parameter is out of range" }
     switch error {
     case .keyNotFound(let key, _): return "the parameter '\(key.stringValue)' is missing"
     case .typeMismatch(_, let context), .valueNotFound(_, let context), .dataCorrupted(let context):

@@ -110,7 +110,7 @@ package final class ControlServer: Sendable {
         }
         serve(socket, store)
       } catch {
-        // One who connected and hung up again; or no descriptors or memory just now, which may pass.
+        // A client that connected and hung up again; or no descriptors or memory just now, which may pass.
         if error != .wouldBlock, error != .connectionAbort { pause(milliseconds: 100) }
       }
     }

@@ -4,7 +4,7 @@ internal import SystemPackage
 /// The name of a control socket in the file system.
 package enum ControlSocket {
   /// Where the server of the store at `storePath` listens, unless it was told otherwise: beside the store, whose symbolic
-  /// links are followed, with `.sock` behind its name; of a block device see ``StorePlace``.
+  /// links are followed, with `.sock` after its name; of a block device see ``StorePlace``.
   package static func path(forStore storePath: String) -> String {
     StorePlace.companion(ofStore: storePath, suffix: ".sock", followsLinks: true)
   }
@@ -81,7 +81,7 @@ package enum ControlSocket {
     let what =
       switch error {
       case .noSuchFileOrDirectory: "there is no control socket \(path)"
-      case .connectionRefused: "nobody listens on the control socket \(path): its server has died"
+      case .connectionRefused: "no process listens on the control socket \(path): its server has died"
       case .wouldBlock: "the server at \(path)\(whose) takes no more clients"
       case .notSocket: "\(path) is no socket"
       default: "connecting to the control socket \(path)\(whose): \(error)"

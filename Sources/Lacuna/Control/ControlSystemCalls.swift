@@ -128,7 +128,7 @@ enum ControlCalls {
     return try result.get()
   }
 
-  /// Ends a connection in both directions, and wakes who waits for it. See shutdown(2).
+  /// Ends a connection in both directions, and wakes the threads that wait for it. See shutdown(2).
   static func shutDown(_ socket: Descriptor) { _ = shutdown(socket.number, Int32(SHUT_RDWR)) }
 
   /// What to wait for.
@@ -218,7 +218,7 @@ final class Descriptor: Sendable {
 
   deinit { close(number) }
 
-  /// A path that leads to what it refers to, whatever its name is.
+  /// A path to what it refers to, whatever its name is.
   var path: String { "/proc/self/fd/\(number)" }
 }
 

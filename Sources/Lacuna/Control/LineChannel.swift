@@ -52,7 +52,7 @@ final class LineChannel {
       if wasEmpty, !pending.isEmpty {
         deadline = lineMilliseconds.map(Instant.init(millisecondsFromNow:))
       } else if deadline?.millisecondsLeft == 0, !pending[searchedCount...].contains(UInt8(ascii: "\n")) {
-        // Also of one who sends a few bytes now and then.
+        // Also of a client that sends a few bytes now and then.
         throw wasEmpty ? .idle : .tooSlow
       }
     }
@@ -76,7 +76,7 @@ final class LineChannel {
         default: throw .system(error)
         }
       }
-      // Also of one who takes a few bytes now and then.
+      // Also of a client that takes a few bytes now and then.
       if sentCount < bytes.count, deadline.millisecondsLeft == 0 { throw .tooSlow }
     }
   }

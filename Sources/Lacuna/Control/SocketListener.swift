@@ -25,7 +25,7 @@ package final class SocketListener: Sendable {
 
   /// Listens at `path`. The name appears when clients can connect, and is never open to other users.
   ///
-  /// A socket without a server, left behind by a crash, is replaced; anything else that is there stays.
+  /// A socket without a server, as a crash leaves one, is replaced; anything else that is there stays.
   ///
   /// - Parameters:
   ///   - backlog: how many clients may wait to be let in.
@@ -39,7 +39,7 @@ package final class SocketListener: Sendable {
   init(at path: String, for purpose: Purpose, backlog: Int32, believing believed: Believed?) throws(LacunaError) {
     let filePath = FilePath(path)
     guard let name = filePath.lastComponent?.string, !name.isEmpty else {
-      throw LacunaError(.invalidParameter, "'\(path)' is no path of a \(purpose.name)")
+      throw LacunaError(.invalidParameter, "'\(path)' is not a valid path for a \(purpose.name)")
     }
     let directoryPath = filePath.removingLastComponent()
     do throws(Obstacle) {

@@ -40,7 +40,7 @@ extension GetDeletions {
     on store: Store, progress: (Progress) throws(LacunaError) -> Void
   ) throws(LacunaError) -> Deletions {
     let store = try store.onDisk(for: Self.self)
-    // Nothing is given back any more where the store has failed, and for now where there is no room for the checkpoint that does it.
+    // Nothing is freed any more where the store has failed, and for now where there is no room for the checkpoint that does it.
     if !store.isReadOnly {
       try onDisk { () throws(ExtentFSError) in
         try store.engine.health.requireWritable()
@@ -79,7 +79,7 @@ extension TrimStore {
       if let ending { throw ending }
       guard error.code == .deviceFailed(errno: EOPNOTSUPP) else { throw error }
       throw LacunaError(
-        .notSupported, "\(store.path) keeps its storage: the file system or the device below it takes none back")
+        .notSupported, "\(store.path) keeps its storage: the file system or the device below it cannot discard")
     }
   }
 }
@@ -173,7 +173,7 @@ extension StopServing {
   ) throws(LacunaError) -> Result {
     let store = try store.onDisk(for: Self.self)
     guard let endServing = store.endServing else {
-      throw LacunaError(.notSupported, "\(store.path) is open in a process that serves nobody")
+      throw LacunaError(.notSupported, "\(store.path) is open in a process that is no server")
     }
     var failure: LacunaError?
     if !store.isReadOnly {

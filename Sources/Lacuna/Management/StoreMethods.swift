@@ -11,7 +11,7 @@ public struct SetStore: StoreMethod {
   public static let name = "store.set"
   /// The volume that the empty export name stands for; empty for none; nil to leave it.
   public var defaultVolume: String?
-  /// The length in bytes that the store's file does not grow beyond, from now on and whoever opens it; 0 for none; nil to leave
+  /// The length in bytes that the store's file does not grow beyond, from now on, whichever process opens it; 0 for none; nil to leave
   /// it. A file that is longer does not become shorter.
   public var limit: UInt64?
 
@@ -47,7 +47,7 @@ public struct DumpBlock: StoreMethod {
   public init(block: UInt64) { self.block = block }
 }
 
-/// `store.deletions`: what deleted volumes have not given back yet.
+/// `store.deletions`: what deleted volumes have not freed yet.
 public struct GetDeletions: StoreMethod {
   public static let name = "store.deletions"
   public init() {}

@@ -37,9 +37,9 @@ public struct StoreInfo: Codable, Sendable, Hashable {
   public var deleted: UInt64
   /// The volume that the empty export name stands for.
   public var defaultVolume: String?
-  /// The process that serves the store; nil where the one who asks has opened it.
+  /// The process that serves the store; nil where the caller's own process has opened it.
   public var pid: Int32?
-  /// Whether nobody can write to it.
+  /// Whether writes to it are refused.
   public var readOnly: Bool
   /// What was found since it was opened that cannot be read, and what that means; nil where nothing was. ``CheckStore`` looks for
   /// all there is.
@@ -121,7 +121,7 @@ public struct BlockDump: Codable, Sendable, Hashable {
   }
 }
 
-/// What deleted volumes have not given back yet.
+/// What deleted volumes have not freed yet.
 public struct Deletions: Codable, Sendable, Hashable {
   /// How many such volumes there are.
   public var volumes: UInt64

@@ -134,13 +134,13 @@ extension DiskStore {
           }
         }
         _ = try onDisk { () throws(ExtentFSError) in try engine.dropDeleted() }
-        // The lock is not a fair one: who waits for it gets it now.
+        // The lock is not a fair one: a thread that waits for it gets it now.
         usleep(1000)
       }
     } catch {
       throw LacunaError(
         error.code,
-        "deleted; but giving back the space has ended, and goes on by itself when the store is open and can be written: \(error.description)"
+        "deleted; but freeing the space has stopped, and continues by itself when the store is open and can be written: \(error.description)"
       )
     }
   }

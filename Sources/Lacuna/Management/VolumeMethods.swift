@@ -9,7 +9,7 @@ public struct ListVolumes: StoreMethod {
   public var kind: VolumeKind?
   /// Whether ``VolumeInfo/space`` is wanted, which means reading the volumes' trees.
   @Flag public var space: Bool
-  /// Only names behind this one: `next` of the answer before.
+  /// Only names after this one: `next` of the answer before.
   public var after: String?
   /// How many at most, from 1 to ``limitMax``; nil for ``limitMax``.
   public var limit: Int?
@@ -42,7 +42,7 @@ public struct GetVolumeInfo: StoreMethod {
 
 /// `volume.create`: makes an empty volume. The first one of a store becomes its default volume.
 ///
-/// Throws `.nameTaken`; `.invalidParameter` for what cannot be a name or a size; `.outOfSpace` where there is no room for the
+/// Throws `.nameTaken`; `.invalidParameter` for an invalid name or size; `.outOfSpace` where there is no room for the
 /// reservation.
 public struct CreateVolume: StoreMethod {
   public static let name = "volume.create"
@@ -52,7 +52,7 @@ public struct CreateVolume: StoreMethod {
   @Flag public var readOnly: Bool
   /// The most bytes that it may map; nil or 0 for no such limit.
   public var quota: UInt64?
-  /// The bytes that are promised to it; nil or 0 for none.
+  /// The bytes that are reserved for it; nil or 0 for none.
   public var reservation: UInt64?
 
   public init(
@@ -119,9 +119,9 @@ public struct ResizeVolume: StoreMethod {
   public var name: String
   /// The new size in bytes, from 1 to 2^63 - 1.
   public var size: UInt64
-  /// The size that it must have before, for those who have decided by that; nil for any.
+  /// The size that it must have before, for a caller that has decided by that; nil for any.
   public var from: UInt64?
-  /// Whether it may become smaller: what is behind the new end is lost.
+  /// Whether it may become smaller: what is past the new end is lost.
   @Flag public var shrink: Bool
   /// Whether it may become smaller while clients are connected.
   @Flag public var force: Bool
@@ -145,7 +145,7 @@ public struct SetVolume: StoreMethod {
   public var readOnly: Bool?
   /// The most bytes that it may map; 0 for no such limit.
   public var quota: UInt64?
-  /// The bytes that are promised to it; 0 for none.
+  /// The bytes that are reserved for it; 0 for none.
   public var reservation: UInt64?
   /// Whether it is the store's default volume. False for one that is not changes nothing.
   public var isDefault: Bool?

@@ -14,7 +14,7 @@ public struct VolumeInfo: Codable, Sendable, Hashable {
   public var size: UInt64
   /// Bytes that have blocks, those included that others share.
   public var mapped: UInt64
-  /// Bytes of zeroes that are promised space.
+  /// Bytes of unwritten extents: they read as zeroes and have space reserved.
   public var reserved: UInt64
   public var readOnly: Bool
   /// When it was made, in seconds since 1970.
@@ -23,7 +23,7 @@ public struct VolumeInfo: Codable, Sendable, Hashable {
   public var origin: String?
   /// The most bytes that it may map; nil for no such limit.
   public var quota: UInt64?
-  /// The bytes that are promised to it as a whole; nil for none.
+  /// The bytes that are reserved for it as a whole; nil for none.
   public var reservation: UInt64?
   /// How many clients are connected to it.
   public var clients: Int
@@ -137,7 +137,7 @@ extension VolumeInfo {
   /// Whether a new volume or snapshot could have this name: ASCII that means nothing to a shell. Stores may have others.
   package static func canBeNew(_ name: String) -> Bool { VolumeName.isForNew(name) }
 
-  /// What to tell who gave the volume its size; nil where all clients can use all of it.
+  /// A warning for the user who chose the size of the volume; nil where all clients can use all of it.
   public var sizeWarning: String? { Self.sizeWarning(size, of: name) }
 
   static func sizeWarning(_ size: UInt64, of name: String) -> String? {

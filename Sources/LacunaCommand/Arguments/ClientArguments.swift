@@ -10,7 +10,7 @@ struct ClientArguments: ParsableArguments {
   )
   var tls: String?
 
-  @Flag(help: "Let in who shows no certificate and no key.")
+  @Flag(help: "Let in clients without a certificate or a key.")
   var anyone = false
 
   func validate() throws {
@@ -25,7 +25,7 @@ struct ClientArguments: ParsableArguments {
   /// How connections are encrypted; nil where they are not, or nbdkit's own options say so.
   func encryption() throws -> Encryption? { try tls.map { try Encryption($0, forAnyone: anyone) } }
 
-  /// Why this does not go with the options of nbdkit behind `--`; nil where it does.
+  /// Why this does not go with the options of nbdkit after `--`; nil where it does.
   func refusal(of arguments: [String]) -> String? {
     guard tls != nil, let own = arguments.first(where: { $0.hasPrefix("--tls") }) else { return nil }
     return "--tls says all that nbdkit needs; leave out '\(own.visible)'"

@@ -21,7 +21,7 @@ enum CompletionScript {
 
   /// Files for a store, without the sockets that lie beside one.
   ///
-  /// And whole names: bash takes an `@` for the end of a word (COMP_WORDBREAKS), and offers nothing behind it. The word is put together
+  /// And whole names: bash takes an `@` for the end of a word (COMP_WORDBREAKS), and offers nothing after it. The word is put together
   /// again, and of what is found for it, the part is taken away that the command line has already. Lines with quotes and the like are
   /// left as they are.
   private static let bashFunctions = #"""

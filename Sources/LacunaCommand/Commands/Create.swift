@@ -26,7 +26,7 @@ struct Create: Verb {
   @Option(help: ArgumentHelp("The most bytes that it may map.", valueName: "size"), transform: readBound)
   var quota: ByteCount?
 
-  @Option(help: ArgumentHelp("The bytes that are promised to it.", valueName: "size"), transform: readBound)
+  @Option(help: ArgumentHelp("The bytes that are reserved for it.", valueName: "size"), transform: readBound)
   var reservation: ByteCount?
 
   @Flag(help: "Nobody can write to it.")

@@ -110,7 +110,7 @@ extension DeletionResult {
   /// What is asked before it is done.
   fileprivate var question: String {
     let what = deleted.count <= 3 ? deleted.joined(separator: ", ") : HumanReadable.count(deleted.count, "name")
-    return "Deleting \(what)" + (bytes.map { ", which gives back at least \(HumanReadable.bytes($0))" } ?? "")
+    return "Deleting \(what)" + (bytes.map { ", which frees at least \(HumanReadable.bytes($0))" } ?? "")
   }
 
   /// What stays in use, and why, in one line.

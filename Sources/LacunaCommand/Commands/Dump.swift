@@ -31,6 +31,6 @@ struct Dump: Verb {
 
 @Sendable private func readNumber(_ text: String) throws -> UInt64 {
   let number = text.lowercased().hasPrefix("0x") ? UInt64(text.dropFirst(2), radix: 16) : UInt64(text)
-  guard let number else { throw ValidationError("'\(text)' is no block: it is a number such as 4711 or 0x1267") }
+  guard let number else { throw ValidationError("'\(text)' is not the number of a block, such as 4711 or 0x1267") }
   return number
 }

@@ -6,9 +6,9 @@ struct Recover: Verb {
     abstract: "Go on from the older superblock: the newest is lost.",
     usage: "lacuna recover STORE [options]",
     discussion: """
-      A store has two superblocks, written in turn. Where one is damaged, may have been the newest, and the other one leads to
-      what is damaged too, the store is only read: what that leads to may be in use for something else since. This reads all
-      metadata and data, says how much of it is damaged, and asks; then it goes on from there, with what is damaged left so.
+      A store has two superblocks, written in turn. Where one is damaged, may have been the newest, and something that the other one
+      references is damaged too, the store is only read: those blocks may be in use for something else since. This reads all
+      metadata and data, says how much of it is damaged, and asks; then it continues from the older one, and what is damaged stays so.
       Names, sizes and snapshots that were changed last may be missing.
 
       Examples:
@@ -30,7 +30,7 @@ struct Recover: Verb {
     let found = try call(CheckStore(data: true), for: .reading)
     let findings = found.findings.filter { $0.kind != .superblock }
     try Confirmation.ask(
-      "\(refusal.description); of what the older one leads to, 'lacuna check --data' has "
+      "\(refusal.description); of what the older one references, 'lacuna check --data' has "
         + "\(HumanReadable.count(findings.count, "finding")), and going on from it leaves that so",
       isGiven: confirmation.yes)
     try withStore(.recovering) { _ in }

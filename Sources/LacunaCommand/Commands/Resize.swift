@@ -6,7 +6,7 @@ struct Resize: Verb {
     abstract: "Change the size of a volume.",
     usage: "lacuna resize STORE NAME SIZE [options]",
     discussion: """
-      A larger volume has zeroes at its end. What lies behind the end of a smaller one is lost, so it asks first, and is
+      A larger volume has zeroes at its end. What is past the end of a smaller one is lost, so it asks first, and is
       refused while clients are connected, unless --force is given. A smaller size is one of whole blocks: a multiple of
       4096 bytes, or of the block size that the store was made with. Connected clients keep the size they were told.
 
@@ -33,7 +33,7 @@ struct Resize: Verb {
 
   @OptionGroup var common: CommonOptions
 
-  /// The command line with a size such as -1G behind a --, where the parser takes it for no option.
+  /// The command line with a size such as -1G after a --, where the parser takes it for no option.
   static func withoutDashes(_ arguments: [String]) -> [String] {
     guard arguments.first == configuration.commandName ?? _commandName, !arguments.contains("--"),
       let index = arguments.firstIndex(where: { $0.first == "-" && $0.dropFirst().first?.isWholeNumber == true })

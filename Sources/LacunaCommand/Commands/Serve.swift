@@ -21,7 +21,7 @@ struct Serve: ParsableCommand {
   @Argument(help: "The store: a file or a block device.", completion: .file())
   var store: String?
 
-  @Flag(help: "Let nobody write.")
+  @Flag(help: "Refuse all writes.")
   var readOnly = false
 
   @Flag(help: "Come back when it serves, and leave it running.")

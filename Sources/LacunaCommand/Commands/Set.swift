@@ -22,13 +22,13 @@ struct SetSettings: Verb {
   @Argument(help: "The volume.", completion: .volumeNames)
   var name: String?
 
-  @Flag(inversion: .prefixedNo, help: "Whether nobody can write to it.")
+  @Flag(inversion: .prefixedNo, help: "Whether writes to it are refused.")
   var readOnly: Bool?
 
   @Option(help: ArgumentHelp("The most bytes that it may map, or none.", valueName: "size"), transform: readBound)
   var quota: ByteCount?
 
-  @Option(help: ArgumentHelp("Bytes that are promised to it, or none.", valueName: "size"), transform: readBound)
+  @Option(help: ArgumentHelp("Bytes that are reserved for it, or none.", valueName: "size"), transform: readBound)
   var reservation: ByteCount?
 
   @Flag(inversion: .prefixedNo, help: "Make it the default volume, or let there be none.")

@@ -6,7 +6,7 @@ struct Snapshot: Verb {
     abstract: "Take snapshots: several names, one instant.",
     usage: "lacuna snapshot STORE VOLUME@NAME ... [options]",
     discussion: """
-      A snapshot is a whole disk by itself, which nobody can write to. It takes no time and no space, and later only the
+      A snapshot is a whole disk by itself, which cannot be written to. It takes no time and no space, and later only the
       space of what its volume no longer has. Clients read it as the export VOLUME@NAME, and write to a throwaway copy of it
       as VOLUME@NAME+.
 

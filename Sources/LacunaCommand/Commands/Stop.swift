@@ -26,7 +26,7 @@ struct Stop: Verb {
       logger: common.logger)
     guard !store.isFree else {
       try store.close()
-      throw Failure("nobody serves \(target.store)")
+      throw Failure("\(target.store) is not served")
     }
     let result = try end(store)
     if let failure = result.flushFailure {

@@ -3,19 +3,17 @@ internal import Lacuna
 
 struct Trim: Verb {
   static let configuration = CommandConfiguration(
-    abstract: "Give the host back what the store does not use.",
+    abstract: "Return the space that the store does not use to the host.",
     usage: "lacuna trim STORE [options]",
     discussion: """
-      A store that is served gives back what is free by itself, when it is quiet.
-      This does it now, also while clients are busy: it asks the file system where
-      it holds storage for the store, and gives back what is free there, in pieces
-      of 64 KiB, and what deleted volumes had. A block device, which cannot tell
-      what it holds, is told of all that is free.
+      A store that is served returns free space to the host by itself, when no client uses it. This does it now, also while clients
+      are busy: it asks the file system where it holds storage for the store, and discards what is free there, in pieces of 64 KiB,
+      and what deleted volumes had. A block device, which cannot tell what it holds, is told of all that is free.
 
       Examples:
         lacuna trim s.lacuna
         lacuna trim s.lacuna --json
-      """)
+      """.unwrapped)
 
   @OptionGroup var target: StoreArgument
 

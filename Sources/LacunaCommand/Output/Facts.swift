@@ -60,7 +60,7 @@ extension VolumeInfo {
       facts.add("shared", HumanReadable.exactBytes(space.shared))
       facts.add("nodes", HumanReadable.exactBytes(space.nodes))
     }
-    facts.add("reserved zeroes", reserved == 0 ? nil : HumanReadable.exactBytes(reserved))
+    facts.add("unwritten", reserved == 0 ? nil : HumanReadable.exactBytes(reserved))
     facts.add("quota", quotaText)
     facts.add("reservation", reservation.map(HumanReadable.exactBytes))
     facts.add("read-only", readOnly ? "yes" : "no")

@@ -11,7 +11,7 @@ enum HumanReadable {
     return "\(threeDigits(Double(count) / scale(power))) \(ByteCount.letters[power - 1])iB"
   }
 
-  /// The same, with the exact number behind it: `10 GiB (10737418240 bytes)`.
+  /// The same, with the exact number after it: `10 GiB (10737418240 bytes)`.
   static func exactBytes(_ count: UInt64) -> String {
     count < 1000 ? "\(count) bytes" : "\(bytes(count)) (\(count) bytes)"
   }

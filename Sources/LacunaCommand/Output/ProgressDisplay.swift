@@ -19,7 +19,7 @@ struct WorkDone: Equatable {
   var unit: String
 }
 
-/// Shows on standard error how far long work has come, at most ten times a second, and tidies up behind it.
+/// Shows on standard error how far long work has come, at most ten times a second, and tidies up after it.
 struct ProgressDisplay {
   private let style: ProgressStyle
   private let delay: Double

@@ -7,7 +7,7 @@ struct RowWriter {
 
   /// - Parameters:
   ///   - open: what comes before the first element of JSON.
-  ///   - close: what comes behind the last one, with the end of the line.
+  ///   - close: what comes after the last one, with the end of the line.
   ///   - title: the table's first line, with its end.
   init(json: Bool, open: String, close: String, title: String) {
     self.json = json

@@ -45,7 +45,7 @@ enum Background {
         var byte: UInt8 = 1
         // Safe: one byte, which outlives the call.
         guard unsafe write(writeEnd, &byte, 1) == 1 else {
-          throw Failure("nobody waits any more for the server to begin")
+          throw Failure("the process that waited for the server to begin has ended")
         }
         close(writeEnd)
       }

@@ -94,7 +94,7 @@ enum Encryption {
         parts[1].allSatisfy({ $0.isASCII && $0.isHexDigit })
       else {
         throw Failure(
-          "--tls: line \(number) of \(path.visible) is no key, as NAME:HEXADECIMAL; 'psktool -u NAME -p FILE' makes one"
+          "--tls: line \(number) of \(path.visible) is not a key, as NAME:HEXADECIMAL; 'psktool -u NAME -p FILE' makes one"
         )
       }
       keyCount += 1

@@ -1,4 +1,4 @@
-/// An option of nbdkit as it may stand behind `--`, read as nbdkit reads it, with getopt_long(3).
+/// An option of nbdkit as it may stand after `--`, read as nbdkit reads it, with getopt_long(3).
 enum NBDKitOption {
   /// A kind of options that nbdkit is not given here, with what to use instead.
   private struct Kind {
@@ -21,17 +21,17 @@ enum NBDKitOption {
       names: ["user", "group"], letters: "ug", advice: "run lacuna itself as that user, with runuser(1) for example"),
   ]
 
-  /// The letters of options that have a value, which may stand right behind the letter.
+  /// The letters of options that have a value, which may stand right after the letter.
   private static let lettersWithValue = "DegipPtuU"
 
   /// Why an argument is not for the nbdkit that `lacuna serve` runs; nil for those that are.
   static func refusal(of argument: String) -> String? {
     guard let kind = refused.first(where: { isMeant($0, by: argument) }) else { return nil }
-    return "'\(argument)' is not for here; \(kind.advice)"
+    return "'\(argument)' cannot be passed to nbdkit here; \(kind.advice)"
   }
 
   private static func isMeant(_ kind: Kind, by argument: String) -> Bool {
-    // By scalars, as nbdkit sees it: a mark behind a letter is the letter's value.
+    // By scalars, as nbdkit sees it: a mark after a letter is the letter's value.
     let text = argument.unicodeScalars
     if text.starts(with: "--".unicodeScalars) {
       // Long options may be shortened. Where that has several meanings, nbdkit refuses it.

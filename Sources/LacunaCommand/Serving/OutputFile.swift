@@ -4,7 +4,7 @@ internal import Lacuna
 /// A file that a server writes beside its work: its log, or the number of its process.
 ///
 /// It is opened in a way that lets nobody else choose what is written to: a regular file of this user's or root's, which has one name,
-/// and is not behind a link; or what stands for a file that is open already, or for none (`/dev/stderr`, `/dev/null`).
+/// and is not reached through a link; or what stands for a file that is open already, or for none (`/dev/stderr`, `/dev/null`).
 final class OutputFile {
   let descriptor: Int32
   private let folder: TrustedFolder?
@@ -35,7 +35,7 @@ final class OutputFile {
     return output
   }
 
-  /// Writes this process's number to a file, in one step: whoever reads it sees all of it or nothing.
+  /// Writes this process's number to a file, in one step: a reader sees all of it or nothing.
   static func writeNumber(to path: String) throws -> OutputFile {
     let text = "\(getpid())\n"
     if let open = try descriptor(calledBy: path) {

@@ -11,7 +11,7 @@ enum PassedSockets {
   static func count() throws -> Int {
     guard Process.variable("LISTEN_PID") == "\(getpid())", let text = Process.variable("LISTEN_FDS") else { return 0 }
     guard let count = Int32(text), count > 0, text == "\(count)" else {
-      throw Failure("LISTEN_FDS says '\(text)', which is no number of sockets; correct what starts lacuna")
+      throw Failure("LISTEN_FDS says '\(text)', which is not a number of sockets; correct what starts lacuna")
     }
     for descriptor in firstDescriptor..<firstDescriptor + Int(count) where !isListening(Int32(clamping: descriptor)) {
       throw Failure(

@@ -12,7 +12,7 @@ struct Signals {
   /// Blocks them. Whoever started this process with one of them ignored, as nohup(1) does, wants it to stay so.
   init() throws {
     signal(SIGCHLD, SIG_DFL)
-    // That whoever reads the output has gone shows as an error of writing.
+    // That the reader of the output has gone shows as an error of writing.
     signal(SIGPIPE, SIG_IGN)
     unsafe sigemptyset(&awaited)
     for number in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] where !Self.isIgnored(number) {
@@ -28,7 +28,7 @@ struct Signals {
   /// - Parameter milliseconds: nil for as long as it takes.
   func wait(orFor other: Int32, milliseconds: Int?) {
     var entries = [descriptor, other].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-    // Safe: the kernel reads and fills in as many entries as there are. Whoever calls looks at what has come.
+    // Safe: the kernel reads and fills in as many entries as there are. The caller looks at what has come.
     _ = unsafe poll(&entries, nfds_t(entries.count), milliseconds.map { Int32(clamping: $0) } ?? -1)
   }
 

@@ -121,13 +121,14 @@ import Testing
   }
 
   static let damages = [
-    Damage(.references, "2 places lead there, and the shared runs say 1: volume 'disk' (inode 1) > ") { forge, _, _ in
+    Damage(.references, "2 references were found, and the refcount tree says 1: volume 'disk' (inode 1)") {
+      forge, _, _ in
       forge.changesTable = { $0.removeFirst() }
     },
-    Damage(.references, "2 places lead there, and the shared runs say 3") { forge, _, _ in
+    Damage(.references, "2 references were found, and the refcount tree says 3") { forge, _, _ in
       forge.changesTable = { $0[0].value = encoded(16) { SharedRecord(length: 1, count: 3).encode(into: &$0, at: 0) } }
     },
-    Damage(.references, "0 places lead there, and the shared runs say 2") { forge, _, _ in
+    Damage(.references, "0 references were found, and the refcount tree says 2") { forge, _, _ in
       forge.changesTable = {
         $0.append(
           KeyedEdit(key: 1 << 40, value: encoded(16) { SharedRecord(length: 5, count: 2).encode(into: &$0, at: 0) }))
@@ -138,13 +139,13 @@ import Testing
         $0[0].value = encoded(16) { SharedRecord(length: 9000, count: 2).encode(into: &$0, at: 0) }
       }
     },
-    Damage(.bitmap, "is marked as used, and nothing leads to it, and so are 2 others") { forge, _, _ in
+    Damage(.bitmap, "is marked as used, and nothing references it, and so are 2 others") { forge, _, _ in
       forge.changesBitmap = { bitmap, group in if group == 1 { bitmap.insert(8000..<8003) } }
     },
     Damage(.number, "the accounts add up to") { forge, _, _ in
       forge.changesBitmap = { bitmap, group in if group == 1 { bitmap.insert(8000..<8003) } }
     },
-    Damage(.bitmap, "is marked as free, and something leads to it") { forge, _, _ in
+    Damage(.bitmap, "is marked as free, and something references it") { forge, _, _ in
       forge.changesBitmap = { bitmap, group in if group == 0 { bitmap.remove(66..<67) } }
     },
     Damage(.number, "nodes, and the trees have") { forge, _, _ in forge.changesSuperblock = { $0.nodeBlockCount -= 1 }
@@ -152,13 +153,13 @@ import Testing
     Damage(.number, "transient inodes, and there are 0") { forge, _, _ in
       forge.changesSuperblock = { $0.transientCount += 1 }
     },
-    Damage(.number, "promised blocks, and the volumes are promised 102") { forge, _, _ in
+    Damage(.number, "reserved blocks, and the volumes reserve 102") { forge, _, _ in
       forge.changesSuperblock = { $0.reservedBlockCount += 1 }
     },
-    Damage(.feature, "the store does not have the feature for them") { forge, _, _ in
+    Damage(.feature, "lacks the feature for it") { forge, _, _ in
       forge.changesSuperblock = { $0.incompatibleFeatures = 0 }
     },
-    Damage(.feature, "snapshot 'disk@monday' (inode 2): is what the store does not have the feature for") {
+    Damage(.feature, "snapshot 'disk@monday' (inode 2): needs a feature that the store lacks") {
       forge, _, _ in
       forge.changesSuperblock = { $0.incompatibleFeatures = 0 }
     },
@@ -172,7 +173,7 @@ import Testing
       forge.inodes[disk]?.name = "a@b"
     },
     Damage(.name, "has an empty name") { forge, disk, _ in forge.inodes[disk]?.name = "" },
-    Damage(.name, "deleted inode 1: a name leads to it") { forge, disk, _ in
+    Damage(.name, "deleted inode 1: a name references it") { forge, disk, _ in
       forge.extraNames = [NameHash.key(of: ""): disk]
       forge.change(disk) { ($0.kind, $0.name) = (.deleted, "") }
     },
@@ -180,26 +181,26 @@ import Testing
       forge.superblock.defaultInode = disk
       forge.change(disk) { ($0.kind, $0.name) = (.deleted, "") }
     },
-    Damage(.references, "and not as something else that shares it does") { forge, disk, clone in
+    Damage(.references, "with another pointer than the others that share it") { forge, disk, clone in
       let other = try forge.clone(clone, "other")
       forge.inodes[other]?.extents.pointer.checksum ^= 1
     },
-    Damage(.references, "takes it for other than a node") { forge, disk, clone in
+    Damage(.references, "as node, and something else references it as something else") { forge, disk, clone in
       // As many places as the table says, but one of them takes a node for data.
       guard let node = forge.inodes[clone]?.extents.pointer.block else { return }
       forge.references[node]? += 1
       try forge.merge([ExtentEdit(990..<991, .physical(node))], into: disk)
     },
-    Damage(.extent, "which is none for data or nodes") { forge, disk, _ in
+    Damage(.extent, "which is not a block for data or nodes") { forge, disk, _ in
       try forge.merge([ExtentEdit(990..<991, .physical(195))], into: disk)
     },
-    Damage(.extent, "which is in group 2, of which there is no bitmap") { forge, disk, _ in
+    Damage(.extent, "in group 2, which has no bitmap") { forge, disk, _ in
       try forge.merge([ExtentEdit(990..<991, .physical(192 + 2 * 8192 + 100))], into: disk)
     },
     Damage(.extent, "passes the end, block 500, and ends at") { forge, disk, _ in
       forge.inodes[disk]?.byteCount = 500 * 1024
     },
-    Damage(.number, "mapped and 50 reserved blocks, and has") { forge, disk, _ in forge.inodes[disk]?.mappedBlocks += 1
+    Damage(.number, "mapped and 50 unwritten blocks, and has") { forge, disk, _ in forge.inodes[disk]?.mappedBlocks += 1
     },
   ]
 

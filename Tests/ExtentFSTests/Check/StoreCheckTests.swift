@@ -56,17 +56,17 @@ import Testing
       block: "space 0", offset: entry + 8, byteCount: 4, change: { $0 - 1 }, finding: "free blocks, and its bitmap"),
     Damage(
       block: "names 0", offset: entry + 8, change: { _ in 77 }, kind: .name,
-      finding: "leads to inode 77, which is not there"),
-    Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, kind: .name, finding: "no name leads to it"),
-    Damage(block: "names 0", offset: entry + 8, change: { 3 - $0 }, kind: .name, finding: "two names lead to it"),
+      finding: "references inode 77, which does not exist"),
+    Damage(block: "names 0", offset: entry + 8, change: { _ in 77 }, kind: .name, finding: "no name references it"),
+    Damage(block: "names 0", offset: entry + 8, change: { 3 - $0 }, kind: .name, finding: "two names reference it"),
     Damage(
-      block: "names 0", offset: entry + 16, change: { $0 + 1 }, kind: .name, finding: "where it is not looked for"),
+      block: "names 0", offset: entry + 16, change: { $0 + 1 }, kind: .name, finding: "where no look-up finds it"),
     Damage(
       block: "inodes 0", offset: entry + 8 + 8, change: { _ in 7500 }, kind: .tail,
-      finding: "holds bytes behind the volume's end, from byte 332 on"),
-    Damage(block: "inodes 0", offset: entry + 8 + 72, change: { $0 + 1 }, finding: "1 reserved blocks, and has"),
+      finding: "has bytes past the volume's end that are not zero, from byte 332 on"),
+    Damage(block: "inodes 0", offset: entry + 8 + 72, change: { $0 + 1 }, finding: "1 unwritten blocks, and has"),
     Damage(
-      block: "inodes 0", offset: entry + 8 + 64, change: { $0 + 1 }, finding: "mapped and 0 reserved blocks, and has"),
+      block: "inodes 0", offset: entry + 8 + 64, change: { $0 + 1 }, finding: "mapped and 0 unwritten blocks, and has"),
   ])
   func `a count or a name that is wrong under right checksums is named`(_ damage: Damage) throws {
     let (device, seals) = try Self.make()

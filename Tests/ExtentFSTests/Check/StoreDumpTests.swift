@@ -69,8 +69,8 @@ import Testing
       separator: "\n")
     expect(
       all, "snapshot 'disk@monday' (inode 2): ", ", made from inode 1, ", "deleted inode 3: ",
-      "tree empty, logical blocks 1 to 4: from block ", "logical blocks 7 to 8: reserved zeroes",
-      "logical blocks 700 to 749: reserved zeroes")
+      "tree empty, logical blocks 1 to 4: from block ", "logical blocks 7 to 8: unwritten",
+      "logical blocks 700 to 749: unwritten")
     expect(try text(forge, superblock.names), ": names node", "\(NameHash.key(of: "disk").hex): inode 1")
     expect(
       try text(forge, superblock.space), ": space node", "group 0: ", "bitmap in slot 1, checksum 0x",

@@ -111,7 +111,7 @@ import Testing
     let place = Self.entryPlace(store.seals.blocks[index].block, 0, 24)
     try device.put(store.image.number(at: place + 24 + 8), at: place + 8)
     try store.seals.seal(device, index)
-    let finding = "2 places lead there, and the shared runs say 1: volume 'disk0'"
+    let finding = "2 references were found, and the refcount tree says 1: volume 'disk0'"
     #expect(try StoreCheck.findings(on: device).contains { $0.text.contains(finding) })
     try Self.use(device)
   }
@@ -232,7 +232,7 @@ import Testing
     try store.seals.seal(device, index)
     #expect(
       try StoreCheck.findings(on: device).contains {
-        $0.kind == .bitmap && $0.text.contains("marked as free, and something leads to it")
+        $0.kind == .bitmap && $0.text.contains("marked as free, and something references it")
       })
 
     let engine = try Engine.open(device, HostileStore.shape.options).engine
