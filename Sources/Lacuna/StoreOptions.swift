@@ -1,4 +1,4 @@
-package import Logging
+public import Logging
 
 /// How a disk in memory is held: the three designs of the mission's document, to be compared on one workload.
 public enum MemoryEngine: String, CaseIterable, Sendable {
@@ -69,7 +69,7 @@ public struct StoreOptions: Sendable {
   public var detectsZeroes = true
 
   /// Gets what no caller is told of an open store (docs/log.md): on any thread, with no lock held. It must not call the store.
-  package var logger = Logger(label: "lacuna", factory: { _ in SwiftLogNoOpLogHandler() })
+  public var logger = Logger(label: "lacuna", factory: { _ in SwiftLogNoOpLogHandler() })
 
   /// Begins to end the process that serves the store, and returns before it ends, with the number of the last process to end; nil
   /// where nothing is served. On any thread.

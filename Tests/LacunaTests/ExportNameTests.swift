@@ -21,8 +21,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("+", "before the +"), ("+x", "before the +"), ("vm1++", "after the +"), ("vm1+a+b", "behind the +"),
-    ("vm1+a/b", "after the +"), ("vm1+ä", "behind the +"), ("vm1+a b", "behind the +"),
+    ("+", "before the +"), ("+x", "before the +"), ("vm1++", "after the +"), ("vm1+a+b", "after the +"),
+    ("vm1+a/b", "after the +"), ("vm1+ä", "after the +"), ("vm1+a b", "after the +"),
     ("vm1@a..", "VOLUME@OLDER..NEWER"), ("vm1@..b", "VOLUME@OLDER..NEWER"), ("vm1@..", "VOLUME@OLDER..NEWER"),
     ("@a..b", "VOLUME@OLDER..NEWER"), ("vm1@a..b+", "read-only"), ("vm1@a..b+x", "read-only"),
   ])

@@ -20,7 +20,7 @@ struct CommonOptions: ParsableArguments {
     completion: .list(ProgressStyle.allCases.map(\.rawValue)))
   var progress = ProgressStyle.auto
 
-  @Flag(help: "Say on standard error what the store logs while this opens it.")
+  @Flag(help: "Show the log of the store on standard error.")
   var verbose = false
 
   @Option(

@@ -29,7 +29,7 @@ struct Create: Verb {
   @Option(help: ArgumentHelp("The bytes that are reserved for it.", valueName: "size"), transform: readBound)
   var reservation: ByteCount?
 
-  @Flag(help: "Nobody can write to it.")
+  @Flag(help: "Writes to it are refused.")
   var readOnly = false
 
   @Option(

@@ -3,7 +3,7 @@ internal import Lacuna
 
 struct Trim: Verb {
   static let configuration = CommandConfiguration(
-    abstract: "Return the space that the store does not use to the host.",
+    abstract: "Return unused space to the host.",
     usage: "lacuna trim STORE [options]",
     discussion: """
       A store that is served returns free space to the host by itself, when no client uses it. This does it now, also while clients
