@@ -1,21 +1,6 @@
 internal import Bytes
 internal import Devices
 
-/// What is to be different about a volume; nil for what stays.
-package struct VolumeAttributes: Sendable, Hashable {
-  /// Whether writes to it are refused.
-  package var isReadOnly: Bool?
-  /// How many bytes the volume may map; 0 for no limit. Where it maps more already, it may not grow.
-  package var quotaByteCount: UInt64?
-  /// How many bytes the volume is promised, those included that it maps; 0 for none.
-  package var reservationByteCount: UInt64?
-  /// Whether the empty name of an export stands for it. Where it does not, false changes nothing.
-  package var isDefault: Bool?
-
-  /// Nothing is different.
-  package init() {}
-}
-
 extension Engine {
   /// Changes what is said in `change`, in one step that is durable when it returns.
   ///
@@ -43,19 +28,6 @@ extension Engine {
   }
 }
 
-/// What is to be different about a store as a whole; nil for what stays.
-package struct StoreAttributes: Sendable, Hashable {
-  /// The volume that the empty name of an export stands for; empty for none.
-  package var defaultVolume: String?
-  /// The length in bytes that the store's file does not grow beyond; 0 for none. A file that is longer stays so, and does not grow.
-  package var limitByteCount: UInt64?
-
-  package init(defaultVolume: String? = nil, limitByteCount: UInt64? = nil) {
-    self.defaultVolume = defaultVolume
-    self.limitByteCount = limitByteCount
-  }
-}
-
 extension Engine {
   /// Changes what is said in `change`, in one step that is durable, and kept to, when this returns.
   ///
@@ -69,13 +41,5 @@ extension Engine {
       }
       if let byteCount = change.limitByteCount { plan.catalog.superblock.setLimit(byteCount) }
     }
-  }
-}
-
-extension EngineOptions {
-  /// Up to how many blocks a device with the store of `superblock` grows.
-  func limitBlockCount(of superblock: Superblock) -> UInt64 {
-    let own = superblock.limitByteCount == 0 ? UInt64.max : superblock.limitByteCount
-    return min(own, limitByteCount ?? .max, UInt64(Int64.max)) >> superblock.geometry.blockSize.shift
   }
 }

@@ -20,29 +20,6 @@ package struct StoreFigures: Sendable {
   package var featureNames: [String]
 }
 
-/// What became of looks into a cache since the store was opened.
-package struct CacheFigures: Sendable {
-  package var hitCount: UInt64 = 0
-  package var missCount: UInt64 = 0
-  /// What is in memory.
-  package var byteCount: UInt64 = 0
-}
-
-/// How long checkpoints took since the store was opened.
-package struct CheckpointTimes: Sendable {
-  package var count: UInt64 = 0
-  package var sum: Duration = .zero
-  package var last: Duration = .zero
-  package var longest: Duration = .zero
-
-  mutating func note(_ time: Duration) {
-    count += 1
-    sum += time
-    last = time
-    longest = max(longest, time)
-  }
-}
-
 /// What a store has done since it was opened.
 package struct EngineStatistics: Sendable {
   /// How many flushes were asked for, and how many syncs answered them, and made checkpoints durable.

@@ -46,7 +46,7 @@ struct ExtentBase: Sendable, Hashable {
 
   /// This mapping with `delta` merged into it, as far as its nodes can be read. What is no longer mapped is reported to `writer`.
   func merging(
-    _ delta: Delta, owner: UInt64, _ nodes: NodeCache, _ writer: CheckpointWriter
+    _ delta: Delta, owner: UInt64, _ nodes: NodeCache, _ writer: some TreeWriter
   ) throws(ExtentFSError) -> MergedBase {
     let edits = delta.runs.map { ExtentEdit($0.positions, $0.value == .hole ? nil : $0.value) }
     let merge = TreeMerge(cache: nodes, writer: writer)
@@ -64,7 +64,7 @@ struct ExtentBase: Sendable, Hashable {
 
   /// The merge within the inode record; nil where the result has no room there.
   private func merging(
-    _ edits: [ExtentEdit], _ writer: CheckpointWriter
+    _ edits: [ExtentEdit], _ writer: some TreeWriter
   ) throws(ExtentFSError) -> MergedBase? {
     guard edits.count <= 4 * ExtentRecord.inlineEditFactor else { return nil }
     var map = RunMap<BlockLocation>()

@@ -28,3 +28,11 @@ package struct EngineOptions: Sendable {
   /// The defaults.
   package init() {}
 }
+
+extension EngineOptions {
+  /// Up to how many blocks a device with the store of `superblock` grows.
+  func limitBlockCount(of superblock: Superblock) -> UInt64 {
+    let own = superblock.limitByteCount == 0 ? UInt64.max : superblock.limitByteCount
+    return min(own, limitByteCount ?? .max, UInt64(Int64.max)) >> superblock.geometry.blockSize.shift
+  }
+}

@@ -42,7 +42,7 @@ extension CatalogEditor {
 
   /// Makes `inode`, which has no name, one whose tree is given up in the background; or at once, where it has none.
   func giveUp(
-    _ record: InodeRecord, _ inode: UInt64, _ writer: CheckpointWriter
+    _ record: InodeRecord, _ inode: UInt64, _ writer: some TreeWriter
   ) throws(ExtentFSError) {
     for extent in record.inlineExtents {
       guard let block = extent.target.physicalBlock else { continue }
