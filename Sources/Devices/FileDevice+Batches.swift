@@ -56,7 +56,7 @@ extension FileDevice {
   }
 
   /// Whether all bytes are in the file, and none in this process's memory.
-  private var hasAllBytes: Bool { scratch == nil && isPublished.load(ordering: .acquiring) }
+  private var hasAllBytes: Bool { scratch == nil && publication.isDone }
 
   private func fill(_ vectors: inout IOVectors) throws(DeviceError) {
     guard vectors.byteCount > 0 else { return }

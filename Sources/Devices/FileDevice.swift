@@ -38,11 +38,7 @@ package final class FileDevice: BlockDevice {
   package let counters = DeviceCounters()
 
   let descriptor: FileDescriptor
-  /// The name of a file that has not got its own yet.
-  private let temporaryPath: Locked<FilePath?>
-  let isPublished: ManagedAtomic<Bool>
-  /// The first bytes of a block device that `startAnew` was called for and `publish` was not; else none.
-  private let heldBack = HeldBytes()
+  let publication: FilePublication
   /// Whether it is a block device rather than a file.
   package let isBlockDevice: Bool
   /// The sectors of a block device, and what it gives back alone. A file has bytes, and blocks of its file system.
@@ -106,8 +102,7 @@ package final class FileDevice: BlockDevice {
     if access == .readWrite { FileSizeLimit.isAnError }
     self.path = path
     self.access = access
-    self.temporaryPath = Locked(rank: .fileDevice, temporaryPath)
-    isPublished = ManagedAtomic(temporaryPath == nil)
+    publication = FilePublication(temporaryPath: temporaryPath)
     descriptor = opening.descriptor
     isBlockDevice = opening.isBlockDevice
     geometry = opening.geometry
@@ -165,7 +160,7 @@ package final class FileDevice: BlockDevice {
     let byteCount = buffer.count
     try DeviceError.checkRange(.read, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
-      let held = isPublished.load(ordering: .acquiring) ? 0 : unsafe heldBack.read(into: buffer, at: offset)
+      let held = unsafe publication.read(into: buffer, at: offset)
       // Safe: as much of the buffer is left.
       let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[held...])
       if let scratch {
@@ -189,7 +184,7 @@ package final class FileDevice: BlockDevice {
     try DeviceError.checkRange(.write, offset: offset, byteCount: byteCount, within: self.byteCount)
     do throws(Errno) {
       try requireChangeable()
-      let held = isPublished.load(ordering: .acquiring) ? 0 : unsafe heldBack.write(buffer, at: offset)
+      let held = unsafe publication.write(buffer, at: offset)
       // Safe: as much of the buffer is left.
       try unsafe put(UnsafeRawBufferPointer(rebasing: buffer[held...]), at: offset + UInt64(held))
       counters.noteWrite(byteCount)
@@ -204,7 +199,7 @@ package final class FileDevice: BlockDevice {
   /// - Throws: `DeviceError`. The first failure is remembered, and this never succeeds again.
   package func sync() throws(DeviceError) {
     LockOrder.requireMayWait()
-    guard access == .readWrite, isPublished.load(ordering: .acquiring) else { return }
+    guard access == .readWrite, publication.isDone else { return }
     do throws(Errno) {
       try syncing.withLock { () throws(Errno) in
         try requireNoFailedSync()
@@ -260,7 +255,7 @@ package final class FileDevice: BlockDevice {
     }
   }
 
-  private func giveBackBlocks(of range: Range<UInt64>) throws(Errno) {
+  func giveBackBlocks(of range: Range<UInt64>) throws(Errno) {
     let whole = range.wholeBlocks(of: geometry.sectorByteCount)
     guard !whole.isEmpty else { return }
     try SystemCalls.discardBlocks(descriptor, offset: whole.lowerBound, byteCount: whole.upperBound - whole.lowerBound)
@@ -348,103 +343,6 @@ package final class FileDevice: BlockDevice {
   }
 }
 
-// MARK: What is made anew
-
-extension FileDevice {
-  /// How much of a block device `startAnew` makes zero: all places where file systems, partition tables, RAID and the like keep what
-  /// they are known by, in bytes from its beginning and from its end.
-  package static let markedByteCounts = (beginning: UInt64(8 << 20), end: UInt64(1 << 20))
-
-  /// Begins to make something new on a block device, in place of all that it held: what is written to its first `byteCount` bytes is
-  /// kept in memory until `publish`. So what is made is there whole or not at all, whatever happens meanwhile.
-  ///
-  /// When this returns, what the device held is not recognized any more, also after a power cut, and its storage is given back as far
-  /// as the device can.
-  ///
-  /// - Parameter byteCount: at most the device's length.
-  package func startAnew(holdingBack byteCount: Int) throws(DeviceError) {
-    do throws(Errno) {
-      try requireChangeable()
-      guard isBlockDevice, access == .readWrite, UInt64(byteCount) <= self.byteCount else { throw .invalidArgument }
-      let marked = Self.markedByteCounts
-      try writeZeroes(0..<min(max(marked.beginning, UInt64(byteCount)), self.byteCount))
-      try writeZeroes(self.byteCount - min(marked.end, self.byteCount)..<self.byteCount)
-    } catch {
-      throw failure(.write, error)
-    }
-    try sync()
-    // A device that cannot keeps the space, and nothing else changes.
-    let (first, last) = (max(Self.markedByteCounts.beginning, UInt64(byteCount)), Self.markedByteCounts.end)
-    if self.byteCount > first + last { try? giveBackBlocks(of: first..<self.byteCount - last) }
-    heldBack.hold(byteCount)
-    isPublished.store(false, ordering: .releasing)
-  }
-
-  /// Makes durable what was made anew, and only then writes what was held back of it: all but the ranges `last`, and when that is
-  /// durable these, each when the one before is.
-  private func publishHeld(_ last: [Range<UInt64>]) throws(DeviceError) {
-    let bytes = heldBack.release()
-    isPublished.store(true, ordering: .releasing)
-    try sync()
-    var first = bytes
-    for range in last { for index in range.clamped(to: 0..<UInt64(bytes.count)) { first[Int(index)] = 0 } }
-    try write(first, 0..<UInt64(bytes.count))
-    for range in last { try write(bytes, range.clamped(to: 0..<UInt64(bytes.count))) }
-  }
-
-  /// Writes `range` of `bytes` to where it is in them, and makes it durable.
-  private func write(_ bytes: [UInt8], _ range: Range<UInt64>) throws(DeviceError) {
-    let result = unsafe bytes.withUnsafeBytes { buffer in
-      // Safe: the pointer is used inside the closure only, and the range is inside the bytes.
-      let piece = unsafe UnsafeRawBufferPointer(rebasing: buffer[Int(range.lowerBound)..<Int(range.upperBound)])
-      return Result { () throws(DeviceError) in try unsafe write(piece, at: range.lowerBound) }
-    }
-    try result.get()
-    try sync()
-  }
-
-  /// Makes the file durable, then gives it the name `path`, then makes that durable; of a block device, what was held back is written
-  /// when all else is durable. Does nothing to what is published.
-  ///
-  /// - Parameter last: what of the bytes that were held back comes last, zeroes before, in this order: what shows that all is there.
-  /// - Throws: `DeviceError` of the operation `open`, with `EEXIST` where something has the name by now, or of the operation
-  ///   `sync`. The file is gone then.
-  package func publish(last: [Range<UInt64>] = []) throws(DeviceError) {
-    if isPublished.load(ordering: .acquiring) { return }
-    if isBlockDevice { return try publishHeld(last) }
-    try temporaryPath.withLock { temporary throws(DeviceError) in
-      guard let old = temporary else { return }
-      temporary = nil
-      do throws(Errno) {
-        try SystemCalls.syncAll(descriptor)
-      } catch {
-        try? SystemCalls.unlink(old)
-        throw failure(.sync, error)
-      }
-      do throws(Errno) {
-        try SystemCalls.rename(old, to: path)
-      } catch {
-        try? SystemCalls.unlink(old)
-        throw failure(.open, error)
-      }
-      do throws(Errno) {
-        try FileOpening.syncDirectory(of: path)
-      } catch {
-        try? SystemCalls.unlink(path)
-        throw failure(.sync, error)
-      }
-      isPublished.store(true, ordering: .releasing)
-    }
-  }
-
-  /// Removes a file that was not published; it can be used until it is closed. Does nothing to any other.
-  package func abandon() {
-    temporaryPath.withLock { temporary in
-      if let old = temporary.take() { try? SystemCalls.unlink(old) }
-    }
-  }
-}
-
 extension FileDevice {
   /// Records that a sync failed, and makes reads see what the disk holds. Package, so that a test can do what no test can
   /// ask a file system for.
@@ -491,7 +389,7 @@ extension FileDevice {
     try writeZeroes(whole.upperBound..<range.upperBound)
   }
 
-  private func writeZeroes(_ range: Range<UInt64>) throws(Errno) {
+  func writeZeroes(_ range: Range<UInt64>) throws(Errno) {
     let zeroes = [UInt8](repeating: 0, count: Int(min(range.upperBound - range.lowerBound, 1 << 20)))
     var offset = range.lowerBound
     while offset < range.upperBound {
