@@ -53,7 +53,7 @@ extension DiskStore {
     let catalog = try catalog()
     // Where it is written, freeing space has met what cannot be read.
     if isReadOnly { try onDisk { () throws(ExtentFSError) in try engine.findDamagedDeletions() } }
-    let figures = engine.figures
+    let figures = engine.usage
     return StoreInfo(
       path: path, uuid: "\(engine.uuid)", version: LacunaVersion.current, protocolVersion: ControlProtocol.version,
       blockSize: UInt64(engine.blockSize.byteCount), journalSize: engine.journalByteCount,

@@ -28,7 +28,7 @@ extension DiskStore {
       bytesWritten: device.counters.writtenByteCount &+ activity.mappedJournalByteCount,
       syncs: device.counters.syncCount)
     statistics.damagedParts = engine.damage.all.count
-    let figures = engine.figures
+    let figures = engine.usage
     statistics.space = StoreStatistics.Space(
       size: figures.deviceByteCount, used: figures.usedByteCount, free: figures.freeByteCount)
     return statistics
@@ -36,7 +36,7 @@ extension DiskStore {
 }
 
 extension StoreStatistics.Cache {
-  fileprivate init(_ figures: CacheFigures) {
+  fileprivate init(_ figures: CacheStatistics) {
     self.init(hits: figures.hitCount, misses: figures.missCount, bytes: figures.byteCount)
   }
 }

@@ -49,7 +49,7 @@ extension DiskStore {
     guard !isReadOnly else {
       throw LacunaError(.readOnly, "'\(name)': a throwaway cannot be made, since the store is served for reading only")
     }
-    guard isShared else { return try makeThrowaway(named: name, of: source) }
+    guard isShared else { return try makeEphemeralClone(named: name, of: source) }
     return try throwaways.opening.withLock { () throws(LacunaError) in
       let current = try onDisk { () throws(ExtentFSError) in try engine.findVolume(named: source)?.inode }
       let found = throwaways.open.withLock { open -> Throwaway? in
@@ -60,15 +60,15 @@ extension DiskStore {
         open[inode]?.userCount += 1
         return open[inode]?.throwaway
       }
-      return if let found { found } else { try makeThrowaway(named: name, of: source) }
+      return if let found { found } else { try makeEphemeralClone(named: name, of: source) }
     }
   }
 
-  private func makeThrowaway(named name: String, of source: String) throws(LacunaError) -> Throwaway {
+  private func makeEphemeralClone(named name: String, of source: String) throws(LacunaError) -> Throwaway {
     let made: (volume: DiskVolume, record: InodeRecord?)
     do throws(LacunaError) {
       made = try onDisk { () throws(ExtentFSError) in
-        let volume = try engine.makeThrowaway(of: source)
+        let volume = try engine.makeEphemeralClone(of: source)
         return (volume, try engine.volumeRecord(of: volume.inode))
       }
     } catch {
@@ -90,7 +90,7 @@ extension DiskStore {
         return (entry.userCount == 0, false)
       }
       if isPromoted { return engine.closeVolume(throwaway.volume) }
-      if isLast { try onDisk { () throws(ExtentFSError) in try engine.discardThrowaway(throwaway.volume) } }
+      if isLast { try onDisk { () throws(ExtentFSError) in try engine.discardEphemeralClone(throwaway.volume) } }
     }
   }
 }

@@ -13,21 +13,21 @@ struct VolumeDifference: Sendable {
     in range: Range<UInt64>, _ visit: (Range<UInt64>, VolumeExtent.Kind) throws(LacunaError) -> Bool
   ) throws(LacunaError) {
     var next = range.lowerBound
-    var goesOn = true
+    var shouldContinue = true
     var failure: LacunaError?
     try onDisk { () throws(ExtentFSError) in
       try engine.forEachDifference(from: old, to: new, in: range) { bytes, kind in
         do throws(LacunaError) {
-          if next < bytes.lowerBound { goesOn = try visit(next..<bytes.lowerBound, .unchanged) }
-          if goesOn { goesOn = try visit(bytes, kind == .data ? .data : .hole) }
+          if next < bytes.lowerBound { shouldContinue = try visit(next..<bytes.lowerBound, .unchanged) }
+          if shouldContinue { shouldContinue = try visit(bytes, kind == .data ? .data : .hole) }
         } catch {
-          (failure, goesOn) = (error, false)
+          (failure, shouldContinue) = (error, false)
         }
         next = bytes.upperBound
-        return goesOn
+        return shouldContinue
       }
     }
     if let failure { throw failure }
-    if goesOn, next < range.upperBound { _ = try visit(next..<range.upperBound, .unchanged) }
+    if shouldContinue, next < range.upperBound { _ = try visit(next..<range.upperBound, .unchanged) }
   }
 }

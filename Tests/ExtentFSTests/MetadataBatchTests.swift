@@ -25,8 +25,8 @@ import Testing
       return block
     }
     func write(_ node: Node) throws(ExtentFSError) { try batch.add(node) }
-    func released(_ block: UInt64) throws(ExtentFSError) {}
-    func replaced(_ run: PhysicalRun) throws(ExtentFSError) {}
+    func freeNode(_ block: UInt64) throws(ExtentFSError) {}
+    func freeData(_ run: PhysicalRun) throws(ExtentFSError) {}
   }
 
   private func nodes(_ device: any BlockDevice, byteLimit: Int = 0) throws -> NodeCache {

@@ -200,6 +200,6 @@ private final class Nowhere: TreeWriter {
     return 50_000 + count
   }
   func write(_ node: Node) throws(ExtentFSError) {}
-  func released(_ block: UInt64) throws(ExtentFSError) {}
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError) {}
+  func freeNode(_ block: UInt64) throws(ExtentFSError) {}
+  func freeData(_ run: PhysicalRun) throws(ExtentFSError) {}
 }

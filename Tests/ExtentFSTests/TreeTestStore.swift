@@ -53,8 +53,8 @@ final class TreeTestStore: TreeWriter {
     } catch { throw ExtentFSError(error) }
   }
 
-  func released(_ block: UInt64) throws(ExtentFSError) { given.append(block) }
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError) { replacedRuns.append(run) }
+  func freeNode(_ block: UInt64) throws(ExtentFSError) { given.append(block) }
+  func freeData(_ run: PhysicalRun) throws(ExtentFSError) { replacedRuns.append(run) }
 
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { shared.contains(block) }
   func retainChildren(of node: Node) throws(ExtentFSError) {

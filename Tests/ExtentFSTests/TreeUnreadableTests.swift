@@ -172,7 +172,7 @@ import Testing
         root: root, kind: .shared, edits: edits, unreadable: .replace(references.unknownParts))
     }
     #expect(gone == [outside])
-    let counts = SharedRuns(store.cache, root: root)
+    let counts = RefcountTree(store.cache, root: root)
     func count(_ block: UInt64) throws -> UInt64 { try counts.count(of: block) }
     let many: UInt64 = 1 << 32
     for (block, wanted) in [

@@ -13,8 +13,8 @@ import Testing
       joined.append(Run(positions, value))
       return joined.count < limit
     }
-    var goesOn = true
-    for (positions, value) in runs where goesOn { goesOn = joiner.append(positions, value, take) }
+    var shouldContinue = true
+    for (positions, value) in runs where shouldContinue { shouldContinue = joiner.append(positions, value, take) }
     joiner.end(take)
     return joined
   }

@@ -41,12 +41,12 @@ extension CatalogEditor {
   }
 
   /// Makes `inode`, which has no name, one whose tree is given up in the background; or at once, where it has none.
-  func giveUp(
+  func detach(
     _ record: InodeRecord, _ inode: UInt64, _ writer: some TreeWriter
   ) throws(ExtentFSError) {
     for extent in record.inlineExtents {
       guard let block = extent.target.physicalBlock else { continue }
-      try writer.replaced(PhysicalRun(block: block, count: UInt64(extent.length)))
+      try writer.freeData(PhysicalRun(block: block, count: UInt64(extent.length)))
     }
     guard !record.extents.isEmpty else { return try setRecord(nil, of: inode) }
     var left = record.withoutName

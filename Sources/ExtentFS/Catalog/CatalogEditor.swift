@@ -48,7 +48,7 @@ final class CatalogEditor {
     // Each is at most 2^62, but a damaged store's may be many.
     promisedChange &+= Int64(clamping: record?.promisedBlocks ?? 0) - Int64(clamping: old?.promisedBlocks ?? 0)
     let transients: Int64 = (record?.isTransient ?? false ? 1 : 0) - (old?.isTransient ?? false ? 1 : 0)
-    superblock.transientCount = superblock.transientCount.saturatingSum(transients)
+    superblock.transientCount = superblock.transientCount.saturatingAdd(transients)
     if let record, record.needsSnapshots { needsSnapshots = true }
     inodes[inode] = .some(record)
   }
@@ -162,8 +162,8 @@ final class CatalogEditor {
 
 extension UInt64 {
   /// The sum, 0 where it would be negative, and the greatest number where it would be above that.
-  func saturatingSum(_ change: Int64) -> UInt64 {
-    if change < 0 { return minusOrZero(change.magnitude) }
+  func saturatingAdd(_ change: Int64) -> UInt64 {
+    if change < 0 { return saturatingSubtract(change.magnitude) }
     let (sum, overflow) = addingReportingOverflow(change.magnitude)
     return overflow ? .max : sum
   }

@@ -122,22 +122,22 @@ struct BlockCensus {
   func forEachDifference(
     from table: RunMap<ReferenceCount>, _ body: (Range<UInt64>, _ said: UInt64, _ found: UInt64) -> Bool
   ) {
-    var goesOn = true
+    var shouldContinue = true
     table.forEachRun(in: 0..<UInt64.max) { run in
       repeated.forEachPiece(in: run.positions) { piece, value in
         let found = value?.count ?? references(of: piece.lowerBound)
-        if found != run.value.count { goesOn = body(piece, run.value.count, found) }
-        return goesOn
+        if found != run.value.count { shouldContinue = body(piece, run.value.count, found) }
+        return shouldContinue
       }
-      return goesOn
+      return shouldContinue
     }
-    guard goesOn else { return }
+    guard shouldContinue else { return }
     repeated.forEachRun(in: 0..<UInt64.max) { run in
       table.forEachPiece(in: run.positions) { piece, value in
-        if value == nil { goesOn = body(piece, 1, run.value.count) }
-        return goesOn
+        if value == nil { shouldContinue = body(piece, 1, run.value.count) }
+        return shouldContinue
       }
-      return goesOn
+      return shouldContinue
     }
   }
 }

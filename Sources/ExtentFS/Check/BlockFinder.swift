@@ -73,7 +73,7 @@ final class BlockFinder {
       guard places[index].count < Self.placeCountMax else { continue }
       var path = trail.reduce(into: label) { $0 += " > block \($1)" }
       if let logical {
-        path += ", logical block \(logical + range.lowerBound.minusOrZero(blocks.lowerBound))"
+        path += ", logical block \(logical + range.lowerBound.saturatingSubtract(blocks.lowerBound))"
       } else {
         path += " > node at block \(blocks.lowerBound)"
       }

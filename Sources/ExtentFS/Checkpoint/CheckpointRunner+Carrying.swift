@@ -5,7 +5,7 @@ internal import Extents
 /// Changes of a volume that a checkpoint could not merge: they belong to a node that cannot be read.
 struct LeftOut {
   var volume: OpenVolume
-  var changes: Delta
+  var changes: Overlay
   var damage: ExtentFSError
 }
 
@@ -61,7 +61,7 @@ extension CheckpointRunner {
     return carried
   }
 
-  private func append(_ changes: Delta, of inode: UInt64, _ byteCount: inout UInt64) throws(ExtentFSError) {
+  private func append(_ changes: Overlay, of inode: UInt64, _ byteCount: inout UInt64) throws(ExtentFSError) {
     for run in changes.runs {
       var next = run.positions
       while !next.isEmpty {
@@ -110,14 +110,14 @@ extension CheckpointRunner {
 /// What a checkpoint carries along.
 struct Carried {
   /// By inode.
-  var changes: [UInt64: Delta] = [:]
+  var changes: [UInt64: Overlay] = [:]
   /// The volumes whose writers wait for the checkpoint.
   var exclusive: [OpenVolume] = []
   /// Blocks of changes that nobody wants any more.
   var retired: [PhysicalRun] = []
 }
 
-extension Delta {
+extension Overlay {
   /// The blocks that it maps to.
   var physicalRuns: [PhysicalRun] {
     runs.compactMap { run in
@@ -126,7 +126,7 @@ extension Delta {
   }
 
   /// These changes, and `newer` ones, which count where both say something.
-  func overlaid(by newer: Delta) -> Delta {
+  func overlaid(by newer: Overlay) -> Overlay {
     if isEmpty { return newer }
     var all = self
     newer.forEachRun(in: 0..<UInt64.max) { run in

@@ -3,7 +3,7 @@ internal import Devices
 internal import Extents
 
 extension CheckpointRunner {
-  /// Writes a new superblock that has the frozen deltas and what is planned in its trees, and publishes it.
+  /// Writes a new superblock that has the frozen overlays and what is planned in its trees, and publishes it.
   ///
   /// - Returns: why nothing came of the plan, though the checkpoint is done: a volume that was to be copied has changes which cannot
   ///   be merged, so that the copy would be older than it.
@@ -35,9 +35,9 @@ extension CheckpointRunner {
     let superblock = try writeTrees(catalog, writer, cut)
 
     try writer.batch.flush()
-    try commits.barrier()
+    try commits.syncAll()
     try write(superblock, to: 1 - slot)
-    try commits.barrier()
+    try commits.syncAll()
     space.didMergePromises(catalog.promisedChange)
     publish(
       superblock, slot: 1 - slot, plan, carried, writer.deletions,
@@ -67,13 +67,13 @@ extension CheckpointRunner {
       found = try catalog.record(of: volume.inode)
     } catch {
       guard error.isUnreadable else { throw error }
-      return LeftOut(volume: volume, changes: part.delta, damage: error)
+      return LeftOut(volume: volume, changes: part.overlay, damage: error)
     }
     guard var record = found else {
       throw ExtentFSError.internalInconsistency("the open inode \(volume.inode) is not in the catalog")
     }
-    let merged = try part.base.merging(part.delta, owner: volume.inode, nodes, writer)
-    var reached = part.delta
+    let merged = try part.base.merging(part.overlay, owner: volume.inode, nodes, writer)
+    var reached = part.overlay
     for run in merged.leftOut.runs { reached.replace(run.positions, with: nil) }
     try commitBlocks(of: reached)
     record.base = merged.base
@@ -86,9 +86,9 @@ extension CheckpointRunner {
     return LeftOut(volume: volume, changes: merged.leftOut, damage: damage)
   }
 
-  /// The trees reach the delta's blocks from now on.
-  private func commitBlocks(of delta: Delta) throws(ExtentFSError) {
-    try delta.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
+  /// The trees reach the overlay's blocks from now on.
+  private func commitBlocks(of overlay: Overlay) throws(ExtentFSError) {
+    try overlay.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
       if let block = run.value.physicalBlock {
         do throws(ExtentFSError) {
           try space.commit(PhysicalRun(block: block, count: run.positions.length))
@@ -109,7 +109,7 @@ extension CheckpointRunner {
     superblock.generation = writer.generation
     superblock.inodes = try merge.mergeKeyed(root: superblock.inodes, kind: .inodes, edits: catalog.inodeEdits)
     if catalog.rebuildsNames {
-      try merge.giveUp(superblock.names, kind: .names)
+      try merge.freeTree(superblock.names, kind: .names)
       superblock.names = .empty
     }
     superblock.names = try merge.mergeKeyed(root: superblock.names, kind: .names, edits: catalog.nameEdits)
@@ -122,8 +122,8 @@ extension CheckpointRunner {
     superblock.usedBlockCount = space.usedBlockCount
     superblock.journalTailOffset = cut.offset
     superblock.journalTailSequence = cut.sequence
-    superblock.nodeBlockCount = superblock.nodeBlockCount.saturatingSum(writer.nodeCountChange)
-    superblock.reservedBlockCount = superblock.reservedBlockCount.saturatingSum(catalog.promisedChange)
+    superblock.nodeBlockCount = superblock.nodeBlockCount.saturatingAdd(writer.nodeCountChange)
+    superblock.reservedBlockCount = superblock.reservedBlockCount.saturatingAdd(catalog.promisedChange)
     if catalog.needsSnapshots || !superblock.shared.isEmpty { superblock.add(.snapshots) }
     return superblock
   }
@@ -159,7 +159,7 @@ extension CheckpointRunner {
           superblock.reservedBlockCount + record.promisedBlocks, ExtentRecord.blockLimit)
         return true
       }
-      superblock.nodeBlockCount = superblock.usedBlockCount.minusOrZero(mapped)
+      superblock.nodeBlockCount = superblock.usedBlockCount.saturatingSubtract(mapped)
       superblocks.setCounts(
         nodeBlockCount: superblock.nodeBlockCount, reservedBlockCount: superblock.reservedBlockCount)
     }

@@ -25,7 +25,7 @@ extension CheckpointRunner {
     _ part: inout FrozenVolume, from lost: [Range<UInt64>], _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> Bool {
     var moves: [(logical: Range<UInt64>, block: UInt64)] = []
-    try part.delta.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
+    try part.overlay.forEachRun(in: 0..<UInt64.max) { run throws(ExtentFSError) in
       guard let block = run.value.physicalBlock else { return true }
       let start = run.positions.lowerBound
       let blocks = block..<block + run.positions.length
@@ -44,7 +44,7 @@ extension CheckpointRunner {
       var next = logical
       while !next.isEmpty {
         let old = block + (next.lowerBound - logical.lowerBound)
-        let count = try move(next, from: old, of: part.volume, &part.delta, writer)
+        let count = try move(next, from: old, of: part.volume, &part.overlay, writer)
         part.superseded.append(PhysicalRun(block: old, count: count))
         next = next.lowerBound + count..<next.upperBound
       }
@@ -54,7 +54,7 @@ extension CheckpointRunner {
 
   /// Moves the first of the logical `blocks`, which lie from `block` on, and returns how many.
   private func move(
-    _ blocks: Range<UInt64>, from block: UInt64, of volume: OpenVolume, _ delta: inout Delta,
+    _ blocks: Range<UInt64>, from block: UInt64, of volume: OpenVolume, _ overlay: inout Overlay,
     _ writer: CheckpointWriter
   ) throws(ExtentFSError) -> UInt64 {
     let run = try writer.allocate(upTo: min(blocks.length, JournalRing.recordBlocksMax))
@@ -65,7 +65,7 @@ extension CheckpointRunner {
     try unsafe self.blocks.withChecksums(of: UnsafeRawBufferPointer(buffer)) { sums throws(ExtentFSError) in
       try unsafe self.blocks.write(UnsafeRawBufferPointer(buffer), sums, in: run)
     }
-    delta.replace(blocks.lowerBound..<blocks.lowerBound + run.count, with: .physical(run.block))
+    overlay.replace(blocks.lowerBound..<blocks.lowerBound + run.count, with: .physical(run.block))
     return run.count
   }
 }

@@ -15,7 +15,7 @@ extension CheckpointRunner {
     checksums.didFail()
     do throws(ExtentFSError) {
       // Marked as written, so that the host gets them back.
-      for run in writer.allocated { try space.reuse(run) }
+      for run in writer.allocated { try space.free(run) }
     } catch {
       health.fail(.undo, error)
       throw error

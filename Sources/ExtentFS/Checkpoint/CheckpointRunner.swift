@@ -7,10 +7,10 @@ internal import Logging
 /// Merges what changed since the last checkpoint into the trees, and moves the superblock on. Writers go on meanwhile.
 ///
 /// ```
-/// freeze:   active delta -> frozen, empty active; the journal is cut there
-/// merge:    frozen deltas -> trees -> catalog -> bitmaps and checksum blocks -> space tree, all in free blocks
+/// freeze:   active overlay -> frozen, empty active; the journal is cut there
+/// merge:    frozen overlays -> trees -> catalog -> bitmaps and checksum blocks -> space tree, all in free blocks
 /// commit:   sync; superblock into the other slot; sync
-/// publish:  views without the frozen deltas, in a new epoch; the journal's tail moves to the cut
+/// publish:  views without the frozen overlays, in a new epoch; the journal's tail moves to the cut
 /// ```
 ///
 /// A checkpoint that fails is final: the store refuses writes until it is opened again, unless what was lacking is room. Then the
@@ -49,7 +49,7 @@ final class CheckpointRunner: Sendable {
   let trust: JournalTrust
   private let edits: EditCounter
   /// What the journal says of inodes whose records cannot be read, by inode.
-  let strayChanges: [UInt64: Delta]
+  let strayChanges: [UInt64: Overlay]
   /// How much of the journal may be taken by what cannot be merged, in bytes.
   let carryByteCountMax: ManagedAtomic<UInt64>
 
@@ -204,7 +204,7 @@ final class CheckpointRunner: Sendable {
   /// Whether there is anything to merge. What is carried along alone is no reason for a checkpoint.
   private var hasChanges: Bool { !ephemerals.pendingFree.isEmpty || volumes.all.contains { $0.hasChanges } }
 
-  /// Makes the volumes' active deltas frozen, all at one instant, and cuts the journal there. The volumes `held` are exclusive from
+  /// Makes the volumes' active overlays frozen, all at one instant, and cuts the journal there. The volumes `held` are exclusive from
   /// then on.
   private func freeze(holding held: [OpenVolume]) -> (frozen: [FrozenVolume], cut: JournalPosition) {
     let (volumes, cut) = volumes.lockWriters {

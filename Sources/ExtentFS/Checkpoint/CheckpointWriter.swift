@@ -72,32 +72,32 @@ final class CheckpointWriter: TreeWriter {
     }
   }
 
-  func released(_ block: UInt64) throws(ExtentFSError) {
+  func freeNode(_ block: UInt64) throws(ExtentFSError) {
     guard !isMergingPlanned, try references.release(node: block) else { return }
-    try giveUpNode(PhysicalRun(block: block, count: 1))
+    try deferFreeNode(PhysicalRun(block: block, count: 1))
   }
 
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError) {
-    if references.release(run) { try giveUp(run) }
+  func freeData(_ run: PhysicalRun) throws(ExtentFSError) {
+    if references.release(run) { try deferFree(run) }
   }
 
   /// Gives up the data that nothing leads to any more, and returns the changes of the tree of shared runs. After that only that
   /// tree and the space are written.
   func finishReferences() throws(ExtentFSError) -> [KeyedEdit] {
-    let edits = try references.finish { run throws(ExtentFSError) in try giveUp(run) }
+    let edits = try references.finish { run throws(ExtentFSError) in try deferFree(run) }
     if let error = references.damage {
       runner.damage.note("the refcount tree", error, "blocks whose references they counted are never free again")
     }
     return edits
   }
 
-  private func giveUpNode(_ run: PhysicalRun) throws(ExtentFSError) {
+  private func deferFreeNode(_ run: PhysicalRun) throws(ExtentFSError) {
     nodeCountChange -= 1
-    try giveUp(run)
+    try deferFree(run)
   }
 
-  private func giveUp(_ run: PhysicalRun) throws(ExtentFSError) {
-    try runner.space.release(run)
+  private func deferFree(_ run: PhysicalRun) throws(ExtentFSError) {
+    try runner.space.deferFree(run)
     released.append(run)
   }
 
@@ -113,10 +113,10 @@ final class CheckpointWriter: TreeWriter {
   /// Gives `inode`, of which `record` is left, up: at once, or in steps in the background, where it has a tree.
   ///
   /// - Parameter name: what it is, in words.
-  func giveUp(
+  func detach(
     _ record: InodeRecord, _ inode: UInt64, _ name: String, _ catalog: CatalogEditor
   ) throws(ExtentFSError) {
-    try catalog.giveUp(record, inode, self)
+    try catalog.detach(record, inode, self)
     guard let left = try catalog.record(of: inode) else { return }
     deletions.append(Deletion(inode: inode, name: name, mappedBlockCount: left.mappedBlocks))
   }
@@ -128,7 +128,7 @@ final class CheckpointWriter: TreeWriter {
     _ = try TreeMerge(cache: runner.nodes, writer: plan).mergeKeyed(root: root, kind: .space, edits: edits)
     // A plan for more groups needs no fewer nodes, and gives up no fewer.
     let known = Set(released.map(\.block))
-    for block in plan.released where !known.contains(block) { try giveUpNode(PhysicalRun(block: block, count: 1)) }
+    for block in plan.released where !known.contains(block) { try deferFreeNode(PhysicalRun(block: block, count: 1)) }
     while planned.count < plan.allocatedCount { planned.append(try allocateBlock()) }
   }
 
@@ -157,6 +157,6 @@ private final class SpacePlan: TreeWriter {
     return UInt64(allocatedCount)
   }
   func write(_ node: Node) throws(ExtentFSError) {}
-  func released(_ block: UInt64) throws(ExtentFSError) { released.append(block) }
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError) {}
+  func freeNode(_ block: UInt64) throws(ExtentFSError) { released.append(block) }
+  func freeData(_ run: PhysicalRun) throws(ExtentFSError) {}
 }

@@ -13,7 +13,7 @@ struct EngineParts {
   var log: EngineLog
   var journal: JournalRing
   var damage: DamageRegister
-  var strayChanges: [UInt64: Delta]
+  var strayChanges: [UInt64: Overlay]
   var mergesJournal: Bool
   var carryByteCountMax: UInt64
 }

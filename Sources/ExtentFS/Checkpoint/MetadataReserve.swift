@@ -47,7 +47,7 @@ final class MetadataReserve: Sendable {
   }
 
   /// How many changes wait for a checkpoint.
-  var pendingEditCount: UInt64 { budget.withLock { edits.value.minusOrZero($0.merged) } }
+  var pendingEditCount: UInt64 { budget.withLock { edits.value.saturatingSubtract($0.merged) } }
 
   /// A checkpoint begins, which merges all changes until now. Called while nobody can make one.
   func freeze() { budget.withLock { $0.frozen = edits.value } }

@@ -15,7 +15,7 @@ final class RetiredBlocks: Sendable {
     Epoch { runs in
       self.count.wrappingDecrement(by: Self.blockCount(runs), ordering: .relaxed)
       do throws(ExtentFSError) {
-        for run in runs { try space.reuse(run) }
+        for run in runs { try space.free(run) }
       } catch {
         // Nothing is lost yet, and nothing more is written.
         health.fail(.freeing, trust.blame(error))

@@ -41,13 +41,13 @@ struct DataAllocator: Sendable {
     var attempt = 0
     while true {
       do {
-        return TakenRun(run: try volume.openRun.take(count))
+        return TakenRun(run: try volume.allocationWindow.take(count))
       } catch {
         guard error.code == .outOfSpace else { throw error }
       }
       if let taken = try takePromised(count, for: volume, at: blocks) { return taken }
       // What other volumes have taken beforehand is free as well.
-      for other in volumes.all { try other.openRun.returnRest() }
+      for other in volumes.all { try other.allocationWindow.returnRest() }
       let now = ContinuousClock.now
       let end = deadline ?? now + Self.fullPatience
       deadline = end

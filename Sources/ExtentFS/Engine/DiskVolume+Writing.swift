@@ -108,7 +108,7 @@ extension DiskVolume {
       do throws(ExtentFSError) {
         _ = try unsafe storeAndPublish(part, at: logical, changing: bytesOf(logical), in: run, ifAsIn: nil)
       } catch {
-        try engine.space.returnUnused(run)
+        try engine.space.cancelAllocation(run)
         throw error
       }
       next = logical.upperBound..<next.upperBound
@@ -149,7 +149,7 @@ extension DiskVolume {
         }
       }
     } catch {
-      try engine.space.returnUnused(taken.run)
+      try engine.space.cancelAllocation(taken.run)
       throw error
     }
   }

@@ -41,6 +41,6 @@ package final class DiskVolume: Sendable {
     let (access, isJournaled) = try state.withView { ($0.access, $0.isJournaled) }
     guard access != .deleted else { throw state.gone }
     // What is thrown away need not be durable.
-    if isJournaled { try engine.commit() }
+    if isJournaled { try engine.flush() }
   }
 }

@@ -49,9 +49,9 @@ extension Engine {
           var rest = record
           let before = work
           rest.extents = try TreeMerge(cache: self.nodes, writer: writer).drop(record.extents, &work)
-          rest.mappedBlocks = rest.mappedBlocks.minusOrZero(work.mappedCount &- before.mappedCount)
-          rest.reservedBlocks = rest.reservedBlocks.minusOrZero(work.reservedCount &- before.reservedCount)
-          try catalog.giveUp(rest, inode, writer)
+          rest.mappedBlocks = rest.mappedBlocks.saturatingSubtract(work.mappedCount &- before.mappedCount)
+          rest.reservedBlocks = rest.reservedBlocks.saturatingSubtract(work.reservedCount &- before.reservedCount)
+          try catalog.detach(rest, inode, writer)
         }
       }
       try turn.write(plan)
@@ -136,6 +136,6 @@ private final class DropRehearsal: TreeWriter {
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { try references.isShared(block) }
   func allocateBlock() throws(ExtentFSError) -> UInt64 { 1 }
   func write(_ node: Node) throws(ExtentFSError) {}
-  func released(_ block: UInt64) throws(ExtentFSError) { _ = try references.release(node: block) }
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError) {}
+  func freeNode(_ block: UInt64) throws(ExtentFSError) { _ = try references.release(node: block) }
+  func freeData(_ run: PhysicalRun) throws(ExtentFSError) {}
 }

@@ -5,7 +5,7 @@ extension Engine {
   /// Calls `body` with maximal ranges of bytes in which `new` differs from `old`, in order and inside `range`, until it returns
   /// false. Ranges are whole blocks, but for the ends of `range` and of the volume. What `old` does not reach to is zeroes.
   ///
-  /// It compares the trees as of the last checkpoint: what was written since is not seen. So both have to be volumes whose deltas are
+  /// It compares the trees as of the last checkpoint: what was written since is not seen. So both have to be volumes whose overlays are
   /// empty. Snapshots are, since the checkpoint that makes one merges all that it holds, and nothing is written to one; who wants
   /// another volume compared makes a snapshot of it. The cost follows what differs; see ``TreeDiff``. Waits for no write; any thread.
   ///

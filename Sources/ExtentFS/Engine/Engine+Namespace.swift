@@ -120,7 +120,7 @@ extension Engine {
         try writer.retain(source.base)
         var old = InodeRecord(kind: .deleted, name: "", byteCount: record.byteCount, createdSeconds: 0)
         (old.base, old.mappedBlocks, old.reservedBlocks) = (record.base, record.mappedBlocks, record.reservedBlocks)
-        try writer.giveUp(old, inode, "what '\(volume)' had before it was rolled back", catalog)
+        try writer.detach(old, inode, "what '\(volume)' had before it was rolled back", catalog)
         record.base = source.base
         (record.mappedBlocks, record.reservedBlocks) = (source.mappedBlocks, source.reservedBlocks)
         record.setSize(source.byteCount, self.blockSize)
@@ -190,7 +190,7 @@ extension Engine {
       let catalog = plan.catalog
       plan.finish = { writer throws(ExtentFSError) in
         guard var record = try catalog.record(of: inode) else { throw Catalog.missing(inode) }
-        var holes = Delta()
+        var holes = Overlay()
         holes.replace(cut, with: .hole)
         let merged = try record.base.merging(holes, owner: inode, self.nodes, writer)
         if let damage = merged.damage { throw damage }
@@ -224,7 +224,7 @@ extension Engine {
         for (inode, old) in gone {
           guard let record = try catalog.record(of: inode) else { throw Catalog.missing(inode) }
           let name = "the deleted \(old.kind == .snapshot ? "snapshot" : "volume") '\(old.name)'"
-          try writer.giveUp(record, inode, name, catalog)
+          try writer.detach(record, inode, name, catalog)
         }
       }
       return gone

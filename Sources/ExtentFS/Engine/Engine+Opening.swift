@@ -89,7 +89,7 @@ extension Engine {
       guard let record = recovered.record else { continue }
       // Open without a user: the checkpoint closes it.
       let adoption = engine.volumes.open(
-        inode, record, delta: recovered.delta, asOf: recovery.superblock.generation, userCount: 0)
+        inode, record, overlay: recovered.overlay, asOf: recovery.superblock.generation, userCount: 0)
       if case .open(let volume) = adoption { volume.didRecover(superseded: recovered.superseded) }
     }
     if !readOnly {

@@ -57,7 +57,7 @@ final class HostSpace: Sendable {
     {
       // A device that cannot discard keeps the space, and nothing else changes.
       if let refusal = try discard(run) { logRefusal(refusal, of: run) }
-      rest = rest.minusOrZero(run.count)
+      rest = rest.saturatingSubtract(run.count)
     }
   }
 

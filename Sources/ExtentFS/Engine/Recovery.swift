@@ -8,7 +8,7 @@ internal import Logging
 struct RecoveredVolume {
   /// Nil where that cannot be read.
   var record: InodeRecord?
-  var delta = Delta()
+  var overlay = Overlay()
   /// Blocks that records mapped and later records superseded.
   var superseded: [PhysicalRun] = []
 }
@@ -207,7 +207,7 @@ struct Recovery {
     guard blocks.upperBound <= superblock.geometry.blockSize.blocks(toHold: byteCount) else {
       throw ExtentFSError(.damaged, "the journal changes blocks \(blocks) of inode \(inode), which has fewer")
     }
-    volume.delta.forEachRun(in: blocks) { run in
+    volume.overlay.forEachRun(in: blocks) { run in
       // What was carried along is said twice, once before the cut of a checkpoint that never ended, and once behind it.
       if run.value == target.advanced(by: run.positions.lowerBound - blocks.lowerBound) { return true }
       if let block = run.value.physicalBlock {
@@ -215,7 +215,7 @@ struct Recovery {
       }
       return true
     }
-    volume.delta.replace(blocks, with: target)
+    volume.overlay.replace(blocks, with: target)
   }
 
   /// The parts of an engine whose journal begins at `start`, in the new epoch `epoch`.
@@ -234,7 +234,7 @@ struct Recovery {
       journal: try JournalRing(
         device: device, region: region, identity: identity, start: start, medium: medium,
         keptByteCount: superblock.geometry.keptJournalByteCount, health: health),
-      damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.delta),
+      damage: damage, strayChanges: volumes.filter { $0.value.record == nil }.mapValues(\.overlay),
       mergesJournal: !readOnly, carryByteCountMax: carryByteCountMax)
   }
 }

@@ -12,7 +12,7 @@ package struct SpaceAccount: Sendable, Hashable {
   package var exclusiveNodeCount: UInt64 = 0
 
   /// What it shares with others.
-  package var sharedDataCount: UInt64 { mappedCount.minusOrZero(exclusiveDataCount) }
+  package var sharedDataCount: UInt64 { mappedCount.saturatingSubtract(exclusiveDataCount) }
   /// What comes back when it is deleted.
   package var exclusiveCount: UInt64 { exclusiveDataCount + exclusiveNodeCount }
 }
@@ -27,7 +27,7 @@ extension Engine {
     // Nobody writes over the nodes meanwhile.
     defer { withExtendedLifetime(epoch) {} }
     guard let record = try catalog.find(name)?.record else { throw VolumeName.missing(name) }
-    return try spaceAccount(of: record, SharedRuns(nodes, root: catalog.superblock.shared))
+    return try spaceAccount(of: record, RefcountTree(nodes, root: catalog.superblock.shared))
   }
 
   /// The same of the inode `inode`, such as that of a throwaway.
@@ -36,11 +36,11 @@ extension Engine {
     defer { withExtendedLifetime(epoch) {} }
     // What has no record yet has nothing.
     guard let record = try catalog.record(of: inode) else { return SpaceAccount() }
-    return try spaceAccount(of: record, SharedRuns(nodes, root: catalog.superblock.shared))
+    return try spaceAccount(of: record, RefcountTree(nodes, root: catalog.superblock.shared))
   }
 
   private func spaceAccount(
-    of record: InodeRecord, _ shared: SharedRuns
+    of record: InodeRecord, _ shared: RefcountTree
   ) throws(ExtentFSError) -> SpaceAccount {
     var account = SpaceAccount(mappedCount: record.mappedBlocks, reservedCount: record.reservedBlocks)
     func count(_ extent: ExtentRecord) throws(ExtentFSError) {

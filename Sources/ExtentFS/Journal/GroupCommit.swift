@@ -37,9 +37,9 @@ package final class GroupCommit: Sendable {
   /// Returns when every change appended before the call is durable, with its data: a flush. Costs nothing where they are.
   ///
   /// - Throws: `.device` where this call's own sync failed, `.failed` for everyone else from then on.
-  package func commit() throws(ExtentFSError) {
+  package func flush() throws(ExtentFSError) {
     requests.wrappingIncrement(ordering: .relaxed)
-    try commit(through: ring.lastChangeSequence)
+    try flush(through: ring.lastChangeSequence)
   }
 
   /// How many flushes were asked for.
@@ -47,16 +47,16 @@ package final class GroupCommit: Sendable {
 
   /// Returns when every record up to the number `sequence`, which was appended, is durable, with its data.
   ///
-  /// - Throws: as for `commit()`.
-  package func commit(through sequence: UInt64) throws(ExtentFSError) {
+  /// - Throws: as for `flush()`.
+  package func flush(through sequence: UInt64) throws(ExtentFSError) {
     try health.requireWritable()
     try sync { $0.durableSequence >= sequence }
   }
 
   /// Returns when everything that was written to the device before the call is durable, journalled or not: for checkpoints.
   ///
-  /// - Throws: as for `commit()`.
-  package func barrier() throws(ExtentFSError) {
+  /// - Throws: as for `flush()`.
+  package func syncAll() throws(ExtentFSError) {
     try health.requireWritable()
     var ticket: UInt64?
     try sync { state in

@@ -57,7 +57,7 @@ package struct JournalReplay {
     let used = JournalFormat.roundedUp(end.usedByteCount)
     let start = JournalPosition(offset: (tail.offset + used) % ringByteCount, sequence: nextStart.sequence)
     // Half, since a record that does not fit the rest of the ring begins at its start.
-    return (start, (ringByteCount - used).minusOrZero(2 * block) / 2)
+    return (start, (ringByteCount - used).saturatingSubtract(2 * block) / 2)
   }
 
   /// Hands each record to `body`, in order, and returns where they end. It may be run any number of times.

@@ -9,23 +9,23 @@ internal import Extents
 final class Epoch: @unchecked Sendable {
   // Sendable because `retired` and `successor` are written once, by the checkpoint that ends the epoch, and read when the
   // last reference is gone.
-  private let reuse: @Sendable ([PhysicalRun]) -> Void
+  private let free: @Sendable ([PhysicalRun]) -> Void
   private var retired: [PhysicalRun] = []
   private var successor: Epoch?
 
-  /// An epoch without a predecessor that hands its retired blocks to `reuse`, on whichever thread lets go of it last.
-  init(reuse: @escaping @Sendable ([PhysicalRun]) -> Void) { self.reuse = reuse }
+  /// An epoch without a predecessor that hands its retired blocks to `free`, on whichever thread lets go of it last.
+  init(free: @escaping @Sendable ([PhysicalRun]) -> Void) { self.free = free }
 
   /// Ends this epoch: `runs` may be used again when nobody can see them any more. Called once.
   func end(retiring runs: [PhysicalRun]) -> Epoch {
-    let next = Epoch(reuse: reuse)
+    let next = Epoch(free: free)
     retired = runs
     successor = next
     return next
   }
 
   deinit {
-    if !retired.isEmpty { reuse(retired) }
+    if !retired.isEmpty { free(retired) }
     // A loop, since the release of a long chain by recursion would use up the stack.
     var next = successor.take()
     while isKnownUniquelyReferenced(&next) {

@@ -7,7 +7,7 @@ struct MergedBase {
   var mapped: Int64
   var reserved: Int64
   /// What was left out, since the node that it belongs to cannot be read; and why.
-  var leftOut = Delta()
+  var leftOut = Overlay()
   var damage: ExtentFSError?
 }
 
@@ -24,31 +24,31 @@ struct ExtentBase: Sendable, Hashable {
     _ body: (Range<UInt64>, BlockLocation) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) -> Bool {
     var next = blocks.lowerBound
-    var goesOn = true
+    var shouldContinue = true
     func pass(_ extent: ExtentRecord) throws(ExtentFSError) -> Bool {
-      if extent.logical > next { goesOn = try body(next..<extent.logical, .hole) }
+      if extent.logical > next { shouldContinue = try body(next..<extent.logical, .hole) }
       next = extent.blocks.upperBound
-      if goesOn {
-        goesOn = try body(extent.blocks, extent.target)
+      if shouldContinue {
+        shouldContinue = try body(extent.blocks, extent.target)
       }
-      return goesOn
+      return shouldContinue
     }
     if root.isEmpty {
       for extent in inline {
-        if goesOn, let part = extent.clipped(to: blocks) { _ = try pass(part) }
+        if shouldContinue, let part = extent.clipped(to: blocks) { _ = try pass(part) }
       }
     } else {
       try TreeReader(cache: nodes, root: root, kind: .extents).forEachExtent(in: blocks, pass)
     }
-    if goesOn, next < blocks.upperBound { goesOn = try body(next..<blocks.upperBound, .hole) }
-    return goesOn
+    if shouldContinue, next < blocks.upperBound { shouldContinue = try body(next..<blocks.upperBound, .hole) }
+    return shouldContinue
   }
 
-  /// This mapping with `delta` merged into it, as far as its nodes can be read. What is no longer mapped is reported to `writer`.
+  /// This mapping with `overlay` merged into it, as far as its nodes can be read. What is no longer mapped is reported to `writer`.
   func merging(
-    _ delta: Delta, owner: UInt64, _ nodes: NodeCache, _ writer: some TreeWriter
+    _ overlay: Overlay, owner: UInt64, _ nodes: NodeCache, _ writer: some TreeWriter
   ) throws(ExtentFSError) -> MergedBase {
-    let edits = delta.runs.map { ExtentEdit($0.positions, $0.value == .hole ? nil : $0.value) }
+    let edits = overlay.runs.map { ExtentEdit($0.positions, $0.value == .hole ? nil : $0.value) }
     let merge = TreeMerge(cache: nodes, writer: writer)
     if root.isEmpty, let merged = try merging(edits, writer) { return merged }
     // What was inline comes first: the edits then cut it as they cut a tree.
@@ -80,7 +80,7 @@ struct ExtentBase: Sendable, Hashable {
         guard let block = run.value.physicalBlock else { return true }
         let target = edit.target?.advanced(by: run.positions.lowerBound - edit.blocks.lowerBound)
         if target != run.value {
-          try writer.replaced(PhysicalRun(block: block, count: run.positions.upperBound - run.positions.lowerBound))
+          try writer.freeData(PhysicalRun(block: block, count: run.positions.upperBound - run.positions.lowerBound))
         }
         return true
       }

@@ -2,28 +2,28 @@ internal import Extents
 
 extension View {
   /// Calls `body` with consecutive pieces that cover `blocks`, in order, until it returns false. Waits for no write, but may read
-  /// nodes of the tree from the device, where neither delta says anything.
+  /// nodes of the tree from the device, where neither overlay says anything.
   func forEachPiece(
     in blocks: Range<UInt64>, _ nodes: NodeCache,
     _ body: (Range<UInt64>, BlockLocation) throws(ExtentFSError) -> Bool
   ) throws(ExtentFSError) {
-    var goesOn = true
+    var shouldContinue = true
     try active.forEachPiece(in: blocks) { piece, target throws(ExtentFSError) in
       if let target {
-        goesOn = try body(piece, target)
+        shouldContinue = try body(piece, target)
       } else if let frozen {
         try frozen.forEachPiece(in: piece) { piece, target throws(ExtentFSError) in
           if let target {
-            goesOn = try body(piece, target)
+            shouldContinue = try body(piece, target)
           } else {
-            goesOn = try base.forEachPiece(in: piece, nodes, body)
+            shouldContinue = try base.forEachPiece(in: piece, nodes, body)
           }
-          return goesOn
+          return shouldContinue
         }
       } else {
-        goesOn = try base.forEachPiece(in: piece, nodes, body)
+        shouldContinue = try base.forEachPiece(in: piece, nodes, body)
       }
-      return goesOn
+      return shouldContinue
     }
   }
 

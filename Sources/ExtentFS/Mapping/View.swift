@@ -13,7 +13,7 @@ package enum VolumeAccess: Sendable {
 
 /// An immutable picture of one volume's mapping, which readers use without a lock.
 ///
-/// What holds for a block is said by the first of these that says anything: the active delta, the frozen one (there while
+/// What holds for a block is said by the first of these that says anything: the active overlay, the frozen one (there while
 /// a checkpoint merges it), the tree.
 final class View: AtomicReference, Sendable {
   /// The volume's number within the store.
@@ -25,16 +25,16 @@ final class View: AtomicReference, Sendable {
   /// Whether changes survive the end of the process: not so for a throwaway.
   let isJournaled: Bool
   /// Changes since the last checkpoint began.
-  let active: Delta
+  let active: Overlay
   /// Changes that a running checkpoint is merging into the tree.
-  let frozen: Delta?
+  let frozen: Overlay?
   /// The mapping as of the last checkpoint.
   let base: ExtentBase
   /// Keeps the blocks that this view maps from being used for anything else.
   let epoch: Epoch
 
   init(
-    inode: UInt64, byteCount: UInt64, access: VolumeAccess, isJournaled: Bool, active: Delta, frozen: Delta?,
+    inode: UInt64, byteCount: UInt64, access: VolumeAccess, isJournaled: Bool, active: Overlay, frozen: Overlay?,
     base: ExtentBase, epoch: Epoch
   ) {
     self.inode = inode
@@ -49,7 +49,7 @@ final class View: AtomicReference, Sendable {
 
   /// The view of an inode without changes since the last checkpoint.
   convenience init(
-    inode: UInt64, _ record: InodeRecord, access: VolumeAccess? = nil, active: Delta = Delta(), epoch: Epoch
+    inode: UInt64, _ record: InodeRecord, access: VolumeAccess? = nil, active: Overlay = Overlay(), epoch: Epoch
   ) {
     self.init(
       inode: inode, byteCount: record.byteCount, access: access ?? record.access, isJournaled: !record.isThrowaway,
@@ -59,13 +59,13 @@ final class View: AtomicReference, Sendable {
   /// The view of a volume that is gone. It holds no blocks.
   static func deleted(inode: UInt64) -> View {
     View(
-      inode: inode, byteCount: 0, access: .deleted, isJournaled: true, active: Delta(), frozen: nil,
+      inode: inode, byteCount: 0, access: .deleted, isJournaled: true, active: Overlay(), frozen: nil,
       base: ExtentBase(), epoch: Epoch { _ in })
   }
 
-  /// This view with other deltas, and in another epoch.
+  /// This view with other overlays, and in another epoch.
   func replacing(
-    active: Delta? = nil, frozen: Delta?, access: VolumeAccess? = nil, epoch: Epoch? = nil
+    active: Overlay? = nil, frozen: Overlay?, access: VolumeAccess? = nil, epoch: Epoch? = nil
   ) -> View {
     View(
       inode: inode, byteCount: byteCount, access: access ?? self.access, isJournaled: isJournaled,

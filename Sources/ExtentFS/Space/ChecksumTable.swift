@@ -101,8 +101,8 @@ package final class ChecksumTable: Sendable {
   }
 
   /// What became of looks for checksums since the store was opened, and how many bytes are in memory.
-  var cacheFigures: CacheFigures {
-    var figures = CacheFigures()
+  var cacheStatistics: CacheStatistics {
+    var figures = CacheStatistics()
     for stripe in stripes {
       stripe.withLock { stripe in
         figures.hitCount &+= stripe.hits

@@ -11,7 +11,7 @@ internal import Extents
 ///
 /// One thread uses it. Memory: 32 bytes for each run of data that was retained or released.
 final class ReferenceCounts {
-  private let table: SharedRuns
+  private let table: RefcountTree
   /// Calls its second argument with runs that have all blocks of a range that trees led to when the checkpoint began.
   private let forEachUsed: (Range<UInt64>, (Range<UInt64>) -> Void) throws(ExtentFSError) -> Void
   /// What could not be read, and the blocks that this part of the tree is for: the edits have all there is to know of them.
@@ -29,7 +29,7 @@ final class ReferenceCounts {
     _ cache: NodeCache, root: TreeRoot,
     forEachUsed: @escaping (Range<UInt64>, (Range<UInt64>) -> Void) throws(ExtentFSError) -> Void = { _, _ in }
   ) {
-    table = SharedRuns(cache, root: root)
+    table = RefcountTree(cache, root: root)
     self.forEachUsed = forEachUsed
   }
 
@@ -109,7 +109,7 @@ final class ReferenceCounts {
   /// them. To be called once, at the end.
   ///
   /// - Parameter giveUp: gets the blocks of data that have no reference left, in order.
-  func finish(_ giveUp: (PhysicalRun) throws(ExtentFSError) -> Void) throws(ExtentFSError) -> [KeyedEdit] {
+  func finish(_ free: (PhysicalRun) throws(ExtentFSError) -> Void) throws(ExtentFSError) -> [KeyedEdit] {
     for (block, change) in nodes where change != 0 {
       steps.append((block, change))
       steps.append((block + 1, -change))
@@ -118,7 +118,7 @@ final class ReferenceCounts {
     steps.sort { $0.block < $1.block }
     var pass = ReferencePass()
     var unknown: [UnknownRuns] = []
-    var part = SharedRunPart.none
+    var part = RefcountPart.none
     var change: Int64 = 0
     for index in steps.indices {
       change += steps[index].change
@@ -138,15 +138,15 @@ final class ReferenceCounts {
         }
         let blocks = next..<min(end, part.blocks.upperBound)
         // A node's blocks are a piece of their own, and were given up already.
-        func giveUpData(_ blocks: Range<UInt64>) throws(ExtentFSError) {
+        func freeData(_ blocks: Range<UInt64>) throws(ExtentFSError) {
           if !givenUp.contains(blocks.lowerBound) {
-            try giveUp(PhysicalRun(block: blocks.lowerBound, count: blocks.length))
+            try free(PhysicalRun(block: blocks.lowerBound, count: blocks.length))
           }
         }
         if part.damage == nil {
-          try pass.apply(change, to: blocks, giveUpData)
+          try pass.apply(change, to: blocks, freeData)
         } else {
-          try unknown[unknown.count - 1].apply(change, to: blocks, giveUpData)
+          try unknown[unknown.count - 1].apply(change, to: blocks, freeData)
         }
         next = blocks.upperBound
       }
@@ -205,15 +205,15 @@ private struct UnknownRuns {
 /// Goes through shared runs from left to right, changes counts, and makes the edits of the tree.
 private struct ReferencePass {
   /// The part of the tree that the blocks are in.
-  private var part = SharedRunPart.none
+  private var part = RefcountPart.none
   /// What is left of the stored run that is being changed.
-  private var rest: SharedRun?
+  private var rest: RefcountRun?
   /// The stored runs that were looked at to be changed, and the runs in their place, both in order.
-  private var old: [SharedRun] = []
-  private var new: [SharedRun] = []
+  private var old: [RefcountRun] = []
+  private var new: [RefcountRun] = []
 
   /// Goes on in a part that lies behind the one before.
-  mutating func enter(_ part: SharedRunPart) throws(ExtentFSError) {
+  mutating func enter(_ part: RefcountPart) throws(ExtentFSError) {
     keepRest(before: part.blocks.lowerBound)
     guard rest == nil else {
       throw ExtentFSError(
@@ -236,7 +236,7 @@ private struct ReferencePass {
       if let run = rest, run.blocks.lowerBound == next {
         end = min(end, run.blocks.upperBound)
         count = run.count
-        rest = end < run.blocks.upperBound ? SharedRun(end..<run.blocks.upperBound, run.count) : nil
+        rest = end < run.blocks.upperBound ? RefcountRun(end..<run.blocks.upperBound, run.count) : nil
       } else if let behind = try part.first(behind: next) {
         end = min(end, behind.blocks.lowerBound)
       }
@@ -244,7 +244,7 @@ private struct ReferencePass {
       guard !overflow else {
         throw ExtentFSError(.damaged, "blocks \(next..<end) have \(count) references, which change by \(change)")
       }
-      if sum == 0 { try body(next..<end) } else { append(SharedRun(next..<end, sum)) }
+      if sum == 0 { try body(next..<end) } else { append(RefcountRun(next..<end, sum)) }
       next = end
     }
     // A run that begins where these end may be one with them.
@@ -264,7 +264,7 @@ private struct ReferencePass {
   }
 
   /// The last stored run that begins at `block` or before it.
-  private mutating func floor(_ block: UInt64) throws(ExtentFSError) -> SharedRun? {
+  private mutating func floor(_ block: UInt64) throws(ExtentFSError) -> RefcountRun? {
     let run = try part.floor(block)
     if let run, let last = old.last, run != last, run.blocks.lowerBound < last.blocks.upperBound {
       throw ExtentFSError(.damaged, "shared runs overlap at block \(run.blocks.lowerBound)")
@@ -272,7 +272,7 @@ private struct ReferencePass {
     return run
   }
 
-  private mutating func take(_ run: SharedRun) {
+  private mutating func take(_ run: RefcountRun) {
     if run == old.last { return }
     old.append(run)
     rest = run
@@ -282,11 +282,11 @@ private struct ReferencePass {
   private mutating func keepRest(before block: UInt64) {
     guard let run = rest, run.blocks.lowerBound < block else { return }
     let end = min(block, run.blocks.upperBound)
-    append(SharedRun(run.blocks.lowerBound..<end, run.count))
-    rest = end < run.blocks.upperBound ? SharedRun(end..<run.blocks.upperBound, run.count) : nil
+    append(RefcountRun(run.blocks.lowerBound..<end, run.count))
+    rest = end < run.blocks.upperBound ? RefcountRun(end..<run.blocks.upperBound, run.count) : nil
   }
 
-  private mutating func append(_ run: SharedRun) {
+  private mutating func append(_ run: RefcountRun) {
     guard run.count > 1 else { return }
     if let last = new.last, last.blocks.upperBound == run.blocks.lowerBound, last.count == run.count {
       new[new.count - 1].blocks = last.blocks.lowerBound..<run.blocks.upperBound

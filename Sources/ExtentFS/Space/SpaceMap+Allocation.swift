@@ -44,14 +44,14 @@ extension SpaceMap {
   /// Gives back blocks that were allocated, and that neither a tree nor a record of the journal leads to.
   ///
   /// - Throws: `ExtentFSError` with `internalInconsistency` where they were not allocated, or are committed.
-  package func returnUnused(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
+  package func cancelAllocation(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
 
   /// Makes blocks free that were released, or that were replaced before they were ever committed.
   ///
   /// To be called when the checkpoint that released them is durable and no reader's view leads to them.
   ///
   /// - Throws: `ExtentFSError` with `internalInconsistency` where they are free already, or are committed.
-  package func reuse(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
+  package func free(_ run: PhysicalRun) throws(ExtentFSError) { try free(run, isHeld: true) }
 
   /// Marks blocks as allocated that a record of the journal names. Claiming a block twice changes nothing.
   ///
@@ -63,7 +63,7 @@ extension SpaceMap {
       }
       let before = group.freeCount
       group.claim(positions)
-      state.freeCount = state.freeCount.minusOrZero(UInt64(before - group.freeCount))
+      state.freeCount = state.freeCount.saturatingSubtract(UInt64(before - group.freeCount))
     }
   }
 
@@ -135,7 +135,7 @@ extension SpaceState {
     }
     let taken = metadataRun.lowerBound..<metadataRun.lowerBound + min(wanted, metadataRun.length)
     metadataRun = taken.upperBound..<metadataRun.upperBound
-    freeCount = freeCount.minusOrZero(taken.length)
+    freeCount = freeCount.saturatingSubtract(taken.length)
     return PhysicalRun(block: taken.lowerBound, count: taken.length)
   }
 
@@ -166,7 +166,7 @@ extension SpaceState {
 
   private mutating func take(_ positions: Range<Int>, of group: SpaceGroup) -> PhysicalRun {
     group.take(positions)
-    freeCount = freeCount.minusOrZero(UInt64(positions.count))
+    freeCount = freeCount.saturatingSubtract(UInt64(positions.count))
     return PhysicalRun(block: group.blocks(positions).lowerBound, count: UInt64(positions.count))
   }
 

@@ -20,18 +20,18 @@ extension SpaceMap {
     }
   }
 
-  /// The next superblock's trees no longer reach these blocks. They stay in use until `reuse`; for good, where their group cannot
+  /// The next superblock's trees no longer reach these blocks. They stay in use until `free`; for good, where their group cannot
   /// be read.
   ///
   /// - Throws: `ExtentFSError` with `damaged` where they were not committed: the bitmap on the device may be what is wrong.
-  package func release(_ run: PhysicalRun) throws(ExtentFSError) {
+  package func deferFree(_ run: PhysicalRun) throws(ExtentFSError) {
     try withGroup(of: run) { state, group, positions throws(ExtentFSError) in
       guard group.committed.containsAll(of: positions) else {
         throw ExtentFSError(.damaged, "blocks \(run.blocks) are freed, and the bitmap says that they are free already")
       }
       state.noteChange(of: group)
       group.release(positions)
-      state.usedCount = state.usedCount.minusOrZero(UInt64(positions.count))
+      state.usedCount = state.usedCount.saturatingSubtract(UInt64(positions.count))
     }
   }
 

@@ -193,7 +193,7 @@ extension SpaceMap {
   func grow() throws(ExtentFSError) -> Bool {
     guard let limit = state.withLock({ $0.limit }), let old = try growthStart(), limit > old else { return false }
     let smallest: UInt64 = Swift.max((1 << 20) >> geometry.blockSize.shift, 1)
-    let usual = Swift.min(Swift.max(old.minusOrZero(geometry.headBlockCount) / 2, smallest), 8 * smallest)
+    let usual = Swift.min(Swift.max(old.saturatingSubtract(geometry.headBlockCount) / 2, smallest), 8 * smallest)
     var step = min(limit - old, min(Swift.max(usual, old / 16), 64 * smallest))
     while true {
       do throws(DeviceError) {
@@ -247,7 +247,7 @@ extension SpaceMap {
       guard let number = geometry.group(of: blocks.lowerBound), let group = state.groups[number] else { return }
       let before = group.freeCount
       group.claim(group.positions(blocks).clamped(to: 0..<group.usableEnd))
-      state.freeCount = state.freeCount.minusOrZero(UInt64(before - group.freeCount))
+      state.freeCount = state.freeCount.saturatingSubtract(UInt64(before - group.freeCount))
     }
   }
 }

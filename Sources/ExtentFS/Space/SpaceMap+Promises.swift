@@ -35,7 +35,7 @@ extension SpaceMap {
 
   /// Takes a promise back that came to nothing.
   package func takeBack(_ count: UInt64) {
-    state.withLock { $0.promises.active = $0.promises.active.minusOrZero(count) }
+    state.withLock { $0.promises.active = $0.promises.active.saturatingSubtract(count) }
   }
 
   /// A checkpoint begins: what was promised until now is in what it merges.
@@ -51,7 +51,7 @@ extension SpaceMap {
     state.withLock { state in
       state.promises.merged =
         change < 0
-        ? state.promises.merged.minusOrZero(change.magnitude)
+        ? state.promises.merged.saturatingSubtract(change.magnitude)
         : min(state.promises.merged + change.magnitude, ExtentRecord.blockLimit)
       state.promises.frozen = 0
     }
@@ -103,14 +103,15 @@ extension SpaceState {
   func room(for purpose: SpacePurpose) -> UInt64 {
     switch purpose {
     case .metadata: freeCount
-    case .promised: freeCount.minusOrZero(reserve)
-    case .data: min(freeCount.minusOrZero(reserve), unpromisedCount)
+    case .promised: freeCount.saturatingSubtract(reserve)
+    case .data: min(freeCount.saturatingSubtract(reserve), unpromisedCount)
     }
   }
 
   /// How many blocks are neither taken, nor kept, nor promised, those included by which the device can grow.
   var unpromisedCount: UInt64 {
-    isUnlimited ? .max : (freeCount + growableCount).minusOrZero(reserve + Self.cost(promises.sum, entriesPerNode))
+    isUnlimited
+      ? .max : (freeCount + growableCount).saturatingSubtract(reserve + Self.cost(promises.sum, entriesPerNode))
   }
 
   fileprivate func hasRoom(forPromises count: UInt64, reserve: UInt64) -> Bool {

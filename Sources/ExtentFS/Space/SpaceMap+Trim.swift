@@ -170,7 +170,7 @@ extension SpaceState {
       }
       trims.unmark(run)
       group.takeForTrim(group.positions(run))
-      freeCount = freeCount.minusOrZero(run.length)
+      freeCount = freeCount.saturatingSubtract(run.length)
       return PhysicalRun(block: run.lowerBound, count: run.length)
     }
     return nil

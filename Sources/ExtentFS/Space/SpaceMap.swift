@@ -23,7 +23,7 @@ package enum SpacePurpose: Sendable {
 ///        allocate          commit                release               reuse
 ///  free ----------> in use ------> in use and -----------> in use ----------------> free
 ///        <----------               committed               (no longer committed)
-///        returnUnused
+///        cancelAllocation
 /// ```
 ///
 /// Groups are read when they are first needed. As long as a group in memory has a free block, allocation reads nothing. A group
@@ -101,7 +101,7 @@ package final class SpaceMap: Sendable {
   /// How many blocks data could have now, the growth of the device included.
   package var availableBlockCount: UInt64 {
     state.withLock { state in
-      min((state.freeCount + state.growableCount).minusOrZero(state.reserve), state.unpromisedCount)
+      min((state.freeCount + state.growableCount).saturatingSubtract(state.reserve), state.unpromisedCount)
     }
   }
 
@@ -190,24 +190,24 @@ struct SpaceState {
   mutating func pass(over groups: [Range<UInt64>], _ recorded: [(group: UInt64, freeCount: UInt64)]) {
     unreadable = groups
     func usable(_ group: UInt64) -> UInt64 {
-      UInt64(usableEnd(ofGroup: group)).minusOrZero(StoreGeometry.metadataBlocksPerGroup)
+      UInt64(usableEnd(ofGroup: group)).saturatingSubtract(StoreGeometry.metadataBlocksPerGroup)
     }
     // What no record says anything of was never used.
     var fresh = geometry.usableBlockCount(inDeviceOf: blockCount)
     var free = metadataRun.length
     for group in ordered {
       free += UInt64(group.freeCount)
-      fresh = fresh.minusOrZero(usable(group.number))
+      fresh = fresh.saturatingSubtract(usable(group.number))
     }
     for (group, freeCount) in recorded where self.groups[group] == nil && !isUnreadable(group) {
-      free += freeCount.minusOrZero(geometry.blocksPerGroup - UInt64(usableEnd(ofGroup: group)))
-      fresh = fresh.minusOrZero(usable(group))
+      free += freeCount.saturatingSubtract(geometry.blocksPerGroup - UInt64(usableEnd(ofGroup: group)))
+      fresh = fresh.saturatingSubtract(usable(group))
     }
     for range in groups.merged {
       let first = min(blockCount, geometry.firstBlock(ofGroup: range.lowerBound))
       let end = min(blockCount, geometry.firstBlock(ofGroup: range.upperBound))
-      fresh = fresh.minusOrZero(
-        geometry.usableBlockCount(inDeviceOf: end).minusOrZero(geometry.usableBlockCount(inDeviceOf: first)))
+      fresh = fresh.saturatingSubtract(
+        geometry.usableBlockCount(inDeviceOf: end).saturatingSubtract(geometry.usableBlockCount(inDeviceOf: first)))
     }
     freeCount = free + fresh
     noteLength()
@@ -217,7 +217,7 @@ struct SpaceState {
 
   /// The first position of `group` that lies past the device's end.
   func usableEnd(ofGroup group: UInt64) -> Int {
-    Int(min(geometry.blocksPerGroup, blockCount.minusOrZero(geometry.firstBlock(ofGroup: group))))
+    Int(min(geometry.blocksPerGroup, blockCount.saturatingSubtract(geometry.firstBlock(ofGroup: group))))
   }
 
   mutating func insert(_ group: SpaceGroup) {
@@ -260,7 +260,7 @@ extension ContiguousArray<SpaceGroup> {
 extension UInt64 {
   /// The difference, 0 where it would be negative.
   @inline(__always)
-  func minusOrZero(_ other: UInt64) -> UInt64 { self > other ? self - other : 0 }
+  func saturatingSubtract(_ other: UInt64) -> UInt64 { self > other ? self - other : 0 }
 }
 
 extension StoreGeometry {

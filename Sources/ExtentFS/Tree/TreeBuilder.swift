@@ -93,10 +93,10 @@ struct TreeBuilder<Writer: TreeWriter> {
   // MARK: Subtrees of the old tree
 
   /// Says that the tree gives `node` up.
-  func giveUp(_ node: Node) throws(ExtentFSError) {
+  func free(_ node: Node) throws(ExtentFSError) {
     // Nothing else is ever shared.
     if kind == .extents, try writer.isShared(node.pointer.block) { try writer.retainChildren(of: node) }
-    try writer.released(node.pointer.block)
+    try writer.freeNode(node.pointer.block)
   }
 
   /// Adds the subtree whose root is at `level` and begins with `key`, unread where that can be.
@@ -133,7 +133,7 @@ struct TreeBuilder<Writer: TreeWriter> {
       return nil
     }
     guard node.key(at: 0) == key else { throw Self.damaged(key) }
-    try giveUp(node)
+    try free(node)
     return node
   }
 

@@ -26,13 +26,13 @@ extension TreeMerge {
   }
 
   /// Gives up all nodes of the tree of keys at `root` that can be found: what only a node leads to that cannot be read stays.
-  func giveUp(_ root: TreeRoot, kind: NodeKind) throws(ExtentFSError) {
+  func freeTree(_ root: TreeRoot, kind: NodeKind) throws(ExtentFSError) {
     guard !root.isEmpty else { return }
-    try giveUp(root.pointer, kind: kind, level: root.height - 1)
+    try freeTree(root.pointer, kind: kind, level: root.height - 1)
   }
 
-  private func giveUp(_ pointer: BlockPointer, kind: NodeKind, level: Int) throws(ExtentFSError) {
-    try writer.released(pointer.block)
+  private func freeTree(_ pointer: BlockPointer, kind: NodeKind, level: Int) throws(ExtentFSError) {
+    try writer.freeNode(pointer.block)
     guard level > 0 else { return }
     let node: Node
     do throws(ExtentFSError) {
@@ -41,14 +41,14 @@ extension TreeMerge {
       guard error.isUnreadable else { throw error }
       return
     }
-    for index in 0..<node.count { try giveUp(node.child(at: index), kind: kind, level: level - 1) }
+    for index in 0..<node.count { try freeTree(node.child(at: index), kind: kind, level: level - 1) }
   }
 
   /// Gives up the reference to the node at `pointer` where others have it too; else false.
   private func releaseShared(_ pointer: BlockPointer, _ work: inout DropWork) throws(ExtentFSError) -> Bool {
     guard try writer.isShared(pointer.block) else { return false }
     work.nodesLeft -= 1
-    try writer.released(pointer.block)
+    try writer.freeNode(pointer.block)
     return true
   }
 
@@ -57,7 +57,7 @@ extension TreeMerge {
     _ node: Node, upper: UInt64?, _ work: inout DropWork
   ) throws(ExtentFSError) -> (key: UInt64, pointer: BlockPointer)? {
     work.nodesLeft -= 1
-    try writer.released(node.pointer.block)
+    try writer.freeNode(node.pointer.block)
     var rest: TreeBuilder<Writer>?
     for index in 0..<node.count {
       if node.level == 0 {
@@ -67,7 +67,7 @@ extension TreeMerge {
           continue
         }
         work.mappedCount &+= UInt64(extent.length)
-        try writer.replaced(PhysicalRun(block: block, count: UInt64(extent.length)))
+        try writer.freeData(PhysicalRun(block: block, count: UInt64(extent.length)))
         continue
       }
       var kept: (key: UInt64, pointer: BlockPointer)? = (node.key(at: index), node.child(at: index))

@@ -118,7 +118,7 @@ struct ExtentEdits<Edits: IteratorProtocol<ExtentEdit>>: TreeEdits {
     count(old, sign: -1)
     try insert(new, &builder)
     if old.target != new.target, let block = old.target?.physicalBlock {
-      try builder.writer.replaced(PhysicalRun(block: block, count: old.blocks.upperBound - old.blocks.lowerBound))
+      try builder.writer.freeData(PhysicalRun(block: block, count: old.blocks.upperBound - old.blocks.lowerBound))
     }
   }
 

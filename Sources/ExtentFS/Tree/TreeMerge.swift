@@ -112,7 +112,7 @@ package struct TreeMerge<Writer: TreeWriter> {
     if root.isEmpty {
       try edits.apply(to: nil, below: nil, &builder)
     } else if edits.replaces(0..<UInt64.max) {
-      try writer.released(root.pointer.block)
+      try writer.freeNode(root.pointer.block)
       try edits.apply(to: nil, below: nil, &builder)
     } else {
       let node: Node
@@ -131,13 +131,13 @@ package struct TreeMerge<Writer: TreeWriter> {
   private func merge<Edits: TreeEdits>(
     _ edits: inout Edits, into node: Node, upper: UInt64?, _ builder: inout TreeBuilder<Writer>
   ) throws(ExtentFSError) {
-    try builder.giveUp(node)
+    try builder.free(node)
     guard node.level > 0 else { return try edits.apply(to: node, below: upper, &builder) }
     for index in 0..<node.count {
       let next = index + 1 < node.count ? node.key(at: index + 1) : upper
       if let key = edits.nextKey, key < next ?? .max || next == nil {
         if edits.replaces(node.key(at: index)..<max(next ?? .max, node.key(at: index))) {
-          try writer.released(node.child(at: index).block)
+          try writer.freeNode(node.child(at: index).block)
           try edits.apply(to: nil, below: next, &builder)
           continue
         }

@@ -16,10 +16,10 @@ package protocol TreeWriter: AnyObject {
   func write(_ node: Node) throws(ExtentFSError)
 
   /// The tree gives up its reference to the node in `block`.
-  func released(_ block: UInt64) throws(ExtentFSError)
+  func freeNode(_ block: UInt64) throws(ExtentFSError)
 
   /// The tree gives up its references to the blocks of `run`: no logical block is at them any more.
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError)
+  func freeData(_ run: PhysicalRun) throws(ExtentFSError)
 
   /// Whether the node in `block` has more than one reference, so that it stays when this tree gives it up.
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool

@@ -89,7 +89,7 @@ extension View {
     }
   }
 
-  /// Where the deltas say that `block` is; nil where they say nothing.
+  /// Where the overlays say that `block` is; nil where they say nothing.
   private func changed(_ block: UInt64) -> BlockLocation? {
     let run = active.run(at: block) ?? frozen?.run(at: block)
     return run.map { $0.value.advanced(by: block - $0.positions.lowerBound) }

@@ -14,7 +14,7 @@ final class OpenVolume: Sendable {
   /// The volume's number within the store.
   let inode: UInt64
   /// The blocks that it has taken beforehand.
-  let openRun: OpenRun
+  let allocationWindow: AllocationWindow
   private let published: ManagedAtomic<View>
   private let writers: Locked<WriterState>
   private let names: Locked<String>
@@ -30,12 +30,12 @@ final class OpenVolume: Sendable {
     writers = Locked(rank: .volumeWriters, WriterState(record))
     names = Locked(rank: .leaf, record.name)
     (edits, damage, health) = (parts.edits, parts.damage, parts.health)
-    openRun = OpenRun(parts.space, syncCount: parts.syncCount)
+    allocationWindow = AllocationWindow(parts.space, syncCount: parts.syncCount)
   }
 
   deinit {
     do throws(ExtentFSError) {
-      try openRun.returnRest()
+      try allocationWindow.returnRest()
     } catch {
       health.fail(.freeing, error)
     }
@@ -139,8 +139,8 @@ final class OpenVolume: Sendable {
     if now === view { return blocks.length }
     guard now.epoch === view.epoch else { return 0 }
     var end = blocks.upperBound
-    for delta in [now.active, now.frozen ?? Delta()] {
-      delta.forEachRun(in: blocks) { run in
+    for overlay in [now.active, now.frozen ?? Overlay()] {
+      overlay.forEachRun(in: blocks) { run in
         if run.value != .unwritten { end = min(end, run.positions.lowerBound) }
         return true
       }
@@ -165,7 +165,7 @@ final class OpenVolume: Sendable {
   func lockWriters() { writers.lock() }
   func unlockWriters() { writers.unlock() }
 
-  /// Makes the active delta frozen; nil where nothing was changed. Between `lockWriters` and `unlockWriters`.
+  /// Makes the active overlay frozen; nil where nothing was changed. Between `lockWriters` and `unlockWriters`.
   func freeze() -> FrozenVolume? {
     let view = published.load(ordering: .relaxed)
     guard !view.active.isEmpty else { return nil }
@@ -173,16 +173,16 @@ final class OpenVolume: Sendable {
       defer { writer.startAgain() }
       return writer
     }
-    publish(view.replacing(active: Delta(), frozen: view.active))
+    publish(view.replacing(active: Overlay(), frozen: view.active))
     return FrozenVolume(
-      volume: self, delta: view.active, base: view.base, writer: writer, superseded: writer.superseded)
+      volume: self, overlay: view.active, base: view.base, writer: writer, superseded: writer.superseded)
   }
 
   /// Makes every change wait until `endExclusive`. Between `lockWriters` and `unlockWriters`.
   func beginExclusiveLocked() { writers.assumingLocked { $0.isExclusive = true } }
 
   /// Makes every change wait until `endExclusive`, and returns what has changed since the last `freeze`.
-  func beginExclusive() -> Delta {
+  func beginExclusive() -> Overlay {
     writers.withLock { writer in
       writer.isExclusive = true
       return published.load(ordering: .relaxed).active
@@ -190,7 +190,7 @@ final class OpenVolume: Sendable {
   }
 
   /// What has changed since the last `freeze`.
-  var activeChanges: Delta { writers.withLock { _ in published.load(ordering: .relaxed).active } }
+  var activeChanges: Overlay { writers.withLock { _ in published.load(ordering: .relaxed).active } }
 
   /// Changes go on.
   func endExclusive() { writers.withLock { $0.isExclusive = false } }
@@ -202,10 +202,10 @@ final class OpenVolume: Sendable {
       writer.takeBack(part.writer, isUnchanged: old.active.isEmpty)
       // What was frozen and has changed since is in no tree, and never will be.
       old.active.forEachRun(in: 0..<UInt64.max) { run in
-        part.delta.forEachRun(in: run.positions) { writer.supersede($0) }
+        part.overlay.forEachRun(in: run.positions) { writer.supersede($0) }
         return true
       }
-      publish(old.replacing(active: part.delta.overlaid(by: old.active), frozen: nil))
+      publish(old.replacing(active: part.overlay.overlaid(by: old.active), frozen: nil))
       return old
     }
     // Leaves the lock before it goes.
@@ -218,14 +218,14 @@ final class OpenVolume: Sendable {
   ///   - record: the volume's record where that has changed; nil inside where it is gone.
   ///   - carried: what could not be merged of it.
   /// - Returns: what is to become of the volume in the table.
-  func didCheckpoint(_ record: InodeRecord??, carried: Delta?, in epoch: Epoch) -> CheckpointedVolume {
+  func didCheckpoint(_ record: InodeRecord??, carried: Overlay?, in epoch: Epoch) -> CheckpointedVolume {
     var replaced: View?
     // Leaves the lock before it goes, since blocks may be set free with it.
     defer { withExtendedLifetime(replaced) {} }
     return writers.withLock { writer in
       let old = published.load(ordering: .relaxed)
       replaced = old
-      let active = (carried ?? Delta()).overlaid(by: old.active)
+      let active = (carried ?? Overlay()).overlaid(by: old.active)
       if let carried { writer.carry(carried, isUnchanged: old.active.isEmpty) }
       let outcome: CheckpointedVolume = active.isEmpty ? .unchangedSince : .changedSince
       guard let changed = record else {
@@ -303,7 +303,7 @@ struct OpenVolumeParts: Sendable {
 /// What a checkpoint merges of one volume.
 struct FrozenVolume {
   var volume: OpenVolume
-  var delta: Delta
+  var overlay: Overlay
   var base: ExtentBase
   /// What its writers shared until then.
   var writer: WriterState

@@ -43,12 +43,12 @@ final class VolumeTable: Sendable {
   ///
   /// - Parameter generation: of the superblock by which `record` was found.
   func open(
-    _ inode: UInt64, _ record: InodeRecord, delta: Delta = Delta(), asOf generation: UInt64, userCount: Int
+    _ inode: UInt64, _ record: InodeRecord, overlay: Overlay = Overlay(), asOf generation: UInt64, userCount: Int
   ) -> Adoption {
     entries.withLock { entries in
       let newest = superblocks.epoch
       guard newest.generation == generation else { return .isOld }
-      var entry = entries[inode] ?? Entry(volume: makeVolume(inode, record, delta, newest.epoch))
+      var entry = entries[inode] ?? Entry(volume: makeVolume(inode, record, overlay, newest.epoch))
       if entry.isHeld { return .isHeld }
       entry.userCount += userCount
       entries[inode] = entry
@@ -56,8 +56,8 @@ final class VolumeTable: Sendable {
     }
   }
 
-  private func makeVolume(_ inode: UInt64, _ record: InodeRecord, _ delta: Delta, _ epoch: Epoch) -> OpenVolume {
-    OpenVolume(record, view: View(inode: inode, record, active: delta, epoch: epoch), parts)
+  private func makeVolume(_ inode: UInt64, _ record: InodeRecord, _ overlay: Overlay, _ epoch: Epoch) -> OpenVolume {
+    OpenVolume(record, view: View(inode: inode, record, active: overlay, epoch: epoch), parts)
   }
 
   /// Counts more users of a volume that is open.
@@ -79,7 +79,7 @@ final class VolumeTable: Sendable {
   /// - Throws: `.busy` where it has users, unless forced.
   func hold(_ inode: UInt64, _ record: InodeRecord, force: Bool) throws(ExtentFSError) -> OpenVolume {
     try entries.withLock { entries throws(ExtentFSError) in
-      var entry = entries[inode] ?? Entry(volume: makeVolume(inode, record, Delta(), superblocks.epoch.epoch))
+      var entry = entries[inode] ?? Entry(volume: makeVolume(inode, record, Overlay(), superblocks.epoch.epoch))
       guard force || entry.userCount <= 0 else {
         throw ExtentFSError(
           .busy, "'\(record.name)' is in use by \(entry.userCount) \(entry.userCount == 1 ? "client" : "clients")")

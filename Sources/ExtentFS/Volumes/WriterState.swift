@@ -40,7 +40,7 @@ struct WriterState {
 
   // MARK: Changes
 
-  /// Takes note of a run of a delta that the volume does not map any more, where that was of blocks. True, for `forEachRun`.
+  /// Takes note of a run of a overlay that the volume does not map any more, where that was of blocks. True, for `forEachRun`.
   mutating func supersede(_ run: Run<BlockLocation>) -> Bool {
     if let block = run.value.physicalBlock {
       superseded.append(PhysicalRun(block: block, count: run.positions.length))
@@ -77,7 +77,7 @@ struct WriterState {
   }
 
   /// The checkpoint could not merge `changes`, which wait for the next one.
-  mutating func carry(_ changes: Delta, isUnchanged: Bool) {
+  mutating func carry(_ changes: Overlay, isUnchanged: Bool) {
     hasOnlyCarried = isUnchanged
     chargedCount &+= changes.physicalRuns.reduce(0) { $0 &+ $1.count }
   }
@@ -98,10 +98,10 @@ struct WriterState {
     // A promise counts once: where another write to the same block is under way, that one has it.
     var free = count
     for taken in promisesInFlight where taken.upperBound > start {
-      free = min(free, taken.lowerBound.minusOrZero(start))
+      free = min(free, taken.lowerBound.saturatingSubtract(start))
     }
     let takenCount = promisesInFlight.reduce(0) { $0 &+ $1.length }
-    let left = reservation.minusOrZero(mappedCountMax &+ takenCount)
+    let left = reservation.saturatingSubtract(mappedCountMax &+ takenCount)
     let promised = min(free, max(reserved, left))
     guard promised > 0 else { return nil }
     promisesInFlight.append(start..<start + promised)

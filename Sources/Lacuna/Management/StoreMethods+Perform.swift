@@ -123,7 +123,7 @@ extension CheckResult {
       volumes: UInt64(report.accounts.count), blocks: totals.used,
       accounts: Accounts(
         nodes: store.bytes(totals.nodes), exclusive: store.bytes(totals.exclusiveData),
-        shared: store.bytes(totals.sharedData), fixed: store.engine.figures.fixedByteCount),
+        shared: store.bytes(totals.sharedData), fixed: store.engine.usage.fixedByteCount),
       notes: notes.isEmpty ? nil : notes)
   }
 

@@ -67,11 +67,11 @@ extension String {
   /// The same with each paragraph in one line, for what wraps lines itself; lines that begin with a space stay as they are.
   var unwrapped: String {
     var lines: [String] = []
-    var goesOn = false
+    var shouldContinue = false
     for line in split(separator: "\n", omittingEmptySubsequences: false) {
       let isProse = !line.isEmpty && line.first != " "
-      if goesOn, isProse { lines[lines.count - 1] += " " + line } else { lines.append(String(line)) }
-      goesOn = isProse
+      if shouldContinue, isProse { lines[lines.count - 1] += " " + line } else { lines.append(String(line)) }
+      shouldContinue = isProse
     }
     return lines.joined(separator: "\n")
   }

@@ -75,8 +75,8 @@ final class StoreForge: TreeWriter {
     } catch { throw ExtentFSError(error) }
   }
 
-  func released(_ block: UInt64) throws(ExtentFSError) { drop(block) }
-  func replaced(_ run: PhysicalRun) throws(ExtentFSError) { for block in run.blocks { drop(block) } }
+  func freeNode(_ block: UInt64) throws(ExtentFSError) { drop(block) }
+  func freeData(_ run: PhysicalRun) throws(ExtentFSError) { for block in run.blocks { drop(block) } }
   func isShared(_ block: UInt64) throws(ExtentFSError) -> Bool { references[block, default: 0] > 1 }
 
   func retainChildren(of node: Node) throws(ExtentFSError) {

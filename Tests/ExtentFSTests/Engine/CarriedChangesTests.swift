@@ -85,7 +85,7 @@ import Testing
     var contents = carrier.made.contents
     let engine = try Engine.open(device, Store.options()).engine
     try Store.write(engine, try Self.open(carrier.other, engine), carrier.other, 7, 0xB1, &contents)
-    try engine.commit()
+    try engine.flush()
     let before = device.callCount
     try engine.checkpoint()
     for point in before...device.callCount {
@@ -177,7 +177,7 @@ import Testing
       let codes = [
         Self.code { try engine.snapshot([(name, "\(name)@x"), ("v0", "v0@x")], createdSeconds: 0) },
         Self.code { try engine.clone(name, as: "copy", createdSeconds: 0) },
-        Self.code { _ = try engine.makeThrowaway(of: name) },
+        Self.code { _ = try engine.makeEphemeralClone(of: name) },
         Self.code { try engine.forEachDifference(from: other, to: volume, in: 0..<1 << 20) { _, _ in true } },
       ]
       #expect(codes == [.damaged, .damaged, .damaged, .damaged], "attempt \(attempt)")
@@ -247,7 +247,7 @@ import Testing
         Self.code { _ = try engine.openVolume(named: name) }, Self.code { try engine.delete([name], force: true) },
         Self.code { try engine.clone(name, as: "copy", createdSeconds: 0) },
         Self.code { try engine.resize(name, to: 1 << 20, allowsSmaller: false, force: true) },
-        Self.code { try engine.rename(name, to: "other") }, Self.code { _ = try engine.makeThrowaway(of: name) },
+        Self.code { try engine.rename(name, to: "other") }, Self.code { _ = try engine.makeEphemeralClone(of: name) },
       ]
       #expect(codes.allSatisfy { $0 == .damaged }, "\(codes)")
       try engine.checkpoint()

@@ -96,7 +96,7 @@ struct HostileStore: Sendable {
       engine.closeVolume(volume)
     }
     try engine.snapshot([("clone", "clone@b")], createdSeconds: 0)
-    try fill(try engine.makeThrowaway(of: "clone@b"), stride(from: 50, to: 60, by: 2))
+    try fill(try engine.makeEphemeralClone(of: "clone@b"), stride(from: 50, to: 60, by: 2))
     try engine.delete(["doomed"], force: true)
     _ = try engine.dropDeleted()
     let records = try engine.volumeRecords().map(\.record)
@@ -180,10 +180,10 @@ struct HostileStore: Sendable {
     try tolerant { try engine.snapshot([("disk0", "disk0@new"), ("clone", "clone@new")], createdSeconds: 0) }
     try tolerant { try engine.clone("disk0@a", as: "copy", createdSeconds: 0) }
     try tolerant {
-      let throwaway = try engine.makeThrowaway(of: "clone@b")
+      let throwaway = try engine.makeEphemeralClone(of: "clone@b")
       try change(throwaway)
       try tolerant { try engine.checkpoint() }
-      try engine.discardThrowaway(throwaway)
+      try engine.discardEphemeralClone(throwaway)
     }
     try tolerant { try engine.rollback("disk1", to: "disk1@a", force: true) }
     try tolerant { try engine.rename("clone", to: "renamed") }

@@ -111,7 +111,7 @@ import Testing
         try engine.snapshot([("own", snapshot), ("rolled", "rolled@\(round)")], createdSeconds: 0)
         let first = try fixture.with(snapshot) { try Self.writes(in: $0) }
         try engine.clone(snapshot, as: clone, createdSeconds: 0)
-        let throwaway = try engine.makeThrowaway(of: snapshot)
+        let throwaway = try engine.makeEphemeralClone(of: snapshot)
         try check(try Self.writes(in: throwaway) == first, "the throwaway of '\(snapshot)' is another")
         let block = generator.number(below: Self.blockCount)
         try Self.fill(throwaway, block, 99)
@@ -123,7 +123,7 @@ import Testing
         changed?[block] = 98
         try check(try fixture.with(clone) { try Self.writes(in: $0) } == changed, "a clone lost a write")
         if generator.oneIn(2) {
-          try engine.discardThrowaway(throwaway)
+          try engine.discardEphemeralClone(throwaway)
         } else {
           try engine.promote(throwaway, as: "kept\(round)")
           engine.closeVolume(throwaway)
@@ -167,7 +167,7 @@ import Testing
         let name = names[generator.number(below: names.count)]
         try Self.tolerant([.deleted]) { _ = try fixture.with(name) { try Self.writes(in: $0) } }
         try Self.tolerant([.noSuchVolume]) { _ = try engine.spaceAccount(of: name) }
-        try Self.tolerant([.noSuchVolume]) { try engine.discardThrowaway(try engine.makeThrowaway(of: name)) }
+        try Self.tolerant([.noSuchVolume]) { try engine.discardEphemeralClone(try engine.makeEphemeralClone(of: name)) }
         _ = try engine.deletionBacklog()
       }
     }

@@ -228,7 +228,7 @@ private struct Fixture: Sendable {
     try store.engine.checkpoint()
     var throwaways: [DiskVolume] = []
     do throws(ExtentFSError) {
-      for _ in 0..<count { throwaways.append(try store.engine.makeThrowaway(of: "vm@a")) }
+      for _ in 0..<count { throwaways.append(try store.engine.makeEphemeralClone(of: "vm@a")) }
     } catch {
       #expect(error.code == .outOfSpace)
     }

@@ -133,11 +133,11 @@ struct NamespaceModel<Device: BlockDevice> {
     case 19..<20 where !volumes.isEmpty: try rename(try generator.element(volumes), to: volumeName(&generator))
     case 20..<22 where throwaways.count < 4 && !disks.isEmpty:
       let source = try generator.element(volumes + snapshots)
-      throwaways.append((try engine.makeThrowaway(of: source), disks[source] ?? ReferenceDisk()))
+      throwaways.append((try engine.makeEphemeralClone(of: source), disks[source] ?? ReferenceDisk()))
       didSucceed("throwaway")
     case 22..<24 where !throwaways.isEmpty:
       let gone = throwaways.remove(at: Int(generator.number(below: throwaways.count)))
-      try engine.discardThrowaway(gone.volume)
+      try engine.discardEphemeralClone(gone.volume)
     case 24..<25 where !throwaways.isEmpty && volumes.count < Self.volumeCountMax:
       let index = generator.number(below: throwaways.count)
       let kept = throwaways[index]
@@ -318,7 +318,7 @@ struct NamespaceModel<Device: BlockDevice> {
 
   /// Deletes everything.
   mutating func deleteAll() throws {
-    for (volume, _) in throwaways { try engine.discardThrowaway(volume) }
+    for (volume, _) in throwaways { try engine.discardEphemeralClone(volume) }
     throwaways = []
     if !disks.isEmpty { try delete(names { _ in true }) }
     open = [:]

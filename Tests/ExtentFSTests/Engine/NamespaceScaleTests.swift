@@ -84,7 +84,7 @@ import Testing
     let clone = try median(50) { try engine.clone("\(name($0))@monday", as: "c\($0)", createdSeconds: 0) }
     let rename = try median(20) { try engine.rename("c\($0)", to: "d\($0)") }
     let throwaway = try median(100) {
-      try engine.discardThrowaway(try engine.makeThrowaway(of: "\(name($0))@monday"))
+      try engine.discardEphemeralClone(try engine.makeEphemeralClone(of: "\(name($0))@monday"))
     }
     let rollback = try median(50) { try engine.rollback(name($0), to: "\(name($0))@monday", force: false) }
     let delete = try median(50) { try engine.delete([name($0 * 101) + "@monday"], force: false) }

@@ -77,7 +77,7 @@ struct NamespaceStore<Device: BlockDevice> {
     case 15...16: try tryOut(any(volumes + snapshots), state, ledger, &generator)
     case 17...18: try ledger.note(.barrier) { try engine.checkpoint() }
     case 19...22: _ = try engine.dropDeleted()
-    case 23...26: try ledger.note(.barrier) { try engine.commit() }
+    case 23...26: try ledger.note(.barrier) { try engine.flush() }
     case 27:
       try reopen()
       if generator.oneIn(2) { while try engine.reclaimSome() {} } else { _ = try engine.reclaimAll { _, _ in } }
@@ -119,7 +119,7 @@ struct NamespaceStore<Device: BlockDevice> {
     _ source: String, _ state: NamespaceState, _ ledger: NamespaceLedger, _ generator: inout SeededGenerator
   ) throws {
     guard var disk = state.disks[source] else { return }
-    let volume = try engine.makeThrowaway(of: source)
+    let volume = try engine.makeEphemeralClone(of: source)
     let name = "n\(ledger.nextNumber)"
     for _ in 0..<generator.number(below: 4) {
       let range = generator.range(below: UInt64(disk.count), longest: 24)
@@ -134,7 +134,7 @@ struct NamespaceStore<Device: BlockDevice> {
       try ledger.note(.keep(disk, name: name)) { try engine.promote(volume, as: name) }
       engine.closeVolume(volume)
     } else {
-      try engine.discardThrowaway(volume)
+      try engine.discardEphemeralClone(volume)
     }
   }
 

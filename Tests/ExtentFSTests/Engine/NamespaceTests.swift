@@ -313,15 +313,15 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
     try store.snapshot("golden@1")
     try store.engine.checkpoint()
     let generation = store.engine.superblock.generation
-    for _ in 0..<1000 { try store.engine.discardThrowaway(try store.engine.makeThrowaway(of: "golden@1")) }
+    for _ in 0..<1000 { try store.engine.discardEphemeralClone(try store.engine.makeEphemeralClone(of: "golden@1")) }
     #expect(store.engine.superblock.generation == generation)
     let (used, taken) = (store.engine.superblock.usedBlockCount, store.takenCount)
     for round in 0..<50 {
-      let volume = try store.engine.makeThrowaway(of: "golden@1")
+      let volume = try store.engine.makeEphemeralClone(of: "golden@1")
       try store.fill(volume, 2, first: round)
       if round % 5 == 0 { try store.engine.checkpoint() }
       try store.fill(volume, 3, first: round, step: 3)
-      try store.engine.discardThrowaway(volume)
+      try store.engine.discardEphemeralClone(volume)
     }
     try store.settle()
     #expect(store.engine.superblock.usedBlockCount == used && store.takenCount == taken)
@@ -332,7 +332,7 @@ private func expectError(_ code: ExtentFSError.Code, _ body: () throws -> Void) 
   @Test func `a promoted throwaway keeps what was written before and is written after`() throws {
     var store = try Fixture()
     try store.fill(try store.create("golden"), 1, step: 1)
-    let volume = try store.engine.makeThrowaway(of: "golden")
+    let volume = try store.engine.makeEphemeralClone(of: "golden")
     try store.fill(volume, 2, step: 2)
     try store.engine.promote(volume, as: "kept")
     try store.fill(volume, 3, step: 5)

@@ -83,7 +83,7 @@ import Testing
         try volumes[index].discard(in: 50 << 10..<52 << 10)
         (contents.bytes[index][50], contents.bytes[index][51]) = (0, 0)
       }
-      try engine.commit()
+      try engine.flush()
       // A record behind the flush says that it succeeded.
       try write(engine, volumes[0], 0, 1, 0x77, &contents)
     } else {
@@ -215,7 +215,7 @@ import Testing
           guard error.code == .readOnly else { throw error }
           continue
         }
-        try engine.commit()
+        try engine.flush()
         history[index].append((0xA0 + round, device.callCount))
       }
       try engine.checkpoint()

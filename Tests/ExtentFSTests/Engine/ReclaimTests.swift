@@ -38,7 +38,7 @@ import Testing
       let bytes = [UInt8](repeating: byte, count: Int(volume.byteCount))
       try bytes.withUnsafeBytes { try volume.write($0, at: 0) }
     }
-    try engine.commit()
+    try engine.flush()
     if deletes {
       try engine.snapshot([("big", "big@a")], createdSeconds: 0)
       engine.closeVolume(big)
@@ -63,7 +63,7 @@ import Testing
 
   /// What is used, and pieces of 64 KiB at the edges.
   private func mostAllocated(_ engine: Engine) -> UInt64 {
-    engine.figures.usedByteCount + 512 << 10
+    engine.usage.usedByteCount + 512 << 10
   }
 
   @Test func `is found when the store is quiet`() throws {

@@ -65,7 +65,7 @@ import Testing
 
   /// What the store says: of itself, of each volume, of each two of them, and of what is wrong.
   private static func describe(_ engine: Engine) throws -> [String] {
-    let figures = engine.figures
+    let figures = engine.usage
     var lines = ["used \(figures.usedByteCount), free \(figures.freeByteCount), \(figures.featureNames)"]
     let records = try engine.volumeRecords().filter { !$0.record.isTransient }
     for (inode, record) in records {

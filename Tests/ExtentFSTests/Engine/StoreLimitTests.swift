@@ -53,8 +53,8 @@ import Testing
   func `stays with the store, and the smaller one holds of it and that of an opening`(_ isClosed: Bool) throws {
     var store = try Fixture(limit: 8 * Self.mebibyte)
     try store.reopen(closing: isClosed)
-    #expect(store.engine.figures.limitByteCount == 8 * Self.mebibyte)
-    #expect(store.engine.figures.featureNames == ["snapshots", "limit"])
+    #expect(store.engine.usage.limitByteCount == 8 * Self.mebibyte)
+    #expect(store.engine.usage.featureNames == ["snapshots", "limit"])
     #expect(try store.fill())
     #expect(store.device.byteCount <= 8 * Self.mebibyte && store.device.byteCount > 6 * Self.mebibyte)
     try store.reopen(closing: isClosed, openingLimit: 32 * Self.mebibyte)
@@ -63,7 +63,7 @@ import Testing
     try store.set(64 * Self.mebibyte)
     #expect(try store.fill())
     #expect(store.device.byteCount <= 32 * Self.mebibyte && store.device.byteCount > 28 * Self.mebibyte)
-    #expect(store.engine.figures.limitByteCount == 64 * Self.mebibyte)
+    #expect(store.engine.usage.limitByteCount == 64 * Self.mebibyte)
     #expect(try StoreCheck.findings(on: store.device) == [])
   }
 
@@ -79,13 +79,13 @@ import Testing
     #expect(try store.fill())
     #expect(store.device.byteCount == byteCount)
     try store.reopen()
-    #expect(store.engine.figures.limitByteCount == 2 * Self.mebibyte && store.device.byteCount == byteCount)
+    #expect(store.engine.usage.limitByteCount == 2 * Self.mebibyte && store.device.byteCount == byteCount)
     try store.set(0)
-    #expect(store.engine.figures.limitByteCount == nil && store.engine.figures.featureNames == ["snapshots"])
+    #expect(store.engine.usage.limitByteCount == nil && store.engine.usage.featureNames == ["snapshots"])
     #expect(try !store.fill(upTo: 512))
     #expect(store.device.byteCount > 32 * Self.mebibyte)
     try store.reopen(closing: true)
-    #expect(store.engine.figures.limitByteCount == nil)
+    #expect(store.engine.usage.limitByteCount == nil)
     #expect(try StoreCheck.findings(on: store.device) == [])
   }
 

@@ -100,13 +100,13 @@ private struct SharingImagePlan {
     try write("doomed", stride(from: 0, to: 400, by: 3), 4)
     try snapshot(["doomed"], "too")
     try delete(["doomed", "doomed@too"])
-    if let throwaway = try engine?.makeThrowaway(of: "vms/web@mon") {
+    if let throwaway = try engine?.makeEphemeralClone(of: "vms/web@mon") {
       try [UInt8](repeating: 9, count: 5000).withUnsafeBytes { try throwaway.write($0, at: 12_345) }
     }
     try engine?.checkpoint()
     try write("vms/web", stride(from: 10, to: 30, by: 1), 5)
     try write("copy2", stride(from: 399, to: 400, by: 1), 5)
-    try engine?.commit()
+    try engine?.flush()
     try zero("vms/web", 20 * 1024..<25 * 1024, keepsSpace: true)
   }
 }

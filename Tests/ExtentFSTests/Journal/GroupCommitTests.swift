@@ -10,16 +10,16 @@ import Testing
   @Test func `a commit costs one sync, and none where nothing is new`() throws {
     let ring = try makeRing(device)
     let commit = GroupCommit(device: device, ring: ring)
-    try commit.commit()
+    try commit.flush()
     #expect(device.withState { $0.syncCount } == 0)
     for round in 1...5 {
       let record = try #require(try ring.append(map(1)))
-      try commit.commit(through: record.sequence)
-      try commit.commit()
+      try commit.flush(through: record.sequence)
+      try commit.flush()
       #expect(device.withState { $0.syncCount } == round)
       #expect(ring.durableSequence == record.sequence)
     }
-    try commit.barrier()
+    try commit.syncAll()
     #expect(device.withState { $0.syncCount } == 6)
     #expect(commit.syncCount == 6)
   }
@@ -29,7 +29,7 @@ import Testing
     let commit = GroupCommit(device: device, ring: ring)
     _ = try ring.append(map(1))
     _ = try ring.append(map(1))
-    try commit.commit()
+    try commit.flush()
     _ = try ring.append(map(1))
     let marker = try #require(try ring.append(.commitMarker))
     #expect(marker == JournalRecord(sequence: 4, durableSequence: 2, change: .commitMarker))
@@ -47,7 +47,7 @@ import Testing
       let writes = device.withState { $0.unsynced.map(\.offset) }
       #expect(writes.allSatisfy { $0 >= durableEnd })
       durableEnd = 4096 + (Int(ring.usedByteCount) + 4095) & ~4095
-      try commit.commit()
+      try commit.flush()
     }
   }
 
@@ -62,14 +62,14 @@ import Testing
     let commit = GroupCommit(device: device, ring: ring)
     _ = try ring.append(map(1))
     try inThreads([
-      { try commit.commit(through: 1) },
+      { try commit.flush(through: 1) },
       {
         began.pass()
         let record = try ring.append(map(1))
         try check(device.withState { $0.unsynced.last?.offset } == 8192, "it shares the block")
         try check(record?.durableSequence == 0, "the sync still runs")
         mayEnd.open()
-        try commit.commit(through: 2)
+        try commit.flush(through: 2)
       },
     ])
     #expect(commit.syncCount == 2)
@@ -88,12 +88,12 @@ import Testing
     let commit = GroupCommit(device: device, ring: ring)
     _ = try ring.append(map(1))
     try inThreads([
-      { try commit.commit() },
+      { try commit.flush() },
       {
         began.pass()
         try [UInt8](repeating: 7, count: 512).withUnsafeBytes { try device.write($0, at: 0) }
         mayEnd.open()
-        try commit.barrier()
+        try commit.syncAll()
       },
     ])
     #expect(commit.syncCount == 2)
@@ -115,11 +115,11 @@ import Testing
         began.pass()
         let sequence = try ring.appendUnmap(inode: 1, logical: 0..<1)
         if ring.lastSequence == 64 { mayEnd.open() }
-        try commit.commit(through: sequence ?? 0)
+        try commit.flush(through: sequence ?? 0)
         try check(ring.durableSequence >= sequence ?? .max, "not durable")
       }
     }
-    try inThreads([{ try commit.commit() }] + followers)
+    try inThreads([{ try commit.flush() }] + followers)
     #expect(commit.syncCount == 2)
     #expect(try replay(JournalTestDevice(bytes: device.withState { $0.durable })).records.count == 64)
   }
@@ -136,18 +136,18 @@ import Testing
     let commit = GroupCommit(device: device, ring: ring)
     _ = try ring.append(map(1))
     try inThreads([
-      { try check(isDeviceFailure(.sync, thrownCode { try commit.commit() }), "the leader gets the device's error") },
+      { try check(isDeviceFailure(.sync, thrownCode { try commit.flush() }), "the leader gets the device's error") },
       {
         began.pass()
         _ = try ring.append(map(1))
         mayEnd.open()
-        try check(thrownCode { try commit.commit() } == .failed, "a follower fails too")
+        try check(thrownCode { try commit.flush() } == .failed, "a follower fails too")
       },
     ])
     device.withState { $0.failsSyncs = false }
-    #expect(thrownCode { try commit.commit() } == .failed)
-    #expect(thrownCode { try commit.commit(through: 0) } == .failed)
-    #expect(thrownCode { try commit.barrier() } == .failed)
+    #expect(thrownCode { try commit.flush() } == .failed)
+    #expect(thrownCode { try commit.flush(through: 0) } == .failed)
+    #expect(thrownCode { try commit.syncAll() } == .failed)
     #expect(thrownCode { _ = try ring.append(map(1)) } == .failed)
     #expect(ring.durableSequence == 0)
     #expect(device.withState { ($0.syncCount, $0.writeCount) } == (1, 2))
@@ -167,13 +167,13 @@ import Testing
           // A checkpoint: what is before the tail needs no replay any more.
           try tail.withLock { tail in
             let position = ring.cut()
-            try commit.barrier()
+            try commit.syncAll()
             ring.advanceTail(to: position)
             tail = position
           }
           sequence = try ring.appendUnmap(inode: UInt64(index), logical: 0..<1)
         }
-        if round % 5 == 4 { try commit.barrier() } else { try commit.commit(through: sequence ?? 0) }
+        if round % 5 == 4 { try commit.syncAll() } else { try commit.flush(through: sequence ?? 0) }
         try check(ring.durableSequence >= sequence ?? .max, "not durable")
       }
     }

@@ -47,7 +47,7 @@ import Testing
             ring.advanceTail(to: tail)
             live = []
           }
-          if generator.oneIn(20) { try commits.commit() }
+          if generator.oneIn(20) { try commits.flush() }
           if step % 16 == 0 {
             try check(try records(device, from: tail) == live, "step \(step): \(live.count) records were appended")
           }

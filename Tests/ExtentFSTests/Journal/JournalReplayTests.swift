@@ -98,7 +98,7 @@ import Testing
         var live: [JournalRecord] = []
         for step in 0..<generator.number(below: 120) {
           switch generator.number(below: 10) {
-          case 0: try commit.commit()
+          case 0: try commit.flush()
           case 1 where generator.oneIn(3): _ = ring.cut()
           default:
             let count = generator.oneIn(6) ? 1 + generator.number(below: 4000) : 1 + generator.number(below: 40)
@@ -113,7 +113,7 @@ import Testing
               live.append(record)
             } else {
               tail = ring.cut()
-              try commit.barrier()
+              try commit.syncAll()
               ring.advanceTail(to: tail)
               live = []
             }
@@ -161,7 +161,7 @@ import Testing
     let ring = try makeRing(device)
     let commit = GroupCommit(device: device, ring: ring)
     for _ in 0..<3 { _ = try ring.append(map(1)) }
-    try commit.commit()
+    try commit.flush()
     _ = try ring.append(map(1))
     #expect(try lostDurableSequence(device) == nil)
     device.withState { $0.bytes[4096 + 88 + 30] ^= 1 }

@@ -144,23 +144,23 @@ import Testing
     #expect(!ring.hasUnrecordedCommit)
     _ = try ring.append(map(1))
     #expect(!ring.hasUnrecordedCommit)
-    try commits.commit()
+    try commits.flush()
     #expect(ring.hasUnrecordedCommit)
     _ = try ring.append(.commitMarker)
     #expect(!ring.hasUnrecordedCommit)
     #expect(try replay(device).end.durableSequence == 1)
     // The marker itself is nothing to make durable, nor to tell of.
     let syncCount = device.withState { $0.syncCount }
-    try commits.commit()
+    try commits.flush()
     #expect(device.withState { $0.syncCount } == syncCount)
-    try commits.barrier()
+    try commits.syncAll()
     #expect(!ring.hasUnrecordedCommit)
     _ = try ring.append(map(1))
-    try commits.commit()
+    try commits.flush()
     #expect(ring.hasUnrecordedCommit)
     _ = try ring.append(map(1))
     #expect(!ring.hasUnrecordedCommit)
-    try commits.commit()
+    try commits.flush()
     ring.advanceTail(to: ring.cut())
     #expect(!ring.hasUnrecordedCommit)
   }
@@ -174,8 +174,8 @@ import Testing
     device.withState { $0.failsWrites = false }
     #expect(thrownCode { _ = try ring.append(map(1)) } == .failed)
     #expect(thrownCode { _ = try ring.append(.commitMarker) } == .failed)
-    #expect(thrownCode { try commit.commit() } == .failed)
-    #expect(thrownCode { try commit.barrier() } == .failed)
+    #expect(thrownCode { try commit.flush() } == .failed)
+    #expect(thrownCode { try commit.syncAll() } == .failed)
     #expect(device.withState { ($0.writeCount, $0.syncCount) } == (1, 0))
     #expect(try replay(device).records.count == 1)
   }
@@ -193,12 +193,12 @@ import Testing
         device.withState { $0.roomOfNextWrite = room }
         #expect(isOutOfRoom(thrownCode { _ = try ring.append(map(size, seed: 99)) }), "\(room), \(size)")
         #expect(try replay(device, from: tail).records == live)
-        if between == 1 { try commit.commit() }
+        if between == 1 { try commit.flush() }
         if between == 2 { _ = ring.cut() }
         live.append(try #require(try ring.append(map(next, seed: UInt64(live.count + 1)))))
         #expect(try replay(device, from: tail).records == live)
       }
-      try commit.commit()
+      try commit.flush()
       #expect(ring.durableSequence == ring.lastSequence)
       tail = ring.cut()
       ring.advanceTail(to: tail)

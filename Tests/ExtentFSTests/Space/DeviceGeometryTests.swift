@@ -38,7 +38,7 @@ import Testing
       records: GroupRecords { _ in nil })
     // Blocks that begin and end in the middle of a piece.
     let run = try space.allocate(upTo: 7000, purpose: .data)
-    try space.reuse(run)
+    try space.free(run)
     let trim = try #require(space.nextTrim(.small))
     #expect(blockSize.offset(of: trim.block) % piece == 0 && blockSize.offset(of: trim.count) % piece == 0, "\(trim)")
   }

@@ -79,7 +79,7 @@ import Testing
           for block in blocks { stored[Int(block)] = count }
         }
         try check(stored == counts, "round \(round): the table differs from the array")
-        let shared = SharedRuns(store.cache, root: root)
+        let shared = RefcountTree(store.cache, root: root)
         let blocks = generator.range(below: UInt64(blockCount), longest: 200)
         var found: [UInt64] = []
         try shared.forEachPiece(of: PhysicalRun(block: blocks.lowerBound, count: blocks.length)) { piece, count in

@@ -63,7 +63,7 @@ import Testing
     try store.space.commit(run)
     store.checksums.set(run.block, 77)
     try store.checkpoint()
-    try store.space.release(run)
+    try store.space.deferFree(run)
     let other = try store.space.allocate(upTo: 6, purpose: .data)
     try store.space.commit(other)
     for block in other.blocks { store.checksums.set(block, 5) }
@@ -84,7 +84,7 @@ import Testing
     for (index, block) in new.blocks.enumerated() { store.checksums.set(block, 100 + UInt32(index)) }
     for attempt in 0..<3 {
       try store.space.commit(new)
-      try store.space.release(old)
+      try store.space.deferFree(old)
       try store.writeCheckpoint()
       if attempt < 2 {
         store.failCheckpoint()
@@ -92,7 +92,7 @@ import Testing
       }
     }
     try store.checkpoint()
-    try store.space.reuse(old)
+    try store.space.free(old)
     let again = try store.reopened()
     #expect(try again.space.allocate(upTo: 4, purpose: .data) == old)
     #expect(try again.checksums.checksum(of: new.block + 3) == 103)
@@ -143,10 +143,10 @@ import Testing
     let run = try space.allocate(upTo: 5000, purpose: .data)
     try space.commit(run)
     try store.checkpoint()
-    try space.release(PhysicalRun(block: run.block + 10, count: 4500))
+    try space.deferFree(PhysicalRun(block: run.block + 10, count: 4500))
     try store.checkpoint()
     #expect(space.nextTrim(.large) == nil)
-    try space.reuse(PhysicalRun(block: run.block + 10, count: 4500))
+    try space.free(PhysicalRun(block: run.block + 10, count: 4500))
     let free = space.freeBlockCount
     guard let trim = space.nextTrim(.large) else { throw CheckFailure("nothing to trim") }
     #expect(trim == PhysicalRun(block: 1024, count: 3072))
@@ -164,7 +164,7 @@ import Testing
   @Test func `blocks that were allocated again are not trimmed`() throws {
     let store = try SpaceFixture(blockCount: 192 + 8192)
     let run = try store.space.allocate(upTo: 4096, purpose: .data)
-    try store.space.reuse(run)
+    try store.space.free(run)
     _ = try store.space.allocate(upTo: 1, near: 1024 + 5, purpose: .data)
     _ = try store.space.allocate(upTo: 1, near: 3072 + 5, purpose: .data)
     #expect(store.space.nextTrim(.large) == PhysicalRun(block: 2048, count: 1024))
@@ -180,9 +180,9 @@ import Testing
     try store.checkpoint()
     // With blocks of 1 KiB: 19 pieces of 64 blocks, of which 16 make one of 1024.
     let freed = PhysicalRun(block: 1000, count: 1300)
-    try space.release(freed)
+    try space.deferFree(freed)
     try store.checkpoint()
-    try space.reuse(freed)
+    try space.free(freed)
     #expect(space.trimmableBlockCount(.small) == 1216)
     #expect(space.trimmableBlockCount(.large) == 1024)
     let trim = PhysicalRun(block: 1024, count: 1216)
@@ -197,7 +197,7 @@ import Testing
   @Test func `what was offered as a large piece is not offered as small ones, and what lies beside it is`() throws {
     let store = try SpaceFixture(blockCount: 192 + 8192)
     let run = try store.space.allocate(upTo: 2048, near: 1024, purpose: .data)
-    try store.space.reuse(PhysicalRun(block: run.block, count: 1024 + 128))
+    try store.space.free(PhysicalRun(block: run.block, count: 1024 + 128))
     #expect(store.space.nextTrim(.large) == PhysicalRun(block: 1024, count: 1024))
     #expect(store.space.nextTrim(.small) == PhysicalRun(block: 2048, count: 128))
     #expect(store.space.nextTrim(.small) == nil)
@@ -206,7 +206,7 @@ import Testing
   @Test func `small pieces beside a block that was allocated again are offered still`() throws {
     let store = try SpaceFixture(blockCount: 192 + 8192)
     let run = try store.space.allocate(upTo: 4096, near: 1024, purpose: .data)
-    try store.space.reuse(run)
+    try store.space.free(run)
     _ = try store.space.allocate(upTo: 1, near: 1024 + 130, purpose: .data)
     // All of the second large piece, and the first small ones of the third.
     _ = try store.space.allocate(upTo: 1024 + 100, near: 2048, purpose: .data)

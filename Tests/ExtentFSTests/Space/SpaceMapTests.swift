@@ -20,7 +20,7 @@ import Testing
       #expect(errorCode { _ = try store.space.allocate(upTo: 1, purpose: purpose) } == .outOfSpace)
     }
     #expect(store.space.freeBlockCount == 0)
-    try store.space.returnUnused(PhysicalRun(block: run.block + 2, count: 1))
+    try store.space.cancelAllocation(PhysicalRun(block: run.block + 2, count: 1))
     #expect(try store.space.allocate(upTo: 7, purpose: .data) == PhysicalRun(block: run.block + 2, count: 1))
   }
 
@@ -30,7 +30,7 @@ import Testing
     let store = try SpaceFixture(blockCount: blockCount, limit: canGrow ? 192 + 8192 : nil)
     let all = try store.space.allocate(upTo: 4000, purpose: .data)
     let holes = stride(from: all.block, to: all.block + 1000, by: 10).map { $0 }
-    for block in holes { try store.space.reuse(PhysicalRun(block: block, count: 1)) }
+    for block in holes { try store.space.free(PhysicalRun(block: block, count: 1)) }
     var taken: [UInt64] = []
     for _ in holes { taken.append(try store.space.allocate(upTo: 300, purpose: .data).block) }
     if canGrow {
@@ -84,7 +84,7 @@ import Testing
     let first = store.firstBlock
     _ = try store.space.allocate(upTo: 500, purpose: .data)
     for block in stride(from: first, to: first + 500, by: 10) {
-      try store.space.returnUnused(PhysicalRun(block: block, count: 2))
+      try store.space.cancelAllocation(PhysicalRun(block: block, count: 2))
     }
     #expect(try store.space.allocate(upTo: 64, purpose: .data) == PhysicalRun(block: first + 500, count: 64))
     _ = try store.space.allocate(upTo: 436, purpose: .data)
@@ -97,13 +97,13 @@ import Testing
     try store.space.commit(run)
     try store.checkpoint()
     #expect(store.space.usedBlockCount == 10)
-    try store.space.release(run)
-    #expect(errorCode { try store.space.reuse(run) } == .internalInconsistency)
+    try store.space.deferFree(run)
+    #expect(errorCode { try store.space.free(run) } == .internalInconsistency)
     #expect(errorCode { _ = try store.space.allocate(upTo: 1, purpose: .metadata) } == .outOfSpace)
     try store.checkpoint()
     #expect(store.space.usedBlockCount == 0)
     #expect(errorCode { _ = try store.space.allocate(upTo: 1, purpose: .metadata) } == .outOfSpace)
-    try store.space.reuse(run)
+    try store.space.free(run)
     #expect(try store.space.allocate(upTo: 10, purpose: .data) == run)
   }
 
@@ -113,16 +113,16 @@ import Testing
     let run = try space.allocate(upTo: 4, purpose: .data)
     let free = PhysicalRun(block: run.block + 3, count: 2)
     #expect(errorCode { try space.commit(free) } == .internalInconsistency)
-    #expect(errorCode { try space.release(run) } == .damaged)
-    #expect(errorCode { try space.reuse(free) } == .internalInconsistency)
+    #expect(errorCode { try space.deferFree(run) } == .damaged)
+    #expect(errorCode { try space.free(free) } == .internalInconsistency)
     try space.commit(run)
     #expect(errorCode { try space.commit(run) } == .internalInconsistency)
     #expect(errorCode { try space.claim(run) } == .damaged)
-    #expect(errorCode { try space.returnUnused(run) } == .internalInconsistency)
+    #expect(errorCode { try space.cancelAllocation(run) } == .internalInconsistency)
     for block in [0, 191, 192, 257, 268, 1 << 50, UInt64.max - 1, UInt64.max] {
       for count: UInt64 in [1, 2, 1 << 40, .max] {
         #expect(errorCode { try space.claim(PhysicalRun(block: block, count: count)) } == .damaged)
-        #expect(errorCode { try space.release(PhysicalRun(block: block, count: count)) } == .damaged)
+        #expect(errorCode { try space.deferFree(PhysicalRun(block: block, count: count)) } == .damaged)
       }
     }
   }
@@ -154,7 +154,7 @@ import Testing
     let again = try store.reopened()
     #expect(again.space.freeBlockCount == 0)
     #expect(errorCode { _ = try again.space.allocate(upTo: 1, purpose: .data) } == .outOfSpace)
-    try again.space.release(second)
+    try again.space.deferFree(second)
     try again.checkpoint()
     #expect(try again.reopened().space.allocate(upTo: 1, purpose: .data).block == second.block)
   }

@@ -38,7 +38,7 @@ private struct SpaceModel {
       var store = try SpaceFixture(blockCount: 192 + 8192 + 66 + blocks)
       let filler = try store.space.allocate(upTo: 1 << 20, purpose: .data)
       let total = blocks + 3
-      try store.space.returnUnused(PhysicalRun(block: filler.block + 1000, count: 3))
+      try store.space.cancelAllocation(PhysicalRun(block: filler.block + 1000, count: 3))
       try store.space.commit(PhysicalRun(block: filler.block, count: 1000))
       try store.space.commit(PhysicalRun(block: filler.block + 1003, count: filler.count - 1003))
       try store.checkpoint()
@@ -79,15 +79,15 @@ private struct SpaceModel {
       try model.set(run, from: .allocated, to: .committed)
     case 12:
       guard let run = model.run(.allocated, &generator) else { return }
-      try space.returnUnused(run)
+      try space.cancelAllocation(run)
       try model.set(run, from: .allocated, to: .free)
     case 13..<16:
       guard let run = model.run(.committed, &generator) else { return }
-      try space.release(run)
+      try space.deferFree(run)
       try model.set(run, from: .committed, to: .released)
     case 16, 17:
       guard let run = model.run(.released, &generator), model.durable.isDisjoint(with: run.blocks) else { return }
-      try space.reuse(run)
+      try space.free(run)
       try model.set(run, from: .released, to: .free)
     case 18:
       if generator.oneIn(3) { try store.writeCheckpoint() }

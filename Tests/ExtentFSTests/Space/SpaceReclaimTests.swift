@@ -91,7 +91,7 @@ import Testing
     let taken = try again.space.allocate(upTo: 1, purpose: .data)
     #expect(try reclaim(again.space).count == groups.count)
     #expect((0..<40 as Range<UInt64>).filter { again.space.bitmaps(ofGroup: $0) != nil } == [0])
-    try again.space.returnUnused(taken)
+    try again.space.cancelAllocation(taken)
     #expect(again.space.freeBlockCount == again.geometry.usableBlockCount(inDeviceOf: again.space.blockCount) - 8000)
   }
 
@@ -117,8 +117,8 @@ import Testing
   @Test func `is needless for what was allocated in vain, which is marked when it is given back`() throws {
     let store = try SpaceFixture(blockCount: 192 + 8192)
     let freed = try store.space.allocate(upTo: 4096, purpose: .data)
-    try store.space.reuse(freed)
-    let run = OpenRun(store.space)
+    try store.space.free(freed)
+    let run = AllocationWindow(store.space)
     _ = try run.take(1)
     // While the run is in use, its marks are found to be out of date.
     var offered: UInt64 = 0
@@ -165,7 +165,7 @@ import Testing
           mine.append(run)
           if step % 3 == 2 {
             let gone = mine.remove(at: generator.number(below: mine.count))
-            if generator.oneIn(2) { try space.reuse(gone) } else { try space.returnUnused(gone) }
+            if generator.oneIn(2) { try space.free(gone) } else { try space.cancelAllocation(gone) }
           }
           guard thread == 3, step % 50 == 49 else { continue }
           for run in mine.prefix(10) {

@@ -1,4 +1,0 @@
-package import Extents
-
-/// The changes of one volume since a checkpoint: logical blocks to where they are now, holes included. Gaps are as the tree below says.
-package typealias Delta = RunMap<BlockLocation>
