@@ -23,6 +23,10 @@ package final class Lock: Sendable {
     return try body()
   }
 
+  /// Traps in debug builds unless this thread holds the lock.
+  @inline(__always)
+  package func requireHeld() { mutex.requireHeld() }
+
   /// Runs `body` with the lock held, unless somebody holds it: nil then.
   package func withLockIfFree<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
     guard mutex.tryLock() else { return nil }

@@ -119,7 +119,7 @@ final class CheckpointRunner: Sendable {
 
   /// Runs `body` while no checkpoint runs but those that it runs itself.
   func withTurn<Result>(
-    _ body: (borrowing CheckpointTurn) throws(ExtentFSError) -> Result
+    _ body: (CheckpointTurn) throws(ExtentFSError) -> Result
   ) throws(ExtentFSError) -> Result {
     try turn.withLock { () throws(ExtentFSError) in try body(CheckpointTurn(runner: self)) }
   }
@@ -161,6 +161,7 @@ final class CheckpointRunner: Sendable {
 
   /// Runs a checkpoint, whose failure is final, unless it finds no room. Under a turn.
   fileprivate func write(_ plan: CheckpointPlan, evenIfUnchanged: Bool = true) throws(ExtentFSError) {
+    turn.requireHeld()
     guard evenIfUnchanged || hasChanges else {
       // Nothing waits for room any more.
       return shortage.withLock { $0 = nil }
@@ -251,8 +252,9 @@ final class CheckpointRunner: Sendable {
   }
 }
 
-/// The right to run checkpoints, and to rely on the catalog: nobody else changes it until the turn ends.
-struct CheckpointTurn: ~Copyable {
+/// The right to run checkpoints, and to rely on the catalog: nobody else changes it until the turn ends. Debug builds trap where it is
+/// used after that. (It would be noncopyable if Swift 6.3.1 could specialise a closure that borrows such a value.)
+struct CheckpointTurn {
   fileprivate let runner: CheckpointRunner
 
   /// The catalog as of the last checkpoint, to be changed by the next.
