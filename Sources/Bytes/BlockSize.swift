@@ -1,7 +1,7 @@
 /// A block size in bytes: a power of two, with the arithmetic that turns byte positions into block numbers.
 public struct BlockSize: Sendable, Hashable {
   /// The binary logarithm of the size.
-  package let shift: UInt64
+  public let shift: UInt64
 
   /// The common size, 4096 bytes.
   public static let standard = BlockSize(shift: 12)
@@ -32,19 +32,19 @@ public struct BlockSize: Sendable, Hashable {
   }
 
   /// The blocks that `bytes` touches, whole or in part; empty where `bytes` is.
-  package func blocks(touching bytes: Range<UInt64>) -> Range<UInt64> {
+  public func blocks(touching bytes: Range<UInt64>) -> Range<UInt64> {
     let first = block(at: bytes.lowerBound)
     return first..<(bytes.isEmpty ? first : blocks(toHold: bytes.upperBound))
   }
 
   /// The blocks that lie wholly inside `bytes`; empty where there are none.
-  package func blocks(inside bytes: Range<UInt64>) -> Range<UInt64> {
+  public func blocks(inside bytes: Range<UInt64>) -> Range<UInt64> {
     let first = blocks(toHold: bytes.lowerBound)
     return first..<Swift.max(first, block(at: bytes.upperBound))
   }
 
   /// The bytes of `blocks` that lie in `range`, which overlaps them.
-  package func bytes(of blocks: Range<UInt64>, within range: Range<UInt64>) -> Range<UInt64> {
+  public func bytes(of blocks: Range<UInt64>, within range: Range<UInt64>) -> Range<UInt64> {
     max(offset(of: blocks.lowerBound), range.lowerBound)..<min(offset(of: blocks.upperBound), range.upperBound)
   }
 

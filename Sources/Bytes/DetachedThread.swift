@@ -1,14 +1,14 @@
 internal import Glibc
 
 /// Starts threads that nobody joins: the one place that all of a store's own threads come from.
-package enum DetachedThread {
+public enum DetachedThread {
   /// Starts a thread that runs `body` and ends with it.
   ///
   /// It has all signals blocked: they are the business of the program's own threads, one of which may be waiting for them.
   ///
   /// - Parameter stackByteCount: how long its stack is; nil for what the system gives.
   /// - Returns: 0, or the error number for why there is none. See pthread_create(3).
-  package static func start(stackByteCount: Int? = nil, _ body: @escaping @Sendable () -> Void) -> Int32 {
+  public static func start(stackByteCount: Int? = nil, _ body: @escaping @Sendable () -> Void) -> Int32 {
     var attributes = pthread_attr_t()
     unsafe pthread_attr_init(&attributes)
     defer { unsafe pthread_attr_destroy(&attributes) }

@@ -6,7 +6,7 @@ internal import Glibc
 /// and does not see the futex calls of `Mutex`, and the concurrency tests are only worth something under it.
 ///
 /// The rule for use: compute inside, and keep input, output, waiting and logging outside. Not recursive.
-package final class Lock: Sendable {
+public final class Lock: Sendable {
   private let mutex: POSIXMutex
 
   /// Makes an unlocked lock.
@@ -15,7 +15,7 @@ package final class Lock: Sendable {
   deinit { mutex.destroy() }
 
   /// Runs `body` with the lock held.
-  package func withLock<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
+  public func withLock<Result: ~Copyable, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
     -> Result
   {
     mutex.lock()
@@ -25,10 +25,10 @@ package final class Lock: Sendable {
 
   /// Traps in debug builds unless this thread holds the lock.
   @inline(__always)
-  package func requireHeld() { mutex.requireHeld() }
+  public func requireHeld() { mutex.requireHeld() }
 
   /// Runs `body` with the lock held, unless somebody holds it: nil then.
-  package func withLockIfFree<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
+  public func withLockIfFree<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result? {
     guard mutex.tryLock() else { return nil }
     defer { mutex.unlock() }
     return try body()
@@ -39,7 +39,7 @@ package final class Lock: Sendable {
 ///
 /// The same rules hold as for ``Lock``, which is the one to take where there is no state: the thread sanitizer mistakes
 /// access to a state without bytes for access to the object's header.
-package final class Locked<State>: @unchecked Sendable {
+public final class Locked<State>: @unchecked Sendable {
   // Sendable because `state` is touched only between lock and unlock of `mutex`.
   private let mutex: POSIXMutex
   private var state: State
@@ -53,7 +53,7 @@ package final class Locked<State>: @unchecked Sendable {
   deinit { mutex.destroy() }
 
   /// Runs `body` with the lock held and hands it the state.
-  package func withLock<Result: ~Copyable, Failure: Error>(
+  public func withLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     mutex.lock()
@@ -64,13 +64,13 @@ package final class Locked<State>: @unchecked Sendable {
 
 extension Locked {
   /// Takes the lock until `unlock`, for those who need a number of locks at once. Prefer ``withLock(_:)``.
-  package func lock() { mutex.lock() }
+  public func lock() { mutex.lock() }
 
   /// Lets go of the lock that this thread took with `lock`.
-  package func unlock() { mutex.unlock() }
+  public func unlock() { mutex.unlock() }
 
   /// Hands out the state. The caller has taken the lock; debug builds trap where it has not.
-  package func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result {
+  public func assumingLocked<Result>(_ body: (inout State) -> Result) -> Result {
     mutex.requireHeld()
     return body(&state)
   }
@@ -120,7 +120,7 @@ extension Locked {
 /// A reader-writer lock that guards what its owner says: many readers at once, or one writer. Not recursive.
 ///
 /// Who waits to write comes before readers that come later, so that readers cannot keep writers out.
-@safe package final class ReadWriteLock: @unchecked Sendable {
+@safe public final class ReadWriteLock: @unchecked Sendable {
   // Sendable because a lock is for use by many threads, and the pointer never changes.
   private let rwlock: UnsafeMutablePointer<pthread_rwlock_t>
   private let rank: LockRank?
@@ -143,7 +143,7 @@ extension Locked {
   }
 
   /// Runs `body` beside other readers.
-  package func withReadLock<Result: ~Copyable, Failure: Error>(
+  public func withReadLock<Result: ~Copyable, Failure: Error>(
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: the lock is initialised and lives as long as the object.
@@ -155,7 +155,7 @@ extension Locked {
   }
 
   /// Runs `body` alone.
-  package func withWriteLock<Result: ~Copyable, Failure: Error>(
+  public func withWriteLock<Result: ~Copyable, Failure: Error>(
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: as above.
@@ -175,7 +175,7 @@ extension Locked {
 }
 
 /// A ``ReadWriteLock`` with the state it guards.
-package final class ReadWriteLocked<State>: @unchecked Sendable {
+public final class ReadWriteLocked<State>: @unchecked Sendable {
   // Sendable because `state` is read only under the read lock and changed only under the write lock.
   private let lock: ReadWriteLock
   private var state: State
@@ -187,14 +187,14 @@ package final class ReadWriteLocked<State>: @unchecked Sendable {
   }
 
   /// Runs `body` beside other readers.
-  package func withReadLock<Result: ~Copyable, Failure: Error>(
+  public func withReadLock<Result: ~Copyable, Failure: Error>(
     _ body: (borrowing State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     try lock.withReadLock { () throws(Failure) in try body(state) }
   }
 
   /// Runs `body` alone.
-  package func withWriteLock<Result: ~Copyable, Failure: Error>(
+  public func withWriteLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     try lock.withWriteLock { () throws(Failure) in try body(&state) }

@@ -3,7 +3,7 @@ internal import Glibc
 /// A lock with the state it guards, on which threads can wait for the state to become something.
 ///
 /// It is ``Locked`` with a POSIX condition variable: waiting threads sleep. The same rules hold.
-@safe package final class Monitor<State>: @unchecked Sendable {
+@safe public final class Monitor<State>: @unchecked Sendable {
   // Sendable because `state` is touched only with `mutex` held.
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let changed: UnsafeMutablePointer<pthread_cond_t>
@@ -35,7 +35,7 @@ internal import Glibc
   }
 
   /// Runs `body` with the lock held, then lets every waiting thread look at the state again.
-  package func change<Result: ~Copyable, Failure: Error>(
+  public func change<Result: ~Copyable, Failure: Error>(
     _ body: (inout State) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     // Safe: mutex and condition are initialised and live as long as the object.
@@ -49,7 +49,7 @@ internal import Glibc
 
   /// Waits up to `milliseconds`, by a clock that nobody sets, for `body`, run with the lock held after every change, to return
   /// something; nil after that time.
-  package func wait<Result, Failure: Error>(
+  public func wait<Result, Failure: Error>(
     milliseconds: UInt32, until body: (inout State) throws(Failure) -> Result?
   ) throws(Failure) -> Result? {
     var deadline = timespec()
@@ -69,7 +69,7 @@ internal import Glibc
   /// Runs `body` with the lock held, again after every change, until it returns something or throws.
   ///
   /// `body` may change the state where it does not return nil; waiting threads do not learn of that.
-  package func wait<Result, Failure: Error>(
+  public func wait<Result, Failure: Error>(
     until body: (inout State) throws(Failure) -> Result?
   ) throws(Failure) -> Result {
     // Safe: as above. The wait lets go of the mutex, and returns with it held.

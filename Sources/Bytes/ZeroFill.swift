@@ -4,7 +4,7 @@ extension UnsafeMutableRawBufferPointer {
   /// Makes all bytes zero. `initializeMemory` takes them one by one in a debug build, which made reading holes the longest
   /// part of the tests.
   @inline(__always)
-  package func fillWithZeroes() {
+  public func fillWithZeroes() {
     // Safe: the bytes are the buffer's.
     if let base = baseAddress { unsafe memset(base, 0, count) }
   }

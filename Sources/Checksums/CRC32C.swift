@@ -4,18 +4,18 @@ internal import CISAL
 ///
 /// It is ISA-L's, which uses the processor's instructions for it. ISA-L leaves the two inversions of the standard
 /// definition to its caller; here they are done, so that results are what other programs compute.
-package enum CRC32C {
+public enum CRC32C {
   /// The checksum of `buffer`, or of what `previous` covers followed by `buffer`.
   ///
   /// - Parameter previous: the checksum of the bytes before; 0, the checksum of no bytes, where there are none.
-  package static func checksum(_ buffer: UnsafeRawBufferPointer, continuing previous: UInt32 = 0) -> UInt32 {
+  public static func checksum(_ buffer: UnsafeRawBufferPointer, continuing previous: UInt32 = 0) -> UInt32 {
     guard let base = buffer.baseAddress else { return previous }
     // Safe: the bytes are the caller's for the length of the call.
     return unsafe ~update(~previous, base, buffer.count)
   }
 
   /// The checksum of what `previous` covers followed by the eight bytes of `number`, little-endian.
-  package static func checksum(_ number: UInt64, continuing previous: UInt32 = 0) -> UInt32 {
+  public static func checksum(_ number: UInt64, continuing previous: UInt32 = 0) -> UInt32 {
     var bytes = number.littleEndian
     // Safe: the pointer is used inside the closure only.
     return unsafe withUnsafeBytes(of: &bytes) { unsafe checksum($0, continuing: previous) }

@@ -1,63 +1,63 @@
 internal import Bytes
 
 /// The value of a run of free blocks: nothing but that they are free.
-package struct Free: RunValue {
+public struct Free: RunValue {
   /// The only value.
-  package init() {}
+  public init() {}
 
-  package func advanced(by count: UInt64) -> Free { self }
+  public func advanced(by count: UInt64) -> Free { self }
 }
 
 /// A set of free blocks, ordered, as maximal runs, with how many there are.
-package struct FreeRuns: Sendable {
-  package private(set) var runs = RunMap<Free>()
-  package private(set) var count: UInt64 = 0
+public struct FreeRuns: Sendable {
+  public private(set) var runs = RunMap<Free>()
+  public private(set) var count: UInt64 = 0
 
   /// The empty set.
-  package init() {}
+  public init() {}
 
   /// How many runs ``take(_:near:)`` looks at for one that is long enough.
   private static let probeLimit = 16
 
   /// Whether any block of `run` is in the set.
-  package func overlaps(_ blocks: Range<UInt64>) -> Bool {
+  public func overlaps(_ blocks: Range<UInt64>) -> Bool {
     runs.firstRun(endingAfter: blocks.lowerBound)?.positions.overlaps(blocks) ?? false
   }
 
   /// Adds `blocks`, none of which is in the set.
-  package mutating func insert(_ blocks: Range<UInt64>) {
+  public mutating func insert(_ blocks: Range<UInt64>) {
     runs.replace(blocks, with: Free())
     count += blocks.length
   }
 
   /// Takes `blocks` out, all of which are in the set.
   @discardableResult
-  package mutating func remove(_ blocks: Range<UInt64>) -> PhysicalRun {
+  public mutating func remove(_ blocks: Range<UInt64>) -> PhysicalRun {
     runs.replace(blocks, with: nil)
     count -= blocks.length
     return PhysicalRun(block: blocks.lowerBound, count: blocks.length)
   }
 
   /// Takes up to `wanted` blocks from `block` on; nil where `block` is not in the set.
-  package mutating func take(_ wanted: UInt64, at block: UInt64) -> PhysicalRun? {
+  public mutating func take(_ wanted: UInt64, at block: UInt64) -> PhysicalRun? {
     guard let free = runs.run(at: block) else { return nil }
     return remove(block..<min(free.positions.upperBound, block + min(wanted, free.positions.length)))
   }
 
   /// Takes `wanted` blocks together, from the first run that has them among the first few.
-  package mutating func takeWhole(_ wanted: UInt64) -> PhysicalRun? {
+  public mutating func takeWhole(_ wanted: UInt64) -> PhysicalRun? {
     guard let longest = longestProbed(enough: wanted), longest.length >= wanted else { return nil }
     return remove(longest.lowerBound..<longest.lowerBound + wanted)
   }
 
   /// Takes up to `wanted` blocks together, as many as the first few runs offer; nil where the set is empty.
-  package mutating func takeSome(_ wanted: UInt64) -> PhysicalRun? {
+  public mutating func takeSome(_ wanted: UInt64) -> PhysicalRun? {
     guard let longest = longestProbed(enough: wanted) else { return nil }
     return remove(longest.lowerBound..<longest.lowerBound + min(wanted, longest.length))
   }
 
   /// Takes whole runs until they have `wanted` blocks, or the set is empty.
-  package mutating func takeRuns(_ wanted: UInt64) -> [PhysicalRun] {
+  public mutating func takeRuns(_ wanted: UInt64) -> [PhysicalRun] {
     var taken: [PhysicalRun] = []
     var total: UInt64 = 0
     runs.forEachRun(in: 0..<UInt64.max) { free in

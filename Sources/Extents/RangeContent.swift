@@ -9,7 +9,7 @@ public enum RangeContent: Sendable, Hashable {
 }
 
 extension RangeContent {
-  package func advanced(by count: UInt64) -> RangeContent { self }
+  public func advanced(by count: UInt64) -> RangeContent { self }
 }
 
 extension RangeContent: RunValue {}

@@ -2,15 +2,15 @@
 ///
 /// Runs come in order. Two that touch are one where the first one's value, advanced by its length, equals the second one's; see
 /// ``RunValue``. Call ``end(_:)`` after the last one.
-package struct RunJoiner<Value: RunValue> {
+public struct RunJoiner<Value: RunValue> {
   private var pending: Run<Value>?
 
-  package init() {}
+  public init() {}
 
   /// Takes the next run, and hands the one before to `body` where the two cannot be joined.
   ///
   /// - Returns: false where `body` did, which then gets no more.
-  package mutating func append<Failure: Error>(
+  public mutating func append<Failure: Error>(
     _ positions: Range<UInt64>, _ value: Value, _ body: (Range<UInt64>, Value) throws(Failure) -> Bool
   ) throws(Failure) -> Bool {
     guard let last = pending else {
@@ -32,7 +32,7 @@ package struct RunJoiner<Value: RunValue> {
   }
 
   /// Hands the last run to `body`, unless that has returned false.
-  package mutating func end<Failure: Error>(
+  public mutating func end<Failure: Error>(
     _ body: (Range<UInt64>, Value) throws(Failure) -> Bool
   ) throws(Failure) {
     guard let last = pending.take() else { return }

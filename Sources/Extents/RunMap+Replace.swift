@@ -3,7 +3,7 @@ extension RunMap {
   ///
   /// What the range held before is cut away; the new run joins its neighbours where they continue it. O(log n),
   /// however many runs the range held; whole subtrees are dropped unread.
-  package mutating func replace(_ range: Range<UInt64>, with value: Value?) {
+  public mutating func replace(_ range: Range<UInt64>, with value: Value?) {
     guard !range.isEmpty else { return }
     let run = value.map { joined(Run(range, $0)) }
     let sibling = root.replace(run?.positions ?? range, with: run, capacity)
@@ -187,7 +187,7 @@ extension ContiguousArray {
 
 extension RunMap {
   /// The first broken invariant, in words; nil where all hold. O(n), for tests.
-  package func checkInvariants() -> String? {
+  public func checkInvariants() -> String? {
     var previous: Run<Value>?
     var leafDepth: Int?
 

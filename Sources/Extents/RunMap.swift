@@ -1,5 +1,5 @@
 /// What a run of a ``RunMap`` carries, and how it changes along the run.
-package protocol RunValue: Sendable, Equatable {
+public protocol RunValue: Sendable, Equatable {
   /// The value of the part of a run that begins `count` positions after the run's own start.
   ///
   /// A value that names a place moves on by `count`; one that describes every position alike returns itself. Two
@@ -8,14 +8,14 @@ package protocol RunValue: Sendable, Equatable {
 }
 
 /// One contiguous run of positions and what it carries.
-package struct Run<Value: RunValue>: Sendable, Equatable {
+public struct Run<Value: RunValue>: Sendable, Equatable {
   /// The positions; never empty.
-  package var positions: Range<UInt64>
+  public var positions: Range<UInt64>
   /// The value at the first position.
-  package var value: Value
+  public var value: Value
 
   /// Makes a run.
-  package init(_ positions: Range<UInt64>, _ value: Value) {
+  public init(_ positions: Range<UInt64>, _ value: Value) {
     self.positions = positions
     self.value = value
   }
@@ -31,17 +31,17 @@ package struct Run<Value: RunValue>: Sendable, Equatable {
 }
 
 /// How many entries the nodes of a ``RunMap`` hold at most.
-package struct NodeCapacity: Sendable {
+public struct NodeCapacity: Sendable {
   let runs: Int
   let children: Int
 
   /// Large leaves, since runs are copied by the byte, and small inner nodes, since each child copied costs a reference: the best
   /// of those measured with 131,072 runs.
-  package static let standard = NodeCapacity(runs: 128, children: 16)
+  public static let standard = NodeCapacity(runs: 128, children: 16)
 
   /// Leaves of `runs` and inner nodes of `children` entries, at least 4 of each; tests use few, so that small maps have
   /// many nodes.
-  package init(runs: Int, children: Int) {
+  public init(runs: Int, children: Int) {
     precondition(runs >= 4 && children >= 4, "a node of a RunMap needs room for four entries")
     self.runs = runs
     self.children = children
@@ -65,7 +65,7 @@ package struct NodeCapacity: Sendable {
 ///
 /// Look-ups and changes cost O(log n), whatever the length of the range. Safe to read from many threads; a change
 /// needs exclusive access to the variable, as with every Swift value.
-package struct RunMap<Value: RunValue>: Sendable {
+public struct RunMap<Value: RunValue>: Sendable {
   typealias Runs = ContiguousArray<Run<Value>>
   typealias Children = ContiguousArray<Child>
 
@@ -88,19 +88,19 @@ package struct RunMap<Value: RunValue>: Sendable {
   let capacity: NodeCapacity
 
   /// An empty map with nodes of the given capacity.
-  package init(capacity: NodeCapacity = .standard) {
+  public init(capacity: NodeCapacity = .standard) {
     self.capacity = capacity
     root = .leaf([])
   }
 
   /// Whether the map has no run.
-  package var isEmpty: Bool {
+  public var isEmpty: Bool {
     if case .leaf(let runs) = root { return runs.isEmpty }
     return false
   }
 
   /// The run that holds `position`, nil where that is a gap. O(log n).
-  package func run(at position: UInt64) -> Run<Value>? {
+  public func run(at position: UInt64) -> Run<Value>? {
     guard position < .max else { return nil }
     var found: Run<Value>?
     root.visit(position..<position + 1) { run in
@@ -111,7 +111,7 @@ package struct RunMap<Value: RunValue>: Sendable {
   }
 
   /// The first run that ends after `position`: the one that holds it, or the next one. O(log n).
-  package func firstRun(endingAfter position: UInt64) -> Run<Value>? {
+  public func firstRun(endingAfter position: UInt64) -> Run<Value>? {
     var found: Run<Value>?
     root.visit(position..<UInt64.max) { run in
       found = run
@@ -122,7 +122,7 @@ package struct RunMap<Value: RunValue>: Sendable {
 
   /// Calls `body` with each run that overlaps `range`, in order and clipped to it, until `body` returns false.
   /// O(log n + runs visited).
-  package func forEachRun<Failure: Error>(
+  public func forEachRun<Failure: Error>(
     in range: Range<UInt64>, _ body: (Run<Value>) throws(Failure) -> Bool
   ) throws(Failure) {
     guard !range.isEmpty else { return }
@@ -131,7 +131,7 @@ package struct RunMap<Value: RunValue>: Sendable {
 
   /// Calls `body` with consecutive pieces that cover all of `range`, in order: runs clipped to it, and the gaps
   /// between them with a nil value, until `body` returns false. O(log n + runs visited).
-  package func forEachPiece<Failure: Error>(
+  public func forEachPiece<Failure: Error>(
     in range: Range<UInt64>, _ body: (_ positions: Range<UInt64>, _ value: Value?) throws(Failure) -> Bool
   ) throws(Failure) {
     var next = range.lowerBound
@@ -149,7 +149,7 @@ package struct RunMap<Value: RunValue>: Sendable {
   }
 
   /// All runs, in order. O(n).
-  package var runs: [Run<Value>] {
+  public var runs: [Run<Value>] {
     var all: [Run<Value>] = []
     forEachRun(in: 0..<UInt64.max) { run in
       all.append(run)

@@ -10,7 +10,7 @@ internal import Devices
 /// One thread uses it.
 @safe package final class MetadataBatch {
   /// How much is collected before it is written: enough to make calls rare, little beside the caches.
-  package static var byteCountMax: Int { 4 << 20 }
+  package static var byteCountMax: Int { 1 << 20 }
 
   private let nodes: NodeCache
   private let byteCountMax: Int
