@@ -124,7 +124,6 @@ extension LacunaError {
       case .newerFormat: .newerFormat
       case .readOnlyFormat: .readOnlyFormat
       case .olderSuperblock: .olderSuperblock
-      case .inUse: .inUse
       case .noSuchVolume: .noSuchVolume
       case .deleted: .deleted
       case .nameTaken: .nameTaken

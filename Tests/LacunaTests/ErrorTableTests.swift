@@ -32,7 +32,6 @@ import Testing
     Row(.newerFormat, .newerFormat, "newerFormat", EINVAL),
     Row(.readOnlyFormat, .readOnlyFormat, "readOnlyFormat", EROFS),
     Row(.olderSuperblock, .olderSuperblock, "olderSuperblock", EROFS),
-    Row(.inUse, .inUse, "inUse", EBUSY),
     Row(.noSuchVolume, .noSuchVolume, "noSuchVolume", ENOENT),
     Row(.nameTaken, .nameTaken, "nameTaken", EEXIST),
     Row(.busy, .busy, "busy", EBUSY),

@@ -18,8 +18,6 @@ package struct ExtentFSError: Error, Sendable, Equatable, CustomStringConvertibl
     case readOnlyFormat
     /// The store's newest superblock may be lost: it may be read as of the one before, but not written.
     case olderSuperblock
-    /// Another process has the store open.
-    case inUse
     /// There is no volume or snapshot of that name.
     case noSuchVolume
     /// There is a volume or a snapshot of that name already.

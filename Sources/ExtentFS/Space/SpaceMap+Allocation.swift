@@ -79,16 +79,6 @@ extension SpaceMap {
       if isHeld { state.markForTrim(positions, of: group) }
     }
   }
-
-  /// Reads groups until those in memory have `blockCount` free blocks, or all are in memory: for a thread in the
-  /// background, so that allocation finds large runs.
-  package func readAhead(_ blockCount: UInt64) throws(ExtentFSError) {
-    try slowPath.withLock { () throws(ExtentFSError) in
-      while state.withLock({ $0.ordered.reduce(0) { $0 + UInt64($1.freeCount) } < blockCount }) {
-        guard try readNextGroup() else { return }
-      }
-    }
-  }
 }
 
 /// Whether data may take runs that are so short that they make an allocation of their own each.

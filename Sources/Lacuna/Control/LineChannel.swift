@@ -58,9 +58,6 @@ final class LineChannel {
     }
   }
 
-  /// Whether the other side has hung up, or has sent more than was read; asks without waiting.
-  var hasInput: Bool { (try? ControlCalls.wait(socket, for: .reading, until: .now)) ?? true }
-
   /// Sends all of `bytes`, which take no longer than `milliseconds`.
   func write(_ bytes: [UInt8], milliseconds: UInt32) throws(Failure) {
     let deadline = Instant(millisecondsFromNow: milliseconds)
