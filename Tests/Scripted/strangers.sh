@@ -175,7 +175,7 @@ chown 0 "$store"
 # --- A stranger who keeps it locked
 
 start_peer 54321 lock "$store" 600
-keeps=$'uid 54321\nin use by process '"$peer (python3)"$'\nwhoever may read it can keep it locked\nchmod go-r '"$store"
+keeps=$'uid 54321\nin use by process '"$peer (python3)"$'\nevery user with the right to read it can keep it locked\nchmod go-r '"$store"
 began=$SECONDS
 refuses "it is said who keeps it locked, and what helps" "$keeps" "$program" snapshot "$store" vm1@d
 check "after some seconds" test $((SECONDS - began)) -ge 4
