@@ -36,7 +36,7 @@ struct DataBlocks: Sendable {
       throw ExtentFSError(
         .damaged,
         "volume '\(volume.name)', offset \(blockSize.offset(of: logical)): block \(block) is past the end of the device"
-      )
+      ).naming(volume: volume.name)
     }
     do {
       try unsafe device.read(into: buffer, at: blockSize.offset(of: block))

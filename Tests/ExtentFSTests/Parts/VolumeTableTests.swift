@@ -106,6 +106,16 @@ import Testing
     #expect(byte == 7)
   }
 
+  @Test func `an error of a read has the volume that it names`() throws {
+    let engine = try engine()
+    let volume = try engine.createVolume(named: "v", byteCount: 1 << 20, createdSeconds: 0)
+    var block = [UInt8](repeating: 0, count: 4096)
+    let error = #expect(throws: ExtentFSError.self) {
+      try block.withUnsafeMutableBytes { try engine.blocks.read($0, from: 1 << 40, for: volume.state, at: 0) }
+    }
+    #expect(error?.code == .damaged && error?.volume == "v")
+  }
+
   @Test func `an engine goes with its last reference, closed or not`() throws {
     weak var engine: Engine?
     weak var state: OpenVolume?
